@@ -1,0 +1,276 @@
+"""Arguments to one call."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import types
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from amn_dist.errors import AmnError, StageError
+
+app = typer.Typer(
+    name="amn",
+    help="Weakly-supervised semantic segmentation: images with tags in, pixel masks and a segmentation network out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+pack = typer.Typer(help="Turn a data set into shards.", no_args_is_help=True)
+app.add_typer(pack, name="pack")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A file of configs/.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME without it.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder the configured sets lie in.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
+Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]
+NoReuse = Annotated[bool, typer.Option("--no-reuse", help="Make every stage anew, even if another run has it.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+ShardSize = Annotated[int | None, typer.Option("--shard-size", help="Samples a shard; chosen by set size without it.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    data: DataOption = Path("."),
+    run: RunOption = None,
+    until: Annotated[str | None, typer.Option(help="Last stage to run.")] = None,
+    redo: Annotated[str | None, typer.Option(help="Stage to make again, with all that reads it.")] = None,
+    set: Settings = None,
+    address: Address = None,
+    no_reuse: NoReuse = False,
+) -> None:
+    """Run an experiment to its end; the same command goes on after any stop."""
+    line = pipeline(config, data, run, set, address=address, reuse=not no_reuse)
+    line.execute(until=until, redo=redo)
+    if until is None or until == "score":
+        show_scores(line.run.folder)
+
+
+@app.command()
+def plan(config: ConfigPath, data: DataOption = Path("."), run: RunOption = None, set: Settings = None) -> None:
+    """Say what is done and what is next, with an estimate of its cost."""
+    from amn_dist.plan import plan_table
+
+    Console().print(plan_table(pipeline(config, data, run, set)))
+
+
+@app.command()
+def fit(
+    config: ConfigPath,
+    stage: Annotated[str, typer.Argument(help="A learned stage.")],
+    data: DataOption = Path("."),
+    run: RunOption = None,
+    set: Settings = None,
+    member: Annotated[bool, typer.Option("--member", hidden=True)] = False,
+) -> None:
+    """Train one stage; started by torchrun or deepspeed it is a member of their gang."""
+    single(pipeline(config, data, run, set), stage, "fit", member=member)
+
+
+@app.command()
+def map(
+    config: ConfigPath,
+    stage: Annotated[str, typer.Argument(help="A mapped stage.")],
+    data: DataOption = Path("."),
+    run: RunOption = None,
+    set: Settings = None,
+    address: Address = None,
+) -> None:
+    """Run one Map over its shards."""
+    single(pipeline(config, data, run, set, address=address), stage, "map")
+
+
+@app.command()
+def score(run: RunPath) -> None:
+    """Score everything a run has made so far: per-class IoU, mIoU, threshold curves."""
+    from amn_dist.pipeline import reopen
+
+    reopen(run).execute(only="score")
+    show_scores(run, classes=True)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    out: Out = Path("predictions"),
+) -> None:
+    """Segment photographs with the network of a finished run: masks and overlays."""
+    from amn_dist.predict import predict_files
+
+    for written in predict_files(run, images, out):
+        typer.echo(written)
+
+
+@app.command()
+def show(
+    place: Annotated[Path, typer.Argument(metavar="DIR|RUN", help="A shard set or a run.")],
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY...", help="Samples; a few of each set without.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("show.png"),
+) -> None:
+    """Draw samples through the stages as one picture."""
+    from amn_dist.report.gallery import gallery, places, spread_keys
+
+    sets, run_folder = places(place)
+    picture = gallery(sets, run_folder, keys or [key for images in sets for key in spread_keys(images, 4)])
+    picture.save(out)
+    typer.echo(f"{out} ({picture.width}x{picture.height})")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do, which versions it has, and what is missing."""
+    from amn_dist.doctor import examine
+
+    checks = examine()
+    table = Table(box=None)
+    for heading in ("", "check", "found", "what to do"):
+        table.add_column(heading)
+    for check in checks:
+        table.add_row("ok" if check.ok else "MISSING" if check.needed else "note", check.name, check.found, check.advice)
+    Console().print(table)
+    raise typer.Exit(0 if all(check.ok or not check.needed for check in checks) else 1)
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option("--run", help="Folder for shards, runs and pictures.")] = Path("runs/demo"),
+    images: Annotated[int, typer.Option(help="Training scenes.", min=32)] = 320,
+    set: Settings = None,
+) -> None:
+    """Draw synthetic scenes, run irn and amn on them, print scores, paint what happened. Minutes on two cores."""
+    from amn_dist.demo import run_demo
+
+    run_demo(run, images=images, settings=tuple(set or ()), console=Console())
+
+
+@app.command()
+def verify(place: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set, or a tar of somebody else's.")]) -> None:
+    """Check every shard against its report and decode every image."""
+    from data_shards.verify import verify as check
+
+    typer.echo(check(place))
+
+
+@pack.command("voc")
+def pack_voc(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="VOC devkit layout.")],
+    out: Out,
+    split: Annotated[str, typer.Option(help="ImageSets/Segmentation/SPLIT.txt")] = "train",
+    difficult: Annotated[bool, typer.Option("--difficult/--no-difficult", help="Count difficult objects.")] = True,
+    shard_size: ShardSize = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """VOC layout: photos, tags from the XML files, masks as truth where there are any."""
+    from data_shards import voc
+
+    packed(voc.pack_voc(root, split=split, out=out, difficult=difficult, shard_size=shard_size, skip_bad=skip_bad), out)
+
+
+@pack.command("folder")
+def pack_folder(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder with images anywhere below.")],
+    labels: Annotated[Path, typer.Option(help="CSV (file,labels) or JSON lines.")],
+    out: Out,
+    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, background first.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of truth masks, STEM.png.")] = None,
+    shard_size: ShardSize = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Images in a folder with a table of labels."""
+    from data_shards import folder
+
+    index = folder.pack_folder(
+        root, labels=labels, out=out, classes=classes, masks=masks, shard_size=shard_size, skip_bad=skip_bad
+    )
+    packed(index, out)
+
+
+@pack.command("synthetic")
+def pack_synthetic(
+    out: Out,
+    images: Annotated[int, typer.Option(help="Scenes to draw.", min=1)] = 320,
+    seed: Annotated[int, typer.Option(help="Which scenes.")] = 0,
+    shard_size: ShardSize = None,
+) -> None:
+    """Drawn scenes with exact masks."""
+    from data_shards import synthetic
+
+    packed(synthetic.pack_synthetic(out, images=images, seed=seed, shard_size=shard_size), out)
+
+
+def pipeline(
+    config: Path, data: Path, run: Path | None, settings: list[str] | None, *, address: str | None = None, reuse: bool = True
+) -> Any:
+    """The pipeline of a configuration file."""
+    from amn_dist.config import load_config
+    from amn_dist.pipeline import Pipeline
+    from amn_dist.runs import Run
+
+    loaded = load_config(config, tuple(settings or ()))
+    return Pipeline(loaded, Run(run or Path("runs") / loaded.name), data, address=address, reuse=reuse)
+
+
+def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
+    """One stage of the right verb."""
+    stage = line.stage(name)
+    if stage.verb != verb:
+        raise StageError(f"{name} is a {stage.verb}, not a {verb}; use `amn {stage.verb} ... {name}`")
+    line.execute(only=name, member=member)
+
+
+def packed(index: Any, out: Path) -> None:
+    """Say what was packed."""
+    count = sum(shard.count for shard in index.shards)
+    typer.echo(f"{out}: {count} samples in {len(index.shards)} shards, {len(index.classes)} classes, digest {index.digest[:12]}")
+
+
+def show_scores(folder: Path, *, classes: bool = False) -> None:
+    """Print a run's score tables."""
+    from amn_dist.report.tables import class_table, score_table
+    from amn_dist.runs import read_json
+
+    console = Console()
+    scores = read_json(folder / "score" / "score.json")
+    console.print(score_table(scores, title=str(folder)))
+    for over in scores["sets"] if classes else ():
+        console.print(class_table(scores, over))
+
+
+def terminate(signum: int, frame: types.FrameType | None) -> None:
+    """SIGTERM between two training steps or shards: what is finished stays."""
+    raise StageError("stopped by SIGTERM; the same command goes on")
+
+
+def main() -> None:
+    """Run the command line; errors are one line, tracebacks only with --debug."""
+    debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        app(prog_name="amn")
+    except AmnError as error:
+        if debug:
+            raise
+        typer.echo(f"amn: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("amn: stopped; the same command goes on", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"amn: {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)", err=True)
+        sys.exit(1)

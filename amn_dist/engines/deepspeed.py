@@ -1,0 +1,92 @@
+"""DeepSpeed: mixed precision, ZeRO, data parallelism; the only place that imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amn_dist.config import Engine as EngineSection
+from amn_dist.engines.gang import Gang, form_group
+from amn_dist.engines.optimiser import freeze_others, make_optimiser, set_rates
+from amn_dist.engines.precision import resolve_precision
+from amn_dist.records import Batch
+from amn_dist.verbs import Fit
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+
+TAG = "deepspeed"
+"""Folder inside a checkpoint that DeepSpeed writes its files into."""
+
+
+class DeepSpeedEngine:
+    """Engine around deepspeed.initialize. `pieces`: micro-batches a step on every rank."""
+
+    def __init__(self, fit: Fit, section: EngineSection, gang: Gang, *, pieces: int) -> None:
+        form_group(gang)
+        _skip_compiling()
+        os.environ.setdefault("LOCAL_RANK", str(gang.local_rank))
+        self.fit = fit
+        # Weights stay contiguous: DeepSpeed broadcasts and flattens them; channels_last inputs are enough for the kernels.
+        self.network = fit.network().to(gang.device).train()
+        groups = fit.parameter_groups(self.network)
+        self.initial_rates = [group["lr"] for group in groups]
+        freeze_others(self.network, groups)
+        self.pieces = pieces
+        # DeepSpeed means over ranks and micro-batches; losses here are parts of one global sum.
+        self.scale = float(gang.size * pieces)
+        self.runner, self.optimiser, _, _ = deepspeed.initialize(
+            model=self.network,
+            optimizer=make_optimiser(fit.section, groups),
+            config=_settings(fit, section, gang, pieces),
+            dist_init_required=False,
+        )
+
+    def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
+        assert len(pieces) == self.pieces
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            self.runner.set_gradient_accumulation_boundary(last)
+            parts = self.fit.losses(self.runner, piece, pooled)
+            self.runner.backward(parts["total"] * self.scale)
+            if not last:
+                self.runner.step()
+            yield {name: part.detach() for name, part in parts.items()}
+
+    def update(self, factor: float) -> None:
+        set_rates(self.optimiser.param_groups, self.initial_rates, factor)
+        self.runner.step()
+
+    def save(self, folder: Path) -> None:
+        self.runner.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        path, _ = self.runner.load_checkpoint(str(folder), tag=TAG)
+        if path is None:
+            raise FileNotFoundError(f"{folder / TAG}: DeepSpeed's files are missing")
+
+
+def _settings(fit: Fit, section: EngineSection, gang: Gang, pieces: int) -> dict[str, Any]:
+    share = -(-fit.section.batch // gang.size)
+    return {
+        "train_micro_batch_size_per_gpu": -(-share // pieces),
+        "gradient_accumulation_steps": pieces,
+        "torch_autocast": {"enabled": resolve_precision(section.precision) == torch.bfloat16, "dtype": "bfloat16"},
+        "zero_optimization": {"stage": section.zero},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "gradient_clipping": 0.0,
+        "steps_per_print": 2**31,
+    }
+
+
+def _skip_compiling() -> None:
+    """Keep DeepSpeed from compiling a shared-memory op on first use, which serves inference alone."""
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

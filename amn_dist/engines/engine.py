@@ -1,0 +1,54 @@
+"""Who steps the optimiser: what the loop needs of an engine, and the choice between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from amn_dist.config import Engine as EngineSection
+from amn_dist.engines.gang import Gang
+from amn_dist.records import Batch
+from amn_dist.verbs import Fit
+
+
+class Engine(Protocol):
+    """A network with its optimiser. The sum of the losses over pieces and ranks is the loss of the global batch.
+
+    initial_rates: learning rate of every optimiser group before the schedule.
+    """
+
+    network: nn.Module
+    initial_rates: list[float]
+
+    def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Forward and backward of every piece; yields its parts of the loss, detached.
+
+        Every rank must hand over as many pieces, and exhaust the iterator before `update`.
+        """
+        ...
+
+    def update(self, factor: float) -> None:
+        """Step the optimiser on the gradient summed over pieces and ranks, at `factor` times the initial rates."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimiser into an empty folder that all ranks see; every rank calls it."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote; every rank calls it."""
+        ...
+
+
+def build_engine(fit: Fit, section: EngineSection, gang: Gang, *, pieces: int) -> Engine:
+    """The configured engine around a new network. pieces: micro-batches a step on every rank."""
+    if section.name == "deepspeed":
+        from amn_dist.engines.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(fit, section, gang, pieces=pieces)
+    from amn_dist.engines.torch import TorchEngine
+
+    return TorchEngine(fit, section, gang)

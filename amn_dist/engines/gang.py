@@ -1,0 +1,94 @@
+"""The processes of one Fit: who this one is, and the few collectives a training loop needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from amn_dist.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """This process among `size`; with one process every collective is the identity."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """This process's accelerator, or the CPU."""
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of f64[n] over all processes, on the CPU."""
+        if self.size == 1:
+            return values
+        held = values.to(self.device)
+        distributed.all_reduce(held)
+        return held.cpu()
+
+    def first(self, value: Any) -> Any:
+        """The first rank's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def gather(self, values: Sequence[str]) -> list[str]:
+        """The values of all ranks, in the order of ranks."""
+        if self.size == 1:
+            return list(values)
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, list(values))
+        return [value for values in found for value in values]
+
+    def wait(self) -> None:
+        """Return when every process has come this far."""
+        self.sum(torch.zeros(1, dtype=torch.float64))
+
+
+def join_gang() -> Gang:
+    """Join the gang a launcher describes by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; default: alone.
+
+    A process group that exists (Ray Train makes one) is used. Raises ConfigError when the description is not whole.
+    """
+    size = _number("WORLD_SIZE", 1)
+    gang = Gang(_number("RANK", 0), size, _number("LOCAL_RANK", 0))
+    if not 0 <= gang.rank < size:
+        raise ConfigError(f"RANK {gang.rank}: expected 0 to {size - 1}, from WORLD_SIZE; check the launcher")
+    if gang.device.type == "cuda":
+        torch.cuda.set_device(gang.device)
+    if size > 1 and not distributed.is_initialized():
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise ConfigError(f"WORLD_SIZE {size}: {', '.join(missing)} not set; start with torchrun or deepspeed")
+        distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=size)
+    return gang
+
+
+def form_group(gang: Gang) -> None:
+    """Make a process group of one where there is none: no socket, no network."""
+    if not distributed.is_initialized():
+        assert gang.size == 1
+        # Gloo looks for an interface even when alone.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        distributed.init_process_group(_backend(gang), store=distributed.HashStore(), rank=0, world_size=1)
+
+
+def _backend(gang: Gang) -> str:
+    return "nccl" if gang.device.type == "cuda" else "gloo"
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise ConfigError(f"{name}: found {text!r}, expected a number; check the launcher")
+    return int(text)

@@ -1,0 +1,35 @@
+"""How fast a Fit goes, and how much of that it waits for data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from amn_dist.records import Batch
+
+
+@dataclass(slots=True)
+class Meter:
+    """Times the steps since it was last read. batch: images a step over all ranks."""
+
+    batch: int
+    began: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    steps: int = 0
+
+    def next(self, source: Iterator[Batch]) -> Batch:
+        """The next batch; the time it takes is waiting for data."""
+        asked = time.perf_counter()
+        batch = next(source)
+        self.waited += time.perf_counter() - asked
+        self.steps += 1
+        return batch
+
+    def read(self) -> dict[str, float]:
+        """images_per_s over all ranks and data_wait, the share of time (0..1); then begin anew."""
+        now = time.perf_counter()
+        elapsed = max(now - self.began, 1e-9)
+        found = {"images_per_s": round(self.steps * self.batch / elapsed, 3), "data_wait": self.waited / elapsed}
+        self.began, self.waited, self.steps = now, 0.0, 0
+        return found

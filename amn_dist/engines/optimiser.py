@@ -1,0 +1,42 @@
+"""Optimisers and learning rates of the published runs (amn 4.1, 4.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from amn_dist.config import FitSection
+
+POWER = 0.9
+"""Exponent of the poly schedule."""
+
+
+def make_optimiser(section: FitSection, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """SGD or Adam with coupled L2; rate and decay come from each group. See FitSection.momentum_slip."""
+    if section.optimiser == "adam":
+        return torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8)
+    momentum = section.weight_decay if section.momentum_slip else section.momentum
+    return torch.optim.SGD(groups, lr=section.lr, momentum=momentum)
+
+
+def rate_factor(section: FitSection, step: int, steps: int) -> float:
+    """Factor on every group's initial rate at a global step counted from 0."""
+    if section.schedule == "constant":
+        return 1.0
+    every = getattr(section, "schedule_every", 1)
+    return (1 - (step // every * every) / steps) ** POWER
+
+
+def set_rates(groups: list[dict[str, Any]], initial: list[float], factor: float) -> None:
+    """Set the rate of every group to its initial one times a factor."""
+    for group, rate in zip(groups, initial, strict=True):
+        group["lr"] = rate * factor
+
+
+def freeze_others(network: torch.nn.Module, groups: list[dict[str, Any]]) -> None:
+    """Take the gradient from every parameter that is in no group."""
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    for parameter in network.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad_(False)

@@ -1,0 +1,87 @@
+"""The plain engine: torch and nothing else. What DeepSpeed is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from amn_dist.config import Engine as EngineSection
+from amn_dist.engines.gang import Gang
+from amn_dist.engines.optimiser import freeze_others, make_optimiser, set_rates
+from amn_dist.engines.precision import resolve_precision
+from amn_dist.records import Batch
+from amn_dist.verbs import Fit
+
+FILE = "torch.pt"
+
+
+class Autocast(nn.Module):
+    """Runs a network in mixed precision; what it returns goes into the losses outside."""
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.device_type = device.type
+        self.dtype = dtype
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return self.network(*inputs, **options)
+
+
+class TorchEngine:
+    """Engine whose ranks hold the same weights and sum their gradients."""
+
+    def __init__(self, fit: Fit, section: EngineSection, gang: Gang) -> None:
+        self.fit = fit
+        self.gang = gang
+        self.network = fit.network().to(gang.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        groups = fit.parameter_groups(self.network)
+        self.initial_rates = [group["lr"] for group in groups]
+        freeze_others(self.network, groups)
+        self.optimiser = make_optimiser(fit.section, groups)
+        self.runner = Autocast(self.network, gang.device, resolve_precision(section.precision))
+        self._share_weights()
+
+    def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
+        self.optimiser.zero_grad(set_to_none=True)
+        for piece in pieces:
+            parts = self.fit.losses(self.runner, piece, pooled)
+            parts["total"].backward()
+            yield {name: part.detach() for name, part in parts.items()}
+
+    def update(self, factor: float) -> None:
+        self._sum_gradients()
+        set_rates(self.optimiser.param_groups, self.initial_rates, factor)
+        self.optimiser.step()
+
+    def save(self, folder: Path) -> None:
+        if self.gang.rank == 0:
+            torch.save({"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(found["network"])
+        self.optimiser.load_state_dict(found["optimiser"])
+
+    def _share_weights(self) -> None:
+        if self.gang.size > 1:
+            for tensor in self.network.state_dict().values():
+                shared = tensor.contiguous()
+                distributed.broadcast(shared, src=0)
+                tensor.copy_(shared)
+
+    def _sum_gradients(self) -> None:
+        if self.gang.size == 1:
+            return
+        trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        sums = flat.split([gradient.numel() for gradient in gradients])
+        for parameter, gradient, total in zip(trained, gradients, sums, strict=True):
+            parameter.grad = gradient.copy_(total.view(gradient.shape))

@@ -1,0 +1,119 @@
+"""Bytes to pixels: what every decoder promises, and the choice between them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from amn_dist.config import Loader
+from amn_dist.errors import ShardError
+from amn_dist.loaders.crops import Crop, cut_label
+from amn_dist.records import CropRule
+from amn_dist.shards.format import BROKEN, JPEG_MAGIC, PNG_MAGIC, check_size, decode_ids, one_line, sniff
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet statistics, RGB in 0..1 (amn 5.2)."""
+CAFFE_MEAN = (104.008, 116.669, 122.675)
+"""Mean of DeepLab's Caffe weights, BGR in 0..255 (amn 12)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A training sample as it lies in its shards: photo, crop to cut from it, ids as an 8-bit PNG or None."""
+
+    key: str
+    image: bytes
+    crop: Crop
+    label: bytes | None = None
+
+
+class CropDecoder(Protocol):
+    """Cuts training crops by one rule."""
+
+    def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
+        """For every batch, in order, images f32[B, 3, S, S] normalised and labels uint8[B, S, S] or None.
+
+        No batch is larger than the first. Raises ShardError naming the key of a sample that cannot be decoded. Closing
+        the iterator ends its threads.
+        """
+        ...
+
+
+def crop_decoder(rule: CropRule, *, loader: Loader, device: str = "cpu") -> CropDecoder:
+    """The configured decoder of training crops. device: `cpu` or `gpu`, where DALI decodes; its images stay there."""
+    if loader.name == "dali":
+        from amn_dist.loaders.dali import DaliCrops
+
+        return DaliCrops(rule, threads=loader.threads, ahead=loader.ahead, device=device)
+    from amn_dist.loaders.torchvision import TorchvisionCrops
+
+    return TorchvisionCrops(rule, threads=loader.threads, ahead=loader.ahead)
+
+
+def decode_images(encoded: Iterable[tuple[str, bytes]], *, loader: Loader, device: str = "cpu") -> Iterator[np.ndarray]:
+    """Decode whole photos ahead of their use: (key, bytes) to uint8[H, W, 3] RGB, upright, in order.
+
+    Raises ShardError naming the key of a photo that cannot be decoded. Closing the iterator ends its threads.
+    """
+    if loader.name == "dali":
+        from amn_dist.loaders.dali import dali_images
+
+        return dali_images(encoded, threads=loader.threads, ahead=loader.ahead, device=device)
+    from amn_dist.loaders.torchvision import torchvision_images
+
+    return torchvision_images(encoded, threads=loader.threads, ahead=loader.ahead)
+
+
+def normalisation(colour: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation f32[3] of pixels in 0..255: RGB for imagenet, BGR for caffe (amn 5.2)."""
+    if colour == "caffe":
+        return np.array(CAFFE_MEAN, np.float32), np.ones(3, np.float32)
+    return (np.array(MEAN) * 255).astype(np.float32), (np.array(STD) * 255).astype(np.float32)
+
+
+def check_photo(key: str, content: bytes, size: tuple[int, int] | None = None) -> bytes:
+    """Return a photo's bytes after a look at its header alone. size: expected upright (H, W).
+
+    Raises ShardError naming the key: neither JPEG nor PNG, too large to decode, or of another size.
+    """
+    if not content.startswith((JPEG_MAGIC, PNG_MAGIC)):
+        raise ShardError(f"{key}: the photo is {sniff(content)}; expected a JPEG or PNG; pack the set again")
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as image:
+            check_size(*image.size)
+            if size is not None and sorted(image.size) != sorted(size):
+                raise wrong_size(key, (image.height, image.width), size)
+    except BROKEN as error:
+        raise ShardError(f"{key}: the photo cannot be read ({one_line(error)}); pack the set again") from error
+    except ShardError as error:
+        raise error if key in str(error) else ShardError(f"{key}: the photo {error}") from error
+    return content
+
+
+def wrong_size(key: str, found: Sequence[int], expected: Sequence[int]) -> ShardError:
+    """The error of a photo whose size is not that of its report."""
+    return ShardError(
+        f"{key}: the photo has {found[0]}x{found[1]} pixels, its report says {expected[0]}x{expected[1]}; "
+        "pack the set again"
+    )
+
+
+def read_label(sample: Encoded, side: int) -> np.ndarray | None:
+    """Decode and cut a sample's label: uint8[side, side]. Raises ShardError naming the key."""
+    if sample.label is None:
+        return None
+    try:
+        label = decode_ids(sample.label)
+    except ShardError as error:
+        raise ShardError(f"{sample.key}: the label {error}") from error
+    if label.shape != sample.crop.size:
+        found, expected = ("x".join(map(str, size)) for size in (label.shape, sample.crop.size))
+        raise ShardError(f"{sample.key}: the label has {found} pixels, its photo {expected}; make the labels again")
+    return cut_label(label, sample.crop, side)

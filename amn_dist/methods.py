@@ -1,0 +1,106 @@
+"""The methods: small graphs over the same stages. Read this page first.
+
+| stage     | verb | reads                              | yields                         |
+|-----------|------|------------------------------------|--------------------------------|
+| classify  | fit  | images, tags                       | classifier                     |
+| cam       | map  | images, classifier                 | stride-4 activation            |
+| cam_seed  | map  | images, full-size maps of cam      | labels with 255                |
+| amn       | fit  | images, tags, cam_seed             | AMN network                    |
+| amn_map   | map  | images, AMN network, cam_seed      | stride-4 activation            |
+| amn_seed  | map  | images, full-size maps of amn_map  | labels with 255                |
+| irn       | fit  | images, the last seed              | edge network                   |
+| walk      | map  | images, edge network, activation   | pseudo-masks                   |
+| segment   | fit  | images, pseudo-masks               | segmentation network           |
+| predict   | map  | validation images, that network    | labels, raw and after a CRF    |
+| score     | map  | all of it, truth                   | IoU and threshold curves       |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from amn_dist.config import Config
+from amn_dist.stages.amn import AmnFit, AmnMap
+from amn_dist.stages.classify import CamMap, ClassifyFit
+from amn_dist.stages.irn import IrnFit, WalkMap
+from amn_dist.stages.seed import SeedMap
+from amn_dist.stages.segment import PredictMap, SegmentFit
+from amn_dist.verbs import Fit, Map
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of a method.
+
+    name: also its config section, its folder in the run, its command-line argument and its log prefix.
+    label: stage and field a Fit learns from. checkpoint: the Fit a Map runs. joins: stages (and fields) a Map reads
+    beside the images. follows: the Map whose full-size maps it takes from memory, in the same stream.
+    """
+
+    name: str
+    verb: Literal["fit", "map", "score"]
+    over: Literal["train", "val"] = "train"
+    label: tuple[str, str] | None = None
+    checkpoint: str | None = None
+    joins: tuple[tuple[str, str], ...] = ()
+    follows: str | None = None
+    fit: Callable[[Config, int], Fit] | None = None
+    map: Callable[[Config, int, str], Map] | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the stages whose artefacts it depends on."""
+        label = (self.label[0],) if self.label else ()
+        checkpoint = (self.checkpoint,) if self.checkpoint else ()
+        follows = (self.follows,) if self.follows else ()
+        return (*label, *checkpoint, *(name for name, _ in self.joins), *follows)
+
+
+CLASSIFY = Stage("classify", "fit", fit=ClassifyFit)
+CAM = Stage("cam", "map", checkpoint="classify", map=CamMap)
+CAM_SEED = Stage("cam_seed", "map", follows="cam", map=lambda c, n, w: SeedMap("cam_seed", c.cam_seed))
+AMN = Stage("amn", "fit", label=("cam_seed", "seed.png"), fit=AmnFit)
+AMN_MAP = Stage("amn_map", "map", checkpoint="amn", joins=(("cam_seed", "seed.png"),), map=AmnMap)
+AMN_SEED = Stage("amn_seed", "map", follows="amn_map", map=lambda c, n, w: SeedMap("amn_seed", c.amn_seed))
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """The stages of the configured method, each after everything it reads."""
+    head: tuple[Stage, ...] = (CLASSIFY, CAM, CAM_SEED)
+    activation, seed = "cam", "cam_seed"
+    if config.method == "amn":
+        head += (AMN, AMN_MAP, AMN_SEED)
+        activation, seed = "amn_map", "amn_seed"
+    tail = [
+        Stage("irn", "fit", label=(seed, "seed.png"), fit=IrnFit),
+        Stage(
+            "walk",
+            "map",
+            checkpoint="irn",
+            joins=((activation, "activation.npy"),),
+            map=lambda c, n, w: WalkMap(c, n, w, activation),
+        ),
+        Stage("segment", "fit", label=("walk", "mask.png"), fit=SegmentFit),
+    ]
+    if config.data.val is not None:
+        tail.append(Stage("predict", "map", over="val", checkpoint="segment", map=PredictMap))
+    return (*head, *tail, Stage("score", "score"))
+
+
+def scored(config: Config) -> dict[str, tuple[str, str, str]]:
+    """What score looks at: name -> (stage, field, set it lies over)."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for stage in stages(config):
+        if stage.name in ("cam", "amn_map"):
+            found[stage.name] = (stage.name, "activation.npy", stage.over)
+        elif stage.name.endswith("_seed"):
+            found[stage.name] = (stage.name, "seed.png", stage.over)
+        elif stage.name == "walk":
+            found["walk"] = ("walk", "mask.png", stage.over)
+        elif stage.name == "predict":
+            found["predict_raw"] = ("predict", "raw.png", stage.over)
+            if config.predict.crf != "off":
+                found["predict"] = ("predict", "mask.png", stage.over)
+    return found

@@ -1,0 +1,30 @@
+"""Which parameters learn at which rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from amn_dist.config import FitSection
+
+
+def backbone_and_head(network: nn.Module, section: FitSection) -> list[dict[str, Any]]:
+    """Two optimiser groups: trained backbone parameters at lr, every other trained parameter at lr_head."""
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if name.startswith("backbone.")], "lr": section.lr},
+        {"params": [p for name, p in named if not name.startswith("backbone.")], "lr": section.lr_head},
+    ]
+    return [{**group, "weight_decay": section.weight_decay} for group in groups if group["params"]]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters lie."""
+    return next(network.parameters()).device
+
+
+def inference_device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,138 @@
+"""Weights in and out of networks: pretrained backbones, and our own safetensors files. No pickle runs code."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights, VGG16_Weights
+
+from amn_dist.errors import ConfigError
+from amn_dist.models.backbone import Backbone
+from amn_dist.models.groups import inference_device
+
+Network = TypeVar("Network", bound=nn.Module)
+
+TORCHVISION = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "vgg16": VGG16_Weights.IMAGENET1K_V1}
+"""ImageNet weights downloaded by name (amn 2.1)."""
+
+HEAD = re.compile(r"(base\.)?(fc|classifier|aspp)\.")
+"""Layers of full models that no backbone has."""
+
+COUNTER = "num_batches_tracked"
+"""A buffer of ordinary batch norm that fixed statistics have no use for."""
+
+LISTED = 4
+"""Names an error message spells out."""
+
+
+def load_backbone_weights(backbone: Backbone, weights: str | None) -> None:
+    """Fill a backbone in place; None leaves its random weights.
+
+    weights: `torchvision`, or a .pth, .pt or .safetensors file of a full torchvision model, of its convolutions, or
+    (resnet101) of deeplab-pytorch's names. Heads are left out; half precision is widened.
+    Raises ConfigError naming the file and the names that are missing, unknown or misshapen.
+    """
+    if weights is None:
+        return
+    tensors = _torchvision_weights(backbone.name) if weights == "torchvision" else read_tensors(weights)
+    layers = {
+        re.sub(r"^(features|base)\.", "", name): tensor
+        for name, tensor in tensors.items()
+        if not HEAD.match(name) and not name.endswith(COUNTER)
+    }
+    fill(backbone.features, layers, where=f"{weights} (for {backbone.name})")
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Tensors of a .safetensors, .pth or .pt file by name, on the CPU; a pickle may hold nothing but tensors."""
+    file = Path(path)
+    if file.suffix not in (".safetensors", ".pth", ".pt"):
+        raise ConfigError(f"{file}: found the ending {file.suffix!r}, expected weights as .safetensors, .pth or .pt")
+    try:
+        found: object = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # readers of foreign files raise whatever a broken one makes them stumble over
+        raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({_line(error)})") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
+    return found
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy tensors into a module whose names and shapes must agree exactly. Raises ConfigError naming the odd ones."""
+    check_fit(module.state_dict(), tensors, where=where)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, where: str) -> None:
+    """Raise ConfigError unless both hold the same names with the same shapes."""
+    faults = {
+        "missing": expected.keys() - found.keys(),
+        "unknown": found.keys() - expected.keys(),
+        "misshapen": [
+            f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+        raise ConfigError(f"{where}: the weights do not fit; {told}; give the weights of this very architecture")
+
+
+def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a network's parameters and buffers as safetensors; the file appears whole or not at all."""
+    file = Path(path)
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    try:
+        save_file(tensors, beside)
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_network(network: Network, path: str | os.PathLike[str]) -> Network:
+    """Fill a network from a file of save_network, names and shapes exact, and return it."""
+    fill(network, read_tensors(path), where=str(path))
+    return network
+
+
+def load_for_inference(network: Network, path: str | os.PathLike[str]) -> Network:
+    """Fill a network from a file of save_network, ready to infer on the accelerator if there is one."""
+    network = load_network(network, path).eval().requires_grad_(False)
+    return network.to(inference_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _torchvision_weights(name: str) -> dict[str, Tensor]:
+    if name not in TORCHVISION:
+        raise ConfigError(
+            f"backbone.weights: torchvision has no weights for {name}; give a .pth or .safetensors path, or none"
+        )
+    try:
+        return dict(TORCHVISION[name].get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except Exception as error:  # no network, a broken file in the cache, a changed hash
+        raise ConfigError(
+            f"backbone.weights: torchvision's weights for {name} could not be had ({_line(error)}); "
+            f"download them elsewhere and give the path"
+        ) from error
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
+    return ", ".join(ordered[:LISTED]) + more
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

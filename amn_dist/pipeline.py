@@ -1,0 +1,335 @@
+"""What is done, run the next. The only place that chooses backends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from amn_dist.config import Config, dump_config, load_config
+from amn_dist.errors import ConfigError, StageError
+from amn_dist.farms.farm import Farm
+from amn_dist.farms.stream import Join, MapTask, Source, TallyTask
+from amn_dist.methods import Stage, scored, stages
+from amn_dist.runs import Origin, Run, file_digest, origin_of, read_json, reuse, write_json, write_text
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.shards.writer import clean_unfinished, read_report, write_index
+from amn_dist.stages.score import ScoreTally, activation_scores, label_scores
+from amn_dist.telemetry import Observe, environment, stage_log
+
+
+@dataclass
+class Pipeline:
+    """One experiment on its way: configuration, data, run folder."""
+
+    config: Config
+    run: Run
+    data: Path
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    address: str | None = None
+    reuse: bool = True
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return stages(self.config)
+
+    @cached_property
+    def sets(self) -> dict[str, ShardSet]:
+        """The image sets by role."""
+        named = {"train": self.config.data.train, "val": self.config.data.val}
+        found = {role: ShardSet.open(locate(self.data, path)) for role, path in named.items() if path is not None}
+        if "val" in found and found["val"].classes != found["train"].classes:
+            raise ConfigError(
+                f"{found['val'].url}: its classes {list(found['val'].classes)} are not "
+                f"those of the training set {list(found['train'].classes)}; pack both with one class list"
+            )
+        return found
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.sets["train"].classes)
+
+    @cached_property
+    def farm(self) -> Farm:
+        """The farm of this run, started when the first Map needs it."""
+        if self.config.farm.name == "local":
+            from amn_dist.farms.local import LocalFarm
+
+            return LocalFarm()
+        from amn_dist.farms.ray import RayFarm
+
+        return RayFarm(self.config.farm, address=self.address)
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name. Raises ConfigError naming the stages there are."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise ConfigError(
+            f"{name}: no stage of method {self.config.method}; stages: {', '.join(stage.name for stage in self.stages)}"
+        )
+
+    def execute(
+        self, *, until: str | None = None, redo: str | None = None, only: str | None = None, member: bool = False
+    ) -> None:
+        """Run what is not done yet, in order; `redo` drops a stage and all that reads it first.
+
+        member: this process is one of a gang whose leader holds the run and keeps its records.
+        """
+        wanted = self._wanted(until, only)
+        if member:
+            return self._advance_member(wanted[0])
+        with self.locked():
+            self._describe()
+            if redo is not None:
+                self.run.drop(self.readers(self.stage(redo)))
+            try:
+                for stage in wanted:
+                    self._advance(stage, wanted)
+            finally:
+                if "farm" in self.__dict__:
+                    self.farm.close()
+
+    def readers(self, stage: Stage) -> list[str]:
+        """The stage and every later stage that depends on it."""
+        names = [stage.name]
+        for later in self.stages:
+            if later.verb == "score" or any(name in names for name in later.reads):
+                names.append(later.name)
+        return list(dict.fromkeys(names))
+
+    def state(self, stage: Stage) -> str:
+        """`done`, `begun` or `open`."""
+        if self.run.is_done(stage):
+            return "done"
+        return "begun" if self.run.origin(stage.name) is not None else "open"
+
+    def origin(self, stage: Stage) -> Origin:
+        """From what the stage is (or would be) made; every stage it reads must be done.
+
+        A stage that follows another takes over what that one is made from: its maps never reach the disk.
+        """
+        read = [name for name in stage.reads if name != stage.follows]
+        if stage.verb == "score":
+            read = self._scored_stages()
+        inputs = {name: self.run.digest(self.stage(name)) for name in read}
+        inputs[f"{stage.over} set"] = self.sets[stage.over].digest
+        origin = origin_of(self.config, stage, inputs)
+        return origin if stage.follows is None else origin.after(self.origin(self.stage(stage.follows)))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's folder: one driver at a time."""
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        with (self.run.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StageError(f"{self.run.folder}: another process is working on this run; wait or stop it") from error
+            yield
+
+    def _describe(self) -> None:
+        """Write what the run is: configuration, where its data lies, on what it runs."""
+        folder = self.run.folder
+        write_text(folder / "config.yaml", dump_config(self.config))
+        write_json(folder / "data.json", {"data": str(self.data.resolve())})
+        write_json(folder / "environment.json", environment())
+
+    def _wanted(self, until: str | None, only: str | None) -> list[Stage]:
+        if only is not None:
+            return [self.stage(only)]
+        if until is None:
+            return list(self.stages)
+        return list(self.stages[: self.stages.index(self.stage(until)) + 1])
+
+    def _advance(self, stage: Stage, wanted: Sequence[Stage]) -> None:
+        missing = [name for name in stage.reads if name != stage.follows and not self.run.is_done(self.stage(name))]
+        if missing:
+            raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
+        origin = self.origin(stage)
+        if self.run.is_done(stage) and (stage.verb != "score" or self.run.origin("score") == origin.as_json()):
+            self.run.check_unchanged(stage, origin)
+            return
+        other = reuse(self.run, stage, origin) if self.reuse else None
+        if other is not None:
+            self._say(f"{stage.name}: taken from run {other}, same settings, inputs and code")
+            return
+        if self.run.begin(stage, origin):
+            self._say(f"{stage.name}: unfinished work of other settings, inputs or code was dropped")
+        start = time.monotonic()
+        with stage_log(self.run.stage(stage.name), stage.name, self.console) as observe:
+            {"fit": self._fit, "map": self._map, "score": self._score}[stage.verb](stage, observe, wanted)
+            observe({"done": True, "seconds": round(time.monotonic() - start, 3)})
+        self._say(f"{stage.name}: done in {time.monotonic() - start:.0f} s")
+
+    def _fit(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
+        if self.config.engine.processes > 1 and "RANK" not in os.environ:
+            self._gang(stage)
+        else:
+            self._fit_here(stage, observe)
+        digest = file_digest(self.run.checkpoint(stage.name))
+        write_json(self.run.stage(stage.name) / "done.json", {"digest": digest})
+
+    def _advance_member(self, stage: Stage) -> None:
+        """This rank's share of a Fit; the first rank keeps the log."""
+        if os.environ.get("RANK", "0") != "0":
+            return self._fit_here(stage, lambda record: None)
+        with stage_log(self.run.stage(stage.name), stage.name, self.console) as observe:
+            self._fit_here(stage, observe)
+
+    def _fit_here(self, stage: Stage, observe: Observe) -> None:
+        from amn_dist.engines.loop import fit as train
+        from amn_dist.loaders.batches import batches
+
+        assert stage.fit is not None
+        task = stage.fit(self.config, self.num_classes)
+        images = self.sets["train"]
+        labels = None if stage.label is None else (self.open(stage.label[0]), stage.label[1])
+
+        def batches_from(consumed: int) -> Any:
+            return batches(
+                images,
+                labels,
+                rule=task.rule,
+                batch=task.section.batch,
+                seed=self.config.seed,
+                consumed=consumed,
+                rank=int(os.environ.get("RANK", "0")),
+                world=int(os.environ.get("WORLD_SIZE", "1")),
+                loader=self.config.loader,
+            )
+
+        train(
+            task,
+            batches_from,
+            folder=self.run.stage(stage.name),
+            engine=self.config.engine,
+            seed=self.config.seed,
+            samples=len(images),
+            observe=observe,
+        )
+
+    def _gang(self, stage: Stage) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--rdzv-backend=c10d"]
+        command += ["--rdzv-endpoint=127.0.0.1:0", f"--nproc-per-node={self.config.engine.processes}"]
+        command += ["-m", "amn_dist", "fit", str(self.run.folder / "config.yaml"), stage.name]
+        command += ["--run", str(self.run.folder), "--data", str(self.data), "--member"]
+        ended = subprocess.run(command, check=False)
+        if ended.returncode:
+            raise StageError(f"{stage.name}: the gang of {self.config.engine.processes} ended with code {ended.returncode}")
+
+    def _map(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
+        stream = self._stream(stage, wanted)
+        images = self.sets[stage.over]
+        kept = {member.name: self.run.stage(member.name) for member in stream if not self.run.is_done(member)}
+        for member in stream:
+            if member.name in kept and member is not stage and self.run.begin(member, self.origin(member)):
+                self._say(f"{member.name}: unfinished work of other settings, inputs or code was dropped")
+        for folder in kept.values():
+            clean_unfinished(folder)
+        task = MapTask(
+            name="+".join(member.name for member in stream),
+            source=self._source(stage.over, [pair for member in stream for pair in member.joins]),
+            maps=tuple(self._build(member) for member in stream),
+            folders=tuple(str(kept[member.name]) if member.name in kept else None for member in stream),
+        )
+        todo = [n for n in range(len(images.shard_sizes)) if any(read_report(f, n) is None for f in kept.values())]
+        done = len(images) - sum(images.shard_sizes[n] for n in todo)
+        start, first = time.monotonic(), done
+        for _, record in self.farm.run(task, todo):
+            done += record["images"]
+            rate = (done - first) / max(time.monotonic() - start, 1e-9)
+            observe({"step": done, "steps": len(images), "images_per_s": round(rate, 3), **record})
+        for member, built in zip(stream, task.maps, strict=True):
+            if member.name in kept:
+                self._index(member, built.fields, kept[member.name], images)
+
+    def _index(self, member: Stage, fields: Sequence[str], folder: Path, images: ShardSet) -> None:
+        reports = [read_report(folder, number) for number in range(len(images.shard_sizes))]
+        missing = [number for number, report in enumerate(reports) if report is None]
+        if missing:
+            raise StageError(f"{folder}: shards {missing[:8]} are missing after all were done; run again")
+        write_index(folder, kind=member.name, classes=images.classes, reports=[r for r in reports if r is not None])
+
+    def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
+        """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""
+        before = [self.stage(stage.follows)] if stage.follows else []
+        after = [later for later in wanted if later.follows == stage.name and not self.run.is_done(later)]
+        if self.reuse:
+            after = [later for later in after if reuse(self.run, later, self.origin(later)) is None]
+        return [*before, stage, *after]
+
+    def _build(self, stage: Stage) -> Any:
+        assert stage.map is not None
+        weights = "" if stage.checkpoint is None else str(self.run.checkpoint(stage.checkpoint).resolve())
+        return stage.map(self.config, self.num_classes, weights)
+
+    def _source(self, over: str, pairs: Sequence[tuple[str, str]], *, pixels: bool = True) -> Source:
+        joins = tuple(Join(name, str(self.run.stage(name).resolve()), kind) for name, kind in dict.fromkeys(pairs))
+        return Source(self.sets[over].url, joins, self.config.loader, pixels)
+
+    def open(self, name: str) -> ShardSet:
+        """The shard set a finished Map wrote."""
+        return ShardSet.open(str(self.run.stage(name)))
+
+    def _scored_stages(self) -> list[str]:
+        return sorted({stage for stage, _, _ in scored(self.config).values() if self.run.is_done(self.stage(stage))})
+
+    def _score(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
+        tables: dict[str, Any] = {"classes": list(self.sets["train"].classes), "sets": {}}
+        found = {name: where for name, where in scored(self.config).items() if where[0] in self._scored_stages()}
+        for over, images in self.sets.items():
+            names = [name for name, where in found.items() if where[2] == over]
+            if not names or "gt.png" not in images.fields:
+                continue
+            joins = [Join("truth", images.url, "gt.png")]
+            joins += [Join(name, str(self.run.stage(found[name][0]).resolve()), found[name][1]) for name in names]
+            source = Source(images.url, tuple(joins), self.config.loader, pixels=False)
+            sums = self._sums(TallyTask("score", source, ScoreTally(self.num_classes, tuple(names))), images, observe)
+            rows = {name: self._scores(name, found[name][1], sums) for name in names}
+            tables["sets"][over] = {"images": int(sums["images"][0]), "rows": rows}
+        write_json(self.run.stage("score") / "score.json", tables)
+
+    def _sums(self, task: TallyTask, images: ShardSet, observe: Observe) -> dict[str, np.ndarray]:
+        sums: dict[str, np.ndarray] = {}
+        done = 0
+        for number, counts in self.farm.run(task, range(len(images.shard_sizes))):
+            done += images.shard_sizes[number]
+            observe({"step": done, "steps": len(images)})
+            for name, value in counts.items():
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
+
+    def _scores(self, name: str, kind: str, sums: dict[str, np.ndarray]) -> dict[str, Any]:
+        if kind == "activation.npy":
+            return activation_scores(sums[name], threshold=self.config.score.threshold)
+        return label_scores(sums[name], sums[f"{name}/kept"])
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+
+def locate(root: Path, path: str) -> str:
+    """A set's place: URLs and absolute paths as they are, others under the data folder."""
+    if "://" in path or Path(path).is_absolute():
+        return path
+    return str((root / path).resolve())
+
+
+def reopen(folder: Path) -> Pipeline:
+    """The pipeline of an existing run, from what the run says of itself."""
+    if not (folder / "config.yaml").is_file() or not (folder / "data.json").is_file():
+        raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
+    data = Path(read_json(folder / "data.json")["data"])
+    return Pipeline(load_config(folder / "config.yaml"), Run(folder), data)

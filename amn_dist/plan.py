@@ -1,0 +1,89 @@
+"""What is done, what is next, and what it will cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from amn_dist.methods import Stage
+from amn_dist.pipeline import Pipeline
+from amn_dist.shards.writer import read_report
+
+
+def plan_table(line: Pipeline) -> Table:
+    """One row a stage: state, what it reads, its work, and its cost as far as this machine has measured it."""
+    table = Table(title=f"{line.config.name}: {line.config.method} in {line.run.folder}")
+    for heading in ("stage", "verb", "state", "reads", "work", "time"):
+        table.add_column(heading)
+    for stage in line.stages:
+        table.add_row(stage.name, stage.verb, progress(line, stage), ", ".join(stage.reads), work(line, stage), cost(line, stage))
+    return table
+
+
+def progress(line: Pipeline, stage: Stage) -> str:
+    """`done`, `open`, or how far a begun Map is."""
+    state = line.state(stage)
+    if state != "begun" or stage.verb != "map":
+        return state
+    total = len(line.sets[stage.over].shard_sizes)
+    done = sum(read_report(line.run.stage(stage.name), number) is not None for number in range(total))
+    return f"{done}/{total} shards"
+
+
+def work(line: Pipeline, stage: Stage) -> str:
+    """Steps and images of a Fit, images of a Map."""
+    if stage.verb == "score":
+        return "all truth"
+    images = len(line.sets[stage.over])
+    if stage.verb == "map":
+        return f"{images} images"
+    section = getattr(line.config, stage.name)
+    steps = section.steps or section.epochs * (images // section.batch)
+    return f"{steps} steps of {section.batch}"
+
+
+def cost(line: Pipeline, stage: Stage) -> str:
+    """Measured seconds of a done stage; for others the rate of the same stage in a sibling run, scaled."""
+    seconds = measured(line.run.stage(stage.name))
+    if line.run.is_done(stage):
+        return "" if seconds is None else f"{seconds:.0f} s"
+    rate = next(filter(None, (rated(other / stage.name) for other in siblings(line.run.folder))), None)
+    if rate is None or stage.verb == "score":
+        return "not measured yet"
+    section = getattr(line.config, stage.name)
+    images = len(line.sets[stage.over])
+    if stage.verb == "fit":
+        images = (section.steps or section.epochs * (images // section.batch)) * section.batch
+    return f"about {images / rate:.0f} s (at {rate:.1f} images/s)"
+
+
+def siblings(folder: Path) -> list[Path]:
+    """Other runs beside this one."""
+    parent = folder.parent
+    return sorted(path for path in parent.iterdir() if path.is_dir() and path != folder) if parent.is_dir() else []
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    """The stage's metrics, damaged lines left out."""
+    path = folder / "metrics.jsonl"
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(text))
+        except ValueError:
+            continue
+    return found
+
+
+def measured(folder: Path) -> float | None:
+    """Seconds the stage took when it ended."""
+    ends = [record["seconds"] for record in records(folder) if record.get("done")]
+    return ends[-1] if ends else None
+
+
+def rated(folder: Path) -> float | None:
+    """The stage's last rate, images a second."""
+    rates = [record["images_per_s"] for record in records(folder) if "images_per_s" in record]
+    return rates[-1] if rates else None

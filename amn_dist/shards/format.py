@@ -1,0 +1,163 @@
+"""Bytes of a field to an array and back; which keys and fields are legal."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from math import prod
+from tokenize import TokenError
+
+import numpy as np
+from PIL import Image
+
+from amn_dist.errors import ShardError
+
+MAX_SIDE = 16384
+"""Pixels on the longer side of any picture we decode; above it a file is taken for a bomb."""
+MAX_PIXELS = 64 * 2**20
+"""Pixels of any picture we decode."""
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises on damaged files."""
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+PHOTOS = ("jpg", "png")
+"""Fields that hold an image as it was found; a sample has exactly one of them or none."""
+
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
+_FIELD = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
+
+
+def check_key(key: str) -> str:
+    """Return the key. Raises ShardError unless it has 1 to 200 of A-Z a-z 0-9 _ - and no leading dash."""
+    if not _KEY.fullmatch(key):
+        raise ShardError(f"key {key[:210]!r}: expected 1 to 200 of A-Z a-z 0-9 _ - without a leading dash")
+    return key
+
+
+def check_field(field: str) -> str:
+    """Return the field's name. Raises ShardError unless it is lower case words joined by dots."""
+    if not _FIELD.fullmatch(field):
+        raise ShardError(f"field {field[:210]!r}: expected lower case words joined by dots, such as seed.png")
+    return field
+
+
+def encode(field: str, array: np.ndarray) -> bytes:
+    """Bytes of an array under this field; the same array gives the same bytes.
+
+    *.npy: any numeric or boolean array. tags: uint8[C-1] of 0 and 1. *.png: uint8[H, W], stored as 8-bit gray.
+    """
+    array = np.asarray(array)
+    if field == "tags":
+        return _checked_tags(array).tobytes()
+    if field.endswith(".png"):
+        return _encode_png(field, array)
+    if field.endswith(".npy"):
+        return _encode_npy(field, array)
+    raise ShardError(f"field {field}: arrays are stored as tags, *.png or *.npy")
+
+
+def decode(field: str, data: bytes) -> np.ndarray:
+    """Array of a field's bytes, writable. tags: uint8[C-1]; *.png: uint8[H, W] ids; *.npy: as stored.
+
+    Raises ShardError when the bytes are not what the field's name promises. Nothing is unpickled.
+    """
+    if field == "tags":
+        return _checked_tags(np.frombuffer(data, np.uint8).copy())
+    if field.endswith(".png"):
+        return decode_ids(data)
+    if field.endswith(".npy"):
+        return _decode_npy(data)
+    raise ShardError(f"field {field}: only tags, *.png and *.npy are arrays; its bytes can be read as they are")
+
+
+def decode_ids(data: bytes) -> np.ndarray:
+    """Ids uint8[H, W] of an 8-bit gray or palette PNG; colours of the palette do not matter."""
+    mode, bits = png_mode(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            check_size(image.width, image.height)
+            if image.mode not in ("L", "P") or (image.mode == "L" and bits != 8):
+                raise ShardError(f"is a {mode} PNG; expected ids in an 8-bit gray or palette PNG")
+            return np.array(image, dtype=np.uint8)
+    except BROKEN as error:
+        raise ShardError(f"is a damaged PNG ({one_line(error)})") from error
+
+
+def png_mode(data: bytes) -> tuple[str, int]:
+    """Name of a PNG's pixel format, such as `16-bit gray`, and its bits a channel, from its header."""
+    if len(data) < 33 or data[:8] != PNG_MAGIC or data[12:16] != b"IHDR":
+        raise ShardError(f"is {sniff(data)}; expected a PNG")
+    bits, colour = data[24], data[25]
+    names = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
+    return f"{bits}-bit {names.get(colour, f'type {colour}')}", bits
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ShardError for pictures so large that decoding them is a risk."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ShardError(
+            f"has {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS >> 20} Mpx are decoded"
+        )
+
+
+def sniff(data: bytes) -> str:
+    """What bytes look like, in words for a message."""
+    if not data:
+        return "empty"
+    if data.startswith(JPEG_MAGIC):
+        return "a JPEG"
+    if data.startswith(PNG_MAGIC):
+        return "a PNG cut inside its header" if len(data) < 33 else "a PNG"
+    head = data[:64]
+    kind = "text" if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head) else "of an unknown format"
+    return f"{kind} (starts with {head[:12]!r})"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text without line ends."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _checked_tags(tags: np.ndarray) -> np.ndarray:
+    if tags.dtype != np.uint8 or tags.ndim != 1:
+        raise ShardError(f"tags: found {tags.dtype}{list(tags.shape)}, expected uint8[C-1]")
+    if tags.size and tags.max() > 1:
+        raise ShardError(f"tags: found the value {tags.max()}, expected 0 and 1")
+    return tags
+
+
+def _encode_png(field: str, array: np.ndarray) -> bytes:
+    if array.dtype != np.uint8 or array.ndim != 2 or not array.size:
+        raise ShardError(f"field {field}: found {array.dtype}{list(array.shape)}, expected uint8[H, W]")
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(stream, "PNG", compress_level=6)
+    return stream.getvalue()
+
+
+def _encode_npy(field: str, array: np.ndarray) -> bytes:
+    if array.dtype.kind not in "biuf":
+        raise ShardError(f"field {field}: found dtype {array.dtype}, expected numbers")
+    stream = io.BytesIO()
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    np.lib.format.write_array(stream, np.asarray(little, order="C"), version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _decode_npy(data: bytes) -> np.ndarray:
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(stream)
+    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, TokenError) as error:
+        raise ShardError(f"is not an .npy file ({one_line(error)})") from error
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise ShardError(f"is an .npy of dtype {dtype}; expected numbers, since objects would have to be unpickled")
+    rest = len(data) - stream.tell()
+    # Compared before anything is allocated: the shape is whatever the file claims.
+    if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize != rest:
+        raise ShardError(f"is an .npy that declares {dtype}{list(shape)} but holds {rest} bytes")
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C").copy()

@@ -1,0 +1,151 @@
+"""The two JSON records of a shard set: a report beside every tar, an index over all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.commit import json_bytes
+from amn_dist.shards.format import PHOTOS, check_field, check_key
+
+VERSION: Final = 1
+INDEX = "index.json"
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+TarName = Annotated[str, Field(pattern=r"^[0-9]{6}\.tar$")]
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Place(Strict):
+    """Where a sample lies in its tar. height, width: upright pixels. fields: offset and size of the bytes, by name."""
+
+    key: str
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    fields: dict[str, tuple[Count, Count]]
+
+
+class ShardReport(Strict):
+    """What a tar holds; written after it."""
+
+    format: Literal[1] = VERSION
+    name: TarName
+    sha256: Sha256
+    bytes: Count
+    samples: tuple[Place, ...]
+    count: Count
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ShardReport:
+        if self.count != len(self.samples):
+            raise ValueError(f"count is {self.count}, but {len(self.samples)} samples are listed")
+        if len({place.key for place in self.samples}) != self.count:
+            raise ValueError("a key is listed twice")
+        for place in self.samples:
+            check_key(place.key)
+            for field, (offset, size) in place.fields.items():
+                check_field(field)
+                if offset + size > self.bytes:
+                    raise ValueError(f"{place.key}.{field} ends beyond the tar")
+        same_fields(self.name, [(place.key, tuple(place.fields)) for place in self.samples])
+        return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, sorted; both photo fields where samples differ in that."""
+        return tuple(sorted({field for place in self.samples for field in place.fields}))
+
+
+class ShardInfo(Strict):
+    """One line of the index."""
+
+    name: TarName
+    count: Annotated[int, Field(ge=1)]
+    bytes: Count
+    sha256: Sha256
+
+
+class Index(Strict):
+    """A shard set. kind: `images` or a stage. classes: names in id order, background first. digest: of the content."""
+
+    format: Literal[1] = VERSION
+    kind: str
+    classes: tuple[str, ...]
+    fields: tuple[str, ...]
+    shards: tuple[ShardInfo, ...]
+    digest: Sha256
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Index:
+        if len({shard.name for shard in self.shards}) != len(self.shards):
+            raise ValueError("a shard is listed twice")
+        if self.digest != content_digest(self.kind, self.classes, self.fields, self.shards):
+            raise ValueError("the digest does not fit the content")
+        return self
+
+
+def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], shards: Sequence[ShardInfo]) -> str:
+    """sha256 over what a set says and holds; where it lies, when and by which run it was made do not enter."""
+    tars = [[shard.count, shard.sha256] for shard in shards]
+    return hashlib.sha256(json_bytes([VERSION, kind, list(classes), list(fields), tars])).hexdigest()
+
+
+def make_index(kind: str, classes: Sequence[str], reports: Sequence[ShardReport]) -> Index:
+    """The index over some reports. Raises ShardError when their samples differ in fields or a key repeats."""
+    seen: dict[str, str] = {}
+    for report in reports:
+        for place in report.samples:
+            if seen.setdefault(place.key, report.name) != report.name:
+                raise ShardError(
+                    f"{report.name}: key {place.key} is already in {seen[place.key]}; keys are unique in a set"
+                )
+    same_fields(
+        "the set", [(f"{r.name}: {r.samples[0].key}", tuple(r.samples[0].fields)) for r in reports if r.samples]
+    )
+    fields = tuple(sorted({field for report in reports for field in report.fields}))
+    shards = tuple(ShardInfo(name=r.name, count=r.count, bytes=r.bytes, sha256=r.sha256) for r in reports)
+    digest = content_digest(kind, classes, fields, shards)
+    return Index(kind=kind, classes=tuple(classes), fields=fields, shards=shards, digest=digest)
+
+
+def same_fields(where: str, samples: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Raise ShardError unless all samples have the same fields; a jpg in one may be a png in another."""
+    kinds = [(key, required(fields)) for key, fields in samples]
+    for key, kind in kinds:
+        if kind != kinds[0][1]:
+            raise ShardError(
+                f"{where}: sample {key} has the fields {sorted(kind)}, sample {kinds[0][0]} {sorted(kinds[0][1])}; "
+                "every sample needs the same"
+            )
+
+
+def required(fields: Sequence[str]) -> frozenset[str]:
+    """The fields of a sample with its photo, where there is one, named `photo`."""
+    photos = [field for field in fields if field in (*PHOTOS, "jpeg")]
+    return frozenset(fields) if len(photos) != 1 else frozenset(fields) - {photos[0]} | {"photo"}
+
+
+def parse(record: type[Record], where: str, text: bytes) -> Record:
+    """A record from JSON. Raises ShardError naming the place, the first fault and the way out."""
+    try:
+        return record.model_validate_json(text)
+    except ShardError as error:
+        raise ShardError(f"{where}: {error}; make the set again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "it"
+        found = _short(first.get("input")) if first["loc"] else ""
+        raise ShardError(f"{where}: {key}: {found}{' '.join(first['msg'].split())}; make the set again") from error
+
+
+def _short(found: Any) -> str:
+    text = repr(found)
+    return f"found {text if len(text) <= 60 else text[:57] + '...'}, "

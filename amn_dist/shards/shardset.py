@@ -1,0 +1,209 @@
+"""A shard set, read by ordinal: any field of any sample is one range read."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import PHOTOS, decode
+from amn_dist.shards.index import INDEX, VERSION, Index, ShardReport, parse
+from amn_dist.shards.store import Store, open_store
+
+REPORTS = 128
+"""Shards whose reports a process keeps parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sample. ordinal: position in the set. height, width: upright pixels. fields: offset and size in the tar."""
+
+    key: str
+    ordinal: int
+    shard: int
+    height: int
+    width: int
+    fields: dict[str, tuple[int, int]]
+
+
+class ShardSet:
+    """A complete shard set. Safe to share between threads and to pickle; a copy opens its own files."""
+
+    def __init__(self, store: Store, index: Index) -> None:
+        self.store = store
+        self.index = index
+        self.shard_sizes = tuple(shard.count for shard in index.shards)
+        self._starts = (0, *accumulate(self.shard_sizes))
+        self._entries: Callable[[int], tuple[Entry, ...]] = lru_cache(REPORTS)(self._read_entries)
+
+    @classmethod
+    def open(cls, path_or_url: str | os.PathLike[str]) -> ShardSet:
+        """Open a set by local path or fsspec URL; the index and the sizes of all shards are checked.
+
+        Raises ShardError when there is no sound index of a known version or a shard is missing or of another size.
+        """
+        store = open_store(os.fspath(path_or_url))
+        try:
+            sizes = store.sizes()
+        except OSError as error:
+            raise ShardError(
+                f"{store.url}: cannot be listed ({error.strerror or error}); expected a shard set"
+            ) from error
+        if INDEX not in sizes:
+            raise ShardError(f"{store.url}: no {INDEX}; expected a finished shard set, made by `amn pack` or a Map")
+        index = _parse_index(store)
+        for shard in index.shards:
+            if shard.name not in sizes:
+                raise ShardError(
+                    f"{store.url}/{shard.name}: missing, but listed in {INDEX}; copy or make the set again"
+                )
+            if sizes[shard.name] != shard.bytes:
+                raise ShardError(
+                    f"{store.url}/{shard.name}: found {sizes[shard.name]} bytes, expected {shard.bytes}; "
+                    "copy or make the set again"
+                )
+        return cls(store, index)
+
+    def __reduce__(self) -> tuple[Callable[[str, Index], ShardSet], tuple[str, Index]]:
+        return _reopen, (self.url, self.index)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def url(self) -> str:
+        """Absolute path or URL under which other processes can open the set."""
+        return self.store.url
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in id order, background first."""
+        return self.index.classes
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the content; equal for equal sets wherever they lie."""
+        return self.index.digest
+
+    @property
+    def kind(self) -> str:
+        """`images`, or the stage that made the set."""
+        return self.index.kind
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, sorted; every sample has them all, but of jpg and png one."""
+        return self.index.fields
+
+    def shard(self, number: int) -> tuple[Entry, ...]:
+        """The samples of a shard, in order."""
+        return self._entries(number)
+
+    def entry(self, ordinal: int) -> Entry:
+        """The sample at a position, 0 <= ordinal < len."""
+        if not 0 <= ordinal < len(self):
+            raise IndexError(f"ordinal {ordinal} of {len(self)} samples in {self.url}")
+        number = bisect_right(self._starts, ordinal) - 1
+        return self._entries(number)[ordinal - self._starts[number]]
+
+    def find(self, key: str) -> int:
+        """The ordinal of a key. Raises ShardError when the set has no such sample."""
+        if key not in self._ordinals:
+            raise ShardError(f"{self.url}: no sample {key!r}; keys are in the reports beside the tars")
+        return self._ordinals[key]
+
+    def read(self, ordinal: int, field: str) -> bytes:
+        """The bytes of a field, as they were written. Raises ShardError naming tar, sample and field."""
+        entry = self.entry(ordinal)
+        if field not in entry.fields:
+            raise ShardError(f"{self._where(entry, field)}: no such field; found {', '.join(sorted(entry.fields))}")
+        offset, size = entry.fields[field]
+        try:
+            found = self.store.read_range(self.index.shards[entry.shard].name, offset, size)
+        except OSError as error:
+            raise ShardError(f"{self._where(entry, field)}: cannot be read ({error.strerror or error})") from error
+        if len(found) != size:
+            raise ShardError(f"{self._where(entry, field)}: found {len(found)} bytes, expected {size}; run amn verify")
+        return found
+
+    def load(self, ordinal: int, field: str) -> np.ndarray:
+        """The decoded array of tags, *.png or *.npy. Raises ShardError naming tar, sample and field."""
+        content = self.read(ordinal, field)
+        try:
+            return decode(field, content)
+        except ShardError as error:
+            raise ShardError(f"{self._where(self.entry(ordinal), field)}: {error}") from error
+
+    def image(self, ordinal: int) -> bytes:
+        """The original JPEG or PNG file, to be turned upright by its EXIF orientation."""
+        entry = self.entry(ordinal)
+        field = next((name for name in PHOTOS if name in entry.fields), None)
+        if field is None:
+            raise ShardError(
+                f"{self.url}: {entry.key} has no jpg or png; expected a set of kind images, not {self.kind}"
+            )
+        return self.read(ordinal, field)
+
+    def join(self, other: ShardSet) -> None:
+        """Check that another set holds the same keys in the same order, shard by shard. Raises ShardError."""
+        if self.shard_sizes != other.shard_sizes:
+            raise ShardError(
+                f"{other.url}: {len(other)} samples in {len(other.shard_sizes)} shards do not lie over {self.url} with "
+                f"{len(self)} in {len(self.shard_sizes)}; make it again from this set"
+            )
+        for number in range(len(self.shard_sizes)):
+            for mine, its in zip(self._entries(number), other._entries(number), strict=True):
+                if mine.key != its.key:
+                    raise ShardError(
+                        f"{other.url}: sample {mine.ordinal} is {its.key}, but {mine.key} in {self.url}; "
+                        "make it again from this set"
+                    )
+
+    @cached_property
+    def _ordinals(self) -> dict[str, int]:
+        return {entry.key: entry.ordinal for n in range(len(self.shard_sizes)) for entry in self._entries(n)}
+
+    def _where(self, entry: Entry, field: str) -> str:
+        return f"{self.url}/{self.index.shards[entry.shard].name}: {entry.key}.{field}"
+
+    def _read_entries(self, number: int) -> tuple[Entry, ...]:
+        shard = self.index.shards[number]
+        name = shard.name.replace(".tar", ".json")
+        try:
+            text = self.store.read(name)
+        except OSError as error:
+            raise ShardError(
+                f"{self.url}/{name}: cannot be read ({error.strerror or error}); copy the set again"
+            ) from error
+        report = parse(ShardReport, f"{self.url}/{name}", text)
+        if (report.sha256, report.count) != (shard.sha256, shard.count):
+            raise ShardError(f"{self.url}/{name}: describes another tar than {INDEX} lists; copy or make the set again")
+        start = self._starts[number]
+        return tuple(
+            Entry(place.key, start + position, number, place.height, place.width, place.fields)
+            for position, place in enumerate(report.samples)
+        )
+
+
+def _reopen(url: str, index: Index) -> ShardSet:
+    return ShardSet(open_store(url), index)
+
+
+def _parse_index(store: Store) -> Index:
+    where = f"{store.url}/{INDEX}"
+    try:
+        text = store.read(INDEX)
+    except OSError as error:
+        raise ShardError(f"{where}: cannot be read ({error.strerror or error})") from error
+    try:
+        return parse(Index, where, text)
+    except ShardError as error:
+        if ": format: " in str(error):
+            raise ShardError(f"{where}: is of another format version; this program reads version {VERSION}") from error
+        raise

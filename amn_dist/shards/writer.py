@@ -1,0 +1,97 @@
+"""Samples to shards. A shard is done when its report is there, a set when its index is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from webdataset import TarWriter
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.commit import clean_unfinished, commit, json_bytes
+from amn_dist.shards.format import check_field, check_key
+from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
+
+__all__ = ["clean_unfinished", "read_report", "shard_name", "write_index", "write_shard"]
+
+Folder = str | os.PathLike[str]
+Row = tuple[str, tuple[int, int], Mapping[str, bytes]]
+"""A sample: key, (height, width) of the upright image in pixels, bytes by field."""
+
+
+def shard_name(number: int) -> str:
+    """Name of a shard's tar."""
+    return f"{number:06d}.tar"
+
+
+def write_shard(folder: Folder, number: int, samples: Iterable[Row]) -> ShardReport:
+    """Write samples, in order, as one tar and then its report; an older shard of that number is replaced.
+
+    The bytes depend on the samples alone. Raises ShardError naming the file when it cannot be written; a shard is then
+    either the old one or not done.
+    """
+    path = Path(folder) / shard_name(number)
+    stream = io.BytesIO()
+    places = _fill(stream, path, samples)
+    digest = hashlib.sha256(stream.getbuffer()).hexdigest()
+    size = stream.getbuffer().nbytes
+    report = ShardReport(name=path.name, sha256=digest, bytes=size, samples=tuple(places), count=len(places))
+    text = json_bytes(report.model_dump(mode="json"))
+    _retire(path.with_suffix(".json"), text)
+    commit(path, stream.getbuffer())
+    commit(path.with_suffix(".json"), text)
+    return report
+
+
+def read_report(folder: Folder, number: int) -> ShardReport | None:
+    """The report of a finished shard; None when it is absent or damaged, or its tar missing or of another size."""
+    path = Path(folder) / shard_name(number)
+    try:
+        report = parse(ShardReport, str(path), path.with_suffix(".json").read_bytes())
+        whole = report.name == path.name and path.stat().st_size == report.bytes
+    except (OSError, ShardError):
+        return None
+    return report if whole else None
+
+
+def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: Sequence[ShardReport]) -> Index:
+    """Write index.json over the shards of a folder: the set is now complete.
+
+    kind: `images` or the stage that made it. classes: names in id order, background first.
+    Raises ShardError when keys repeat or samples differ in their fields.
+    """
+    try:
+        index = make_index(kind, classes, reports)
+    except ShardError as error:
+        raise ShardError(f"{folder}: {error}") from error
+    commit(Path(folder) / INDEX, json_bytes(index.model_dump(mode="json")))
+    return index
+
+
+def _fill(stream: io.BytesIO, path: Path, samples: Iterable[Row]) -> list[Place]:
+    places: dict[str, Place] = {}
+    # PAX only shows for names above 100 characters; for all others the bytes are plain ustar.
+    with TarWriter(stream, user="amn", group="amn", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT") as tar:
+        for key, (height, width), fields in samples:
+            if check_key(key) in places:
+                raise ShardError(f"{path}: key {key} comes twice; keys are unique in a set")
+            found = {field: _add(tar, key, field, bytes(fields[field])) for field in sorted(fields)}
+            places[key] = Place(key=key, height=int(height), width=int(width), fields=found)
+    return list(places.values())
+
+
+def _add(tar: TarWriter, key: str, field: str, content: bytes) -> tuple[int, int]:
+    tar.write({"__key__": key, check_field(field): content})
+    return tar.tarstream.offset - -(-len(content) // 512) * 512, len(content)
+
+
+def _retire(report: Path, text: bytes) -> None:
+    # Else a crash between tar and report would leave the old report beside the new tar.
+    try:
+        if report.is_file() and report.read_bytes() != text:
+            report.unlink()
+    except OSError as error:
+        raise ShardError(f"{report}: cannot be replaced ({error.strerror or error})") from error

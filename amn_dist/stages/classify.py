@@ -1,0 +1,96 @@
+"""CAM: a multi-label classifier, and the class activation maps it yields (amn 1.2, 2.2, 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amn_dist.config import Config, FitSection
+from amn_dist.models.backbone import build_backbone
+from amn_dist.models.cam import CamNet
+from amn_dist.models.groups import backbone_and_head, device_of
+from amn_dist.models.weights import load_backbone_weights, load_for_inference
+from amn_dist.ops.cam import merge_cam
+from amn_dist.ops.mirror import flip_sum, mirrored
+from amn_dist.records import Batch, CropRule, Evidence, Sample
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+"""Published inference scales (amn 4.1)."""
+
+
+@dataclass(frozen=True)
+class ClassifyFit:
+    """Trains the classifier on image tags."""
+
+    config: Config
+    num_classes: int
+    name: str = "classify"
+
+    @property
+    def section(self) -> FitSection:
+        return self.config.classify
+
+    @property
+    def rule(self) -> CropRule:
+        return CropRule(size=self.config.classify.crop, long_side=self.config.classify.long_side)
+
+    def network(self) -> nn.Module:
+        network = cam_network(self.config, self.num_classes)
+        load_backbone_weights(network.backbone, self.config.initial_weights(self.section.backbone))
+        return network
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        return backbone_and_head(network, self.section)
+
+    def normalisers(self, batch: Batch) -> Tensor:
+        return torch.tensor([batch.tags.numel()], dtype=torch.float64)
+
+    def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
+        logits = network(batch.image).float()
+        return {"total": functional.binary_cross_entropy_with_logits(logits, batch.tags, reduction="sum") / pooled[0]}
+
+
+@dataclass(frozen=True)
+class CamMap:
+    """Writes the stride-4 activation maps of the tagged classes, f16[K, h, w]."""
+
+    config: Config
+    num_classes: int
+    checkpoint: str
+    name: str = "cam"
+    fields: tuple[str, ...] = ("activation.npy",)
+
+    def open(self) -> nn.Module:
+        return load_for_inference(cam_network(self.config, self.num_classes), self.checkpoint)
+
+    def run(self, opened: CamNet, samples: Iterator[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            evidence = Evidence(*image_cam(opened, sample.image, sample.tags, scales=self.config.cam.scales))
+            sample.evidence = evidence
+            sample.made[self.name] = {"activation.npy": evidence.coarse.astype(np.float16)}
+            yield sample
+
+
+def cam_network(config: Config, num_classes: int) -> CamNet:
+    """The configured classifier with random weights."""
+    return CamNet(build_backbone(config.classify.backbone), num_classes)
+
+
+@torch.inference_mode()
+def image_cam(
+    model: CamNet, image: np.ndarray, tags: np.ndarray, *, scales: Sequence[float] = SCALES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class activation maps of one image over scales, each seen with its mirror image (amn 1.2).
+
+    image: uint8[H, W, 3]. tags: [C-1] multi-hot.
+    Returns classes uint8[K] (1-based), coarse f32[K, h, w] and fine f32[K, H, W], values in [0, 1).
+    """
+    device = device_of(model)
+    per_scale = [flip_sum(model.maps(mirrored(image, scale, device=device))) for scale in scales]
+    return merge_cam(per_scale, tags, image.shape[:2], stride=model.backbone.strides[-1])

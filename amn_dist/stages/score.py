@@ -1,0 +1,103 @@
+"""Scoring: confusion counts of maps, seeds, masks and predictions against the truth, and what they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from amn_dist.ops.metrics import confusion, iou, mean_iou, threshold_confusions, threshold_histogram
+from amn_dist.records import IGNORE, Sample
+
+THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(1, 100))
+"""Background thresholds of the sweep."""
+
+
+@dataclass(frozen=True)
+class ScoreTally:
+    """Counts, over a shard, how the artefacts of a run agree with the truth.
+
+    artefacts: names under which they are joined. An activation counts into a histogram int64[C, C, bins] from which
+    the confusion at every threshold follows; labels count into a confusion int64[C, C] and `<name>/kept`, the
+    confusion of the pixels that are not 255.
+    """
+
+    num_classes: int
+    artefacts: tuple[str, ...]
+    name: str = "score"
+
+    def open(self) -> None:
+        return None
+
+    def count(self, opened: Any, samples: Iterator[Sample]) -> dict[str, np.ndarray]:
+        """Summed int64 counts by artefact, and `images`, the number of images with a truth."""
+        sums: dict[str, np.ndarray] = {"images": np.zeros(1, np.int64)}
+        for sample in samples:
+            sums["images"] += 1
+            for name, counts in self._sample(sample):
+                sums[name] = sums[name] + counts if name in sums else counts
+        return sums
+
+    def _sample(self, sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
+        truth = sample.joined["truth"]
+        for name in self.artefacts:
+            found = sample.joined[name]
+            if found.ndim == 3:
+                classes = np.flatnonzero(sample.tags).astype(np.uint8) + 1
+                yield name, threshold_histogram(upsample(found, truth.shape), classes, truth, self.num_classes)
+                continue
+            yield name, confusion(found, truth, self.num_classes)
+            kept = np.where(found == IGNORE, IGNORE, truth).astype(np.uint8)
+            yield f"{name}/kept", confusion(found, kept, self.num_classes)
+
+
+def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Stride-4 maps [K, h, w] to the image, f32[K, H, W]: bilinear by 4, cropped (as the walk's maps, amn 1.5)."""
+    height, width = size
+    if not len(coarse):
+        return np.zeros((0, height, width), np.float32)
+    maps = torch.from_numpy(coarse.astype(np.float32))[None]
+    fine = functional.interpolate(maps, scale_factor=4, mode="bilinear", align_corners=False)
+    return fine[0, :, :height, :width].numpy()  # type: ignore[no-any-return]
+
+
+def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, Any]:
+    """The threshold curve of an activation: mIoU at every threshold, at the best, at `threshold`; the plateau's width.
+
+    width_2: how far the threshold can move (as a length on [0, 1]) with the mIoU within two points of the best.
+    """
+    confusions = threshold_confusions(histogram)
+    curve = [mean_iou(iou(matrix)) for matrix in confusions]
+    best = int(np.argmax(curve))
+    default = THRESHOLDS.index(round(threshold, 2))
+    return {
+        "thresholds": list(THRESHOLDS),
+        "miou": curve,
+        "best_threshold": THRESHOLDS[best],
+        "best_miou": curve[best],
+        "default_threshold": THRESHOLDS[default],
+        "default_miou": curve[default],
+        "width_2": round(0.01 * sum(value >= curve[best] - 0.02 for value in curve), 2),
+        "iou_best": nullable(iou(confusions[best])),
+        "iou_default": nullable(iou(confusions[default])),
+    }
+
+
+def label_scores(matrix: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
+    """Scores of labels in the VOC protocol (255 counts as background), and of their decided pixels alone."""
+    return {
+        "miou": mean_iou(iou(matrix)),
+        "iou": nullable(iou(matrix)),
+        "decided": float(kept.sum() / max(matrix.sum(), 1)),
+        "accuracy_decided": float(np.trace(kept) / max(kept.sum(), 1)),
+        "confusion": matrix.tolist(),
+    }
+
+
+def nullable(values: np.ndarray) -> list[float | None]:
+    """Per-class IoU as JSON knows it: a class that neither occurs nor is predicted is null."""
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -1,0 +1,154 @@
+"""DeepLabV2 trained on pseudo-masks, and its predictions (amn 2.6, 3.5, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amn_dist.config import Config, FitSection
+from amn_dist.models.backbone import build_backbone
+from amn_dist.models.deeplab import DeepLab
+from amn_dist.models.groups import device_of
+from amn_dist.models.weights import load_backbone_weights, load_for_inference
+from amn_dist.ops.crf import deeplab_crf
+from amn_dist.ops.normalise import caffe_input, imagenet_input
+from amn_dist.ops.resize import sample_labels
+from amn_dist.records import IGNORE, Batch, CropRule, Sample
+
+
+@dataclass(frozen=True)
+class SegmentFit:
+    """Trains the segmentation network on the masks of the random walk."""
+
+    config: Config
+    num_classes: int
+    name: str = "segment"
+
+    @property
+    def section(self) -> FitSection:
+        return self.config.segment
+
+    @property
+    def rule(self) -> CropRule:
+        section = self.config.segment
+        colour = colour_of(self.config)
+        return CropRule(
+            size=section.crop, scales=section.scales, place="corner", interpolation="linear", colour=colour
+        )
+
+    @cached_property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Size of every output map of the training network at the configured crop."""
+        network = segment_network(self.config, self.num_classes).train()
+        side = self.config.segment.crop
+        with torch.no_grad():
+            outputs = network(torch.zeros(1, 3, side, side))
+        return tuple((output.shape[-2], output.shape[-1]) for output in outputs)
+
+    def network(self) -> nn.Module:
+        network = segment_network(self.config, self.num_classes)
+        load_backbone_weights(network.backbone, self.config.initial_weights(self.section.backbone))
+        return network
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Backbone convolutions at lr; head weights at lr_head; head biases at twice that without decay (amn 4.2)."""
+        section = self.section
+        named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        backbone = [p for name, p in named if name.startswith("backbone.")]
+        head = [(name, p) for name, p in named if not name.startswith("backbone.")]
+        weights = [p for name, p in head if not name.endswith("bias")]
+        biases = [p for name, p in head if name.endswith("bias")]
+        return [
+            {"params": backbone, "lr": section.lr, "weight_decay": section.weight_decay},
+            {"params": weights, "lr": section.lr_head, "weight_decay": section.weight_decay},
+            {"params": biases, "lr": 2 * section.lr_head, "weight_decay": 0.0},
+        ]
+
+    def normalisers(self, batch: Batch) -> Tensor:
+        counts = []
+        for labels in self._on_grids(batch):
+            background = (labels == 0).sum()
+            valid = (labels != IGNORE).sum()
+            counts += [background, valid - background]
+        return torch.stack(counts).double().cpu()
+
+    def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
+        outputs = network(batch.image)
+        counts = pooled.view(-1, 2).tolist()
+        parts = [
+            self._output_loss(logits.float(), labels, background, foreground)
+            for logits, labels, (background, foreground) in zip(outputs, self._on_grids(batch), counts, strict=True)
+        ]
+        return {**{f"output{i}": part for i, part in enumerate(parts)}, "total": torch.stack(parts).sum()}
+
+    def _output_loss(self, logits: Tensor, labels: Tensor, background: float, foreground: float) -> Tensor:
+        loss = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
+        if self.config.segment.loss == "ce":
+            return loss.sum() / max(background + foreground, 1)
+        is_background = labels == 0
+        return (
+            loss[is_background].sum() / max(background, 1) + loss[~is_background].sum() / max(foreground, 1)
+        ) / 2
+
+    def _on_grids(self, batch: Batch) -> Iterator[Tensor]:
+        assert batch.label is not None
+        for grid in self.grids:
+            yield sample_labels(batch.label, grid)
+
+
+@dataclass(frozen=True)
+class PredictMap:
+    """Writes the predicted labels uint8[H, W], raw and (unless switched off) after the CRF."""
+
+    config: Config
+    num_classes: int
+    checkpoint: str
+    name: str = "predict"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ("raw.png",) if self.config.predict.crf == "off" else ("mask.png", "raw.png")
+
+    def open(self) -> nn.Module:
+        return load_for_inference(segment_network(self.config, self.num_classes), self.checkpoint)
+
+    def run(self, opened: DeepLab, samples: Iterator[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            sample.made[self.name] = self.labels(opened, sample.image)
+            yield sample
+
+    def labels(self, opened: DeepLab, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Predicted labels of one image uint8[H, W, 3], by field."""
+        section = self.config.predict
+        probabilities = image_probabilities(opened, image, colour=colour_of(self.config))
+        made = {"raw.png": probabilities.argmax(0).astype(np.uint8)}
+        if section.crf != "off":
+            refined = deeplab_crf(image, probabilities, wrap_image=section.wrap_image, backend=section.crf)
+            made["mask.png"] = refined.argmax(0).astype(np.uint8)
+        return made
+
+
+def segment_network(config: Config, num_classes: int) -> DeepLab:
+    """The configured segmentation network with random weights."""
+    return DeepLab(build_backbone(config.segment.backbone), num_classes, branches=config.segment.branches)
+
+
+def colour_of(config: Config) -> str:
+    """How the segmentation network wants its input normalised: the Caffe-style ResNet-101 in its own way."""
+    return "caffe" if config.segment.backbone.name == "resnet101" else "imagenet"
+
+
+@torch.inference_mode()
+def image_probabilities(model: DeepLab, image: np.ndarray, *, colour: str = "caffe") -> np.ndarray:
+    """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 4.2, Test)."""
+    to_input = caffe_input if colour == "caffe" else imagenet_input
+    x = torch.from_numpy(to_input(image))[None].to(device_of(model), memory_format=torch.channels_last)
+    logits = functional.interpolate(model(x).float(), size=image.shape[:2], mode="bilinear", align_corners=False)
+    return logits.softmax(1)[0].cpu().numpy()  # type: ignore[no-any-return]

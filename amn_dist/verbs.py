@@ -1,0 +1,73 @@
+"""The two verbs of the system. A stage is a Fit or a Map; it says what it needs, never who runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from amn_dist.config import FitSection
+from amn_dist.records import Batch, CropRule, Sample
+
+
+class Fit(Protocol):
+    """Shards in, checkpoint out: one network, its crops and its losses."""
+
+    name: str
+    section: FitSection
+    rule: CropRule
+
+    def network(self) -> nn.Module:
+        """The network with its initial weights."""
+        ...
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Optimiser groups: params, lr (initial), weight_decay. Parameters in no group are not trained."""
+        ...
+
+    def normalisers(self, batch: Batch) -> Tensor:
+        """f64[n] counts this rank's batch adds to the denominators of the losses; the gang sums them."""
+        ...
+
+    def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
+        """This (micro-)batch's parts of the global losses, by name; `total` is what is minimised.
+
+        pooled: f64[n], `normalisers` summed over the whole global batch. Parts divide by pooled counts, so that the
+        sum over micro-batches and ranks is the loss of the global batch.
+        """
+        ...
+
+
+class Map(Protocol):
+    """Shards in, shards out: a transform of a stream of samples.
+
+    `name` is the stage; `fields` are what it writes for every sample; a call yields the samples it was given, in
+    order, each with `made[name]` filled. It is opened once a worker, so that weights load once.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+
+    def open(self) -> Any:
+        """What a worker keeps between shards (a network on its device, or None)."""
+        ...
+
+    def run(self, opened: Any, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The samples in order, with this stage's evidence and fields added."""
+        ...
+
+
+class Tally(Protocol):
+    """Shards in, counts out: what a Map is to shards, a Tally is to sums of int64 arrays."""
+
+    name: str
+
+    def open(self) -> Any:
+        """What a worker keeps between shards."""
+        ...
+
+    def count(self, opened: Any, samples: Iterator[Sample]) -> dict[str, np.ndarray]:
+        """Counts of a shard by name; the counts of all shards are added up."""
+        ...

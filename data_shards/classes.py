@@ -1,0 +1,56 @@
+"""Class names in id order, and how labels find them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from amn_dist.errors import ShardError
+from data_shards.source import read_text
+
+BACKGROUND = "background"
+MAX_CLASSES = 255
+"""Ids are 8 bits wide and 255 is void."""
+
+VOC = (
+    BACKGROUND,
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""The 21 classes of PASCAL VOC, in id order."""
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names from a file, one a line in id order, background first; blank lines do not count."""
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    return check_classes(names, where=str(path))
+
+
+def check_classes(names: Sequence[str], *, where: str) -> tuple[str, ...]:
+    """Return the names. Raises ShardError unless they are 2 to 255, different, and start with background."""
+    if not names or names[0].strip("_").lower() != BACKGROUND:
+        found = names[0] if names else "nothing"
+        raise ShardError(
+            f"{where}: found {found!r} first, expected {BACKGROUND!r} (id 0), then the classes in id order"
+        )
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise ShardError(f"{where}: found {len(names)} classes, expected 2 to {MAX_CLASSES} with {BACKGROUND}")
+    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
+    if twice is not None:
+        raise ShardError(f"{where}: class {twice!r} is listed twice")
+    return tuple(names)
+
+
+def multi_hot(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray:
+    """Tags uint8[C-1] of some labels. Raises ShardError for an unknown one, with the nearest name."""
+    tags = np.zeros(len(classes) - 1, np.uint8)
+    for label in labels:
+        if label not in classes[1:]:
+            near = difflib.get_close_matches(label, classes[1:], n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes[1:12])}"
+            raise ShardError(f"unknown class {label!r} ({hint})")
+        tags[classes.index(label) - 1] = 1
+    return tags

@@ -1,0 +1,139 @@
+"""Images in a folder and a table of their labels to shards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import one_line
+from amn_dist.shards.index import Index
+from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
+from data_shards.pack import pack
+from data_shards.source import Content, Source, key_of, named, read_file, read_text, stamp_of
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A row of the table. file: relative to the root, with slashes. line: where it stands."""
+
+    file: str
+    labels: tuple[str, ...]
+    line: int
+
+
+def pack_folder(
+    root: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    classes: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
+    shard_size: int | None = None,
+    skip_bad: bool = False,
+) -> Index:
+    """Pack the images a table lists. labels: CSV with the header `file,labels`, or JSON lines with these keys.
+
+    Labels in a CSV are separated by ; or |. classes: file with names in id order, background first; without it they
+    are the labels of the table, sorted. masks: folder with a truth mask for every image, at its path with .png.
+    Raises ShardError naming every bad sample; the same call again resumes.
+    """
+    for path in (root, masks):
+        if path is not None and not Path(path).is_dir():
+            raise ShardError(f"{path}: no such folder")
+    rows = read_table(Path(labels))
+    names = read_classes(Path(classes)) if classes is not None else collect_classes(rows, Path(labels))
+    table = Path(labels).name
+    sources = [_source(Path(root), row, names, None if masks is None else Path(masks), table) for row in rows]
+    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad)
+
+
+def read_table(path: Path) -> tuple[Labelled, ...]:
+    """The rows of a label table, in order. Raises ShardError naming file, line and fault."""
+    text = read_text(path)
+    found = _json_rows(text, path) if text.lstrip().startswith("{") else _csv_rows(text, path)
+    lines: dict[str, int] = {}
+    rows = []
+    for row in found:
+        where = f"{path}: line {row.line}"
+        parts = PurePosixPath(row.file).parts
+        if not parts or row.file.startswith("/") or ".." in parts or "\\" in row.file or not row.file.isprintable():
+            raise ShardError(f"{where}: file {row.file[:80]!r} is not a relative path inside the folder of images")
+        file = PurePosixPath(row.file).as_posix()
+        if file in lines:
+            raise ShardError(f"{where}: {file} is a duplicate of line {lines[file]}; list it once")
+        lines[file] = row.line
+        rows.append(Labelled(file, row.labels, row.line))
+    if not rows:
+        raise ShardError(f"{path}: lists no images; expected rows of file and labels")
+    return tuple(rows)
+
+
+def collect_classes(rows: tuple[Labelled, ...], path: Path) -> tuple[str, ...]:
+    """Background and the labels of a table, sorted."""
+    names = sorted({label for row in rows for label in row.labels})
+    if BACKGROUND in names:
+        raise ShardError(f"{path}: {BACKGROUND!r} is used as a label; it is id 0 of every set, leave it out")
+    return check_classes((BACKGROUND, *names), where=str(path))
+
+
+def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
+    reader = csv.reader(text.splitlines(), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if header != ["file", "labels"]:
+            raise ShardError(f"{path}: line 1: found {','.join(header)[:80]!r}, expected the header 'file,labels'")
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != 2:
+                raise ShardError(
+                    f"{path}: line {reader.line_num}: found {len(cells)} columns, expected 2; "
+                    "labels are separated by ; or |"
+                )
+            labels = (label.strip() for label in cells[1].replace("|", ";").split(";"))
+            yield Labelled(cells[0].strip(), tuple(label for label in labels if label), reader.line_num)
+    except csv.Error as error:
+        raise ShardError(f"{path}: line {reader.line_num}: {one_line(error)}; expected CSV") from error
+
+
+def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ShardError(f"{path}: line {number}: {one_line(error)}; expected one JSON object a line") from error
+        file, labels = (row.get("file"), row.get("labels")) if isinstance(row, dict) else (None, None)
+        listed = isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels)
+        if not isinstance(file, str) or not isinstance(labels, list) or not listed:
+            raise ShardError(f'{path}: line {number}: expected {{"file": "...", "labels": ["...", ...]}}')
+        yield Labelled(file, tuple(label.strip() for label in labels), number)
+
+
+def _source(root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | None, table: str) -> Source:
+    image = root / row.file
+    stem = PurePosixPath(row.file).with_suffix("").as_posix()
+    mask = None if masks is None else masks / f"{stem}.png"
+    shown = f"{masks.name}/{stem}.png" if masks is not None else ""
+
+    def read() -> Content:
+        photo = read_file(_inside(root, image, row.file), row.file)
+        with named(f"{table}: line {row.line}"):
+            tags = multi_hot(row.labels, classes)
+        return Content(photo, tags, None if mask is None else read_file(mask, shown))
+
+    size, stamp = stamp_of([image] if mask is None else [image, mask])
+    return Source(key_of(stem), row.file, size, f"{';'.join(sorted(row.labels))};{stamp}", read, shown)
+
+
+def _inside(root: Path, path: Path, name: str) -> Path:
+    # A link may lead outside although the written path does not.
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ShardError(f"{name}: leads outside of {root}; expected images inside")
+    return path

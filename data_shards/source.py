@@ -1,0 +1,111 @@
+"""What a packer is handed: samples that can be read one by one, and the file system behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import one_line
+
+MAX_FILE = 256 * 2**20
+"""Bytes of any single input file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A sample as read. tags: uint8[C-1] multi-hot. truth: an encoded PNG, or ids uint8[H, W]."""
+
+    image: bytes
+    tags: np.ndarray
+    truth: bytes | np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A sample to pack. name: what messages call its image. truth: what they call its mask.
+
+    size: bytes it will take, about. stamp: changes when the sample's inputs do. read: its content; raises ShardError.
+    """
+
+    key: str
+    name: str
+    size: int
+    stamp: str
+    read: Callable[[], Content]
+    truth: str = ""
+
+
+def key_of(stem: str) -> str:
+    """A legal key for a relative path without its extension, the same for the same path.
+
+    Folders are joined by `_`. Where anything else must change, a hash of the path keeps different paths apart.
+    """
+    joined = stem.replace("/", "_")
+    key = re.sub(r"[^A-Za-z0-9_-]", "_", joined)
+    if key == joined and not key.startswith("-") and 0 < len(key) <= 200:
+        return key
+    return f"{key.lstrip('-')[:180] or '_'}-{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
+def check_keys(sources: list[Source]) -> None:
+    """Raise ShardError when there is nothing to pack or two samples have one key."""
+    if not sources:
+        raise ShardError("no samples found; expected at least one")
+    first: dict[str, str] = {}
+    for source in sources:
+        if source.key in first:
+            raise ShardError(
+                f"{first[source.key]} and {source.name} both have the key {source.key}; rename one of them"
+            )
+        first[source.key] = source.name
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put a file's name before a ShardError raised inside."""
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"{name}: {error}") from error
+
+
+def stamp_of(paths: list[Path]) -> tuple[int, str]:
+    """Bytes of some files together, and a text that changes when one of them changes or goes."""
+    total, parts = 0, []
+    for path in paths:
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            parts.append("missing")
+            continue
+        total += found.st_size
+        parts.append(f"{found.st_size}:{found.st_mtime_ns}")
+    return total, ";".join(parts)
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of an input file. Raises ShardError with its name."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE:
+            raise ShardError(f"{name}: {size} bytes; expected at most {MAX_FILE}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ShardError(f"{name}: not there") from error
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{name}: cannot be read ({one_line(error)})") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of an input file, UTF-8 with or without a mark. Raises ShardError with its path."""
+    try:
+        return read_file(path, str(path)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{path}: not UTF-8 text ({one_line(error)})") from error

@@ -1,0 +1,152 @@
+"""Every byte of a shard set against its reports and its index."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import PHOTOS, decode
+from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.shards.tarcheck import Member, check_samples, check_tar
+from data_shards.photo import Photo, check_photo, check_truth
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found in order. bytes: of the tars. decoded: whether every field was, or only headers were looked at."""
+
+    place: str
+    kind: str
+    shards: int
+    samples: int
+    bytes: int
+    fields: tuple[str, ...]
+    decoded: bool
+
+    def __str__(self) -> str:
+        depth = "every sample read and decoded" if self.decoded else "headers only, there is no index to check against"
+        return (
+            f"{self.place}: {self.samples} samples in {self.shards} shards ({self.bytes} bytes), kind {self.kind}, "
+            f"fields {' '.join(self.fields)}: in order ({depth})"
+        )
+
+
+def verify(place: str | os.PathLike[str]) -> Verified:
+    """Check a shard set in full; a tar, or a folder of tars without an index, by its headers.
+
+    Raises ShardError listing every fault.
+    """
+    path = Path(place)
+    if (path / INDEX).exists():
+        return _verify_set(path)
+    tars = [path] if path.is_file() else sorted(path.glob("*.tar")) if path.is_dir() else []
+    if not tars:
+        raise ShardError(f"{path}: neither a tar nor a folder with {INDEX} or tars")
+    return _verify_foreign(path, tars)
+
+
+def _verify_set(folder: Path) -> Verified:
+    shards = ShardSet.open(folder)
+    index = shards.index
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(pool.map(lambda number: _check_shard(folder, index, number), range(len(index.shards))))
+    faults = [fault for _, some in found for fault in some]
+    reports = [report for report, _ in found if report is not None]
+    if len(reports) == len(index.shards):
+        faults += _check_index(index, reports)
+    if faults:
+        raise ShardError(f"{folder}: {len(faults)} faults: {'; '.join(faults)}")
+    total = sum(shard.bytes for shard in index.shards)
+    return Verified(str(folder), index.kind, len(index.shards), len(shards), total, index.fields, decoded=True)
+
+
+def _verify_foreign(place: Path, tars: list[Path]) -> Verified:
+    faults: list[str] = []
+    members: list[Member] = []
+    for tar in tars:
+        try:
+            members += check_tar(tar)
+        except ShardError as error:
+            faults.append(str(error))
+    if not faults:
+        try:
+            samples = check_samples(tuple(members))
+        except ShardError as error:
+            faults.append(f"{place}: {error}")
+    if faults:
+        raise ShardError("; ".join(faults))
+    fields = tuple(sorted({member.field for member in members}))
+    total = sum(tar.stat().st_size for tar in tars)
+    return Verified(str(place), "foreign", len(tars), len(samples), total, fields, decoded=False)
+
+
+def _check_index(index: Index, reports: list[ShardReport]) -> list[str]:
+    try:
+        same = make_index(index.kind, index.classes, reports) == index
+    except ShardError as error:
+        return [str(error)]
+    return [] if same else [f"{INDEX}: does not follow from the reports; make the set again"]
+
+
+def _check_shard(folder: Path, index: Index, number: int) -> tuple[ShardReport | None, list[str]]:
+    shard = index.shards[number]
+    tar = folder / shard.name
+    faults: list[str] = []
+    report = None
+    try:
+        name = tar.with_suffix(".json").name
+        report = parse(ShardReport, name, (folder / name).read_bytes())
+        with open(tar, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != shard.sha256:
+                faults.append(f"{shard.name}: sha256 is {digest[:12]}..., expected {shard.sha256[:12]}...")
+            if report.sha256 != shard.sha256:
+                faults.append(f"{name}: describes another tar than {INDEX} lists")
+            faults += _check_members(report, check_tar(tar))
+            for place in report.samples:
+                faults += _check_sample(file.fileno(), report.name, place, index)
+    except ShardError as error:
+        faults.append(str(error))
+    except OSError as error:
+        faults.append(f"{error.filename or tar}: cannot be read ({error.strerror or error})")
+    return report, faults
+
+
+def _check_members(report: ShardReport, members: tuple[Member, ...]) -> Iterator[str]:
+    listed = {f"{place.key}.{name}": at for place in report.samples for name, at in place.fields.items()}
+    found = {member.name: (member.offset, member.size) for member in members}
+    for name in sorted(listed.keys() | found.keys()):
+        if listed.get(name) != found.get(name):
+            yield f"{report.name}: {name} is at {found.get(name)} in the tar, at {listed.get(name)} in the report"
+
+
+def _check_sample(handle: int, tar: str, place: Place, index: Index) -> Iterator[str]:
+    photo = Photo("", place.height, place.width)
+    for name, (offset, size) in place.fields.items():
+        try:
+            _check_field(name, os.pread(handle, size, offset), photo, index)
+        except ShardError as error:
+            yield f"{tar}: {place.key}.{name}: {error}"
+
+
+def _check_field(name: str, content: bytes, expected: Photo, index: Index) -> None:
+    if name in PHOTOS:
+        photo = check_photo(content)
+        if (photo.height, photo.width) != (expected.height, expected.width):
+            raise ShardError(
+                f"is {photo.width}x{photo.height}, the report says {expected.width}x{expected.height} (width x height)"
+            )
+        if photo.field != name:
+            raise ShardError(f"holds a {photo.field}")
+    elif name == "gt.png":
+        check_truth(content, expected, len(index.classes))
+    elif name == "tags" or name.endswith((".png", ".npy")):
+        found = decode(name, content)
+        if name == "tags" and found.size != len(index.classes) - 1:
+            raise ShardError(f"holds {found.size} tags for {len(index.classes)} classes; expected one less")

@@ -1,0 +1,120 @@
+"""VOC devkit layout to shards: JPEGImages, Annotations, SegmentationClass, ImageSets/Segmentation/SPLIT.txt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import one_line
+from amn_dist.shards.index import Index
+from data_shards.classes import VOC, multi_hot, read_classes
+from data_shards.pack import pack
+from data_shards.source import Content, Source, key_of, named, read_file, read_text, stamp_of
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+def pack_voc(
+    root: str | os.PathLike[str],
+    split: str,
+    out: str | os.PathLike[str],
+    *,
+    difficult: bool = True,
+    shard_size: int | None = None,
+    skip_bad: bool = False,
+) -> Index:
+    """Pack the images that ROOT/ImageSets/Segmentation/SPLIT.txt lists; tags are the classes of their XML files.
+
+    Class names come from ROOT/classes.txt (id order, background first) or are VOC's. Truth is packed when any image of
+    the split has a mask; then all need one. difficult: whether objects marked so count.
+    Raises ShardError naming every bad sample; the same call again resumes.
+    """
+    folder = Path(root)
+    for part in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
+        if not (folder / part).is_dir():
+            raise ShardError(f"{folder / part}: no such folder; expected the layout of a VOC devkit under {folder}")
+    classes = read_classes(folder / "classes.txt") if (folder / "classes.txt").exists() else VOC
+    ids = read_split(folder, split)
+    masked = any(_mask(folder, name).is_file() for name in ids)
+    sources = [_source(folder, name, classes, difficult=difficult, masked=masked) for name in ids]
+    return pack(sources, Path(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad)
+
+
+def read_split(root: Path, split: str) -> tuple[str, ...]:
+    """The ids of a split, in the file's order; blank lines do not count. Raises ShardError naming file, line and id."""
+    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.txt"))) or "none"
+        raise ShardError(f"{path}: no such split; found {known}")
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        name = line.strip()
+        if not name:
+            continue
+        if name in lines:
+            raise ShardError(f"{path}: line {number}: id {name!r} is a duplicate of line {lines[name]}; list it once")
+        if len(name.split()) != 1 or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
+            raise ShardError(f"{path}: line {number}: found {name[:80]!r}, expected one id, a file name in JPEGImages")
+        lines[name] = number
+    if not lines:
+        raise ShardError(f"{path}: lists no ids; expected one a line")
+    return tuple(lines)
+
+
+def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[str, ...]:
+    """Class names of the objects in a VOC annotation. Raises ShardError naming file and line.
+
+    Files with a document type or entities are refused before anything in them is expanded or opened.
+    """
+    try:
+        tree = fromstring(content, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise ShardError(f"{name}: declares a DTD or entities, which are refused; remove the DOCTYPE") from error
+    except ParseError as error:
+        fault = str(error).partition(":")[0]
+        raise ShardError(f"{name}: line {error.position[0]}: {fault}; expected well-formed XML") from error
+    except (ValueError, LookupError) as error:
+        raise ShardError(f"{name}: cannot be read as XML ({one_line(error)})") from error
+    if tree.tag != "annotation":
+        raise ShardError(f"{name}: found <{tree.tag}>, expected <annotation>")
+    return tuple(_labels(tree, name, difficult))
+
+
+def _labels(tree: Element, name: str, difficult: bool) -> Iterator[str]:
+    for number, found in enumerate(tree.findall("object"), 1):
+        label = (found.findtext("name") or "").strip()
+        if not label:
+            raise ShardError(f"{name}: object {number} has no name")
+        if difficult or (found.findtext("difficult") or "0").strip() != "1":
+            yield label
+
+
+def _source(root: Path, name: str, classes: tuple[str, ...], *, difficult: bool, masked: bool) -> Source:
+    image = next((path for path in _images(root, name) if path.is_file()), next(_images(root, name)))
+    annotation = root / "Annotations" / f"{name}.xml"
+    mask = _mask(root, name)
+    shown = {path: path.relative_to(root).as_posix() for path in (image, annotation, mask)}
+
+    def read() -> Content:
+        photo = read_file(image, shown[image])
+        labels = read_labels(read_file(annotation, shown[annotation]), shown[annotation], difficult=difficult)
+        with named(shown[annotation]):
+            tags = multi_hot(labels, classes)
+        return Content(photo, tags, read_file(mask, shown[mask]) if masked else None)
+
+    size, stamp = stamp_of([image, *([mask] if masked else []), annotation])
+    return Source(key_of(name), shown[image], size, f"difficult={difficult};{stamp}", read, shown[mask])
+
+
+def _images(root: Path, name: str) -> Iterator[Path]:
+    return (root / "JPEGImages" / f"{name}{suffix}" for suffix in SUFFIXES)
+
+
+def _mask(root: Path, name: str) -> Path:
+    return root / "SegmentationClass" / f"{name}.png"

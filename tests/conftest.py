@@ -1,0 +1,25 @@
+"""Where the material lies that is not part of the project: golden fixtures and small real data sets."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the golden fixtures; the test is skipped without it."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"golden fixtures are absent ({folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the small real data sets; the test is skipped without it."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data sets are absent ({folder})")
+    return folder

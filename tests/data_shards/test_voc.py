@@ -1,0 +1,301 @@
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.shardset import ShardSet
+from data_shards.verify import verify
+from data_shards.voc import pack_voc
+
+IMAGE = "JPEGImages/shape_01.jpg"
+MASK = "SegmentationClass/shape_01.png"
+XML = "Annotations/shape_01.xml"
+TRAIN = "ImageSets/Segmentation/train.txt"
+
+BAD = [
+    ("images/truncated.jpg", IMAGE, ("truncated",)),
+    ("images/zero_bytes.jpg", IMAGE, ("empty",)),
+    ("images/text_named.jpg", IMAGE, ("text", "JPEG or PNG")),
+    ("images/cmyk.jpg", IMAGE, ("CMYK", "convert to RGB")),
+    ("images/one_pixel.jpg", IMAGE, ("1x1", "16")),
+    ("masks/gray16.png", MASK, ("16-bit gray",)),
+    ("masks/rgb.png", MASK, ("8-bit RGB",)),
+    ("masks/wrong_size.png", MASK, ("48x32", "96x64")),
+    ("masks/ids_beyond_classes.png", MASK, ("id 17",)),
+    ("xml/malformed.xml", XML, ("line 19: mismatched tag",)),
+    ("xml/unknown_class.xml", XML, ("dragon",)),
+    ("xml/external_entity.xml", XML, ("DTD",)),
+    ("xml/entity_expansion.xml", XML, ("DTD",)),
+]
+
+
+@pytest.fixture
+def root(shared_data: Path, tmp_path: Path) -> Path:
+    """A copy of the valid miniature set."""
+    folder = tmp_path / "base"
+    shutil.copytree(shared_data / "bad" / "base", folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+@pytest.fixture
+def place(shared_data: Path, root: Path):
+    """Put a bad file in the place of a good one."""
+
+    def put(bad: str, good: str) -> None:
+        shutil.copyfile(shared_data / "bad" / bad, root / good)
+
+    return put
+
+
+def test_the_good_set(root: Path, tmp_path: Path) -> None:
+    index = pack_voc(root, "train", tmp_path / "out")
+    assert index.classes == ("background", "disc", "box", "wedge")
+    shards = ShardSet.open(tmp_path / "out")
+    assert [shards.entry(n).key for n in range(3)] == ["shape_01", "shape_02", "shape_03"]
+    assert shards.load(0, "tags").tolist() == [1, 1, 0]
+    assert shards.image(0) == (root / IMAGE).read_bytes()
+    assert np.array_equal(shards.load(0, "gt.png"), np.array(Image.open(root / MASK)))
+    assert (shards.entry(0).height, shards.entry(0).width) == (64, 96)
+    assert verify(tmp_path / "out").samples == 3
+    assert not (tmp_path / "out" / "quarantine.json").exists()
+
+
+def test_packing_twice_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(root, moved)
+    assert pack_voc(root, "train", tmp_path / "a").digest == pack_voc(moved, "train", tmp_path / "b").digest
+    assert (tmp_path / "a" / "000000.tar").read_bytes() == (tmp_path / "b" / "000000.tar").read_bytes()
+
+
+@pytest.mark.parametrize(("bad", "good", "told"), BAD)
+def test_bad_files_stop_the_pack(root: Path, place, tmp_path: Path, bad: str, good: str, told: tuple) -> None:
+    place(bad, good)
+    with pytest.raises(ShardError) as caught:
+        pack_voc(root, "train", tmp_path / "out")
+    text = str(caught.value)
+    assert all(part in text for part in (good, "shape_01", "1 of 3", *told)), text
+    assert "\n" not in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("bad", "good", "told"), BAD)
+def test_bad_files_can_be_left_out(root: Path, place, tmp_path: Path, bad: str, good: str, told: tuple) -> None:
+    place(bad, good)
+    out = tmp_path / "out"
+    index = pack_voc(root, "train", out, skip_bad=True)
+    assert [entry.key for entry in ShardSet.open(out).shard(0)] == ["shape_02", "shape_03"]
+    found = json.loads((out / "quarantine.json").read_text())
+    assert found["count"] == 1
+    assert (found["samples"][0]["key"], found["samples"][0]["file"]) == ("shape_01", IMAGE)
+    assert all(part in found["samples"][0]["reason"] for part in (good, *told))
+    assert pack_voc(root, "train", out, skip_bad=True) == index
+    with pytest.raises(ShardError, match=r"quarantine\.json"):
+        pack_voc(root, "train", out)
+
+
+def test_every_bad_sample_is_named_at_once(root: Path, place, tmp_path: Path) -> None:
+    place("images/truncated.jpg", IMAGE)
+    place("masks/rgb.png", "SegmentationClass/shape_02.png")
+    place("xml/malformed.xml", "Annotations/shape_03.xml")
+    with pytest.raises(ShardError, match="3 of 3") as caught:
+        pack_voc(root, "train", tmp_path / "out", shard_size=1)
+    assert all(f"[shape_0{n}]" in str(caught.value) for n in (1, 2, 3))
+    with pytest.raises(ShardError, match="every sample is bad"):
+        pack_voc(root, "train", tmp_path / "out", shard_size=1, skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mending_goes_on_from_the_good_shards(root: Path, place, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    good = (root / "JPEGImages" / "shape_02.jpg").read_bytes()
+    place("images/truncated.jpg", "JPEGImages/shape_02.jpg")
+    with pytest.raises(ShardError, match="shape_02"):
+        pack_voc(root, "train", out, shard_size=1)
+    assert not (out / "index.json").exists() and (out / "000000.json").exists()
+    kept = (out / "000000.tar").stat().st_mtime_ns
+    (root / "JPEGImages" / "shape_02.jpg").write_bytes(good)
+    digest = pack_voc(root, "train", out, shard_size=1).digest
+    assert (out / "000000.tar").stat().st_mtime_ns == kept
+    assert digest == pack_voc(root, "train", tmp_path / "fresh", shard_size=1).digest
+
+
+def test_a_shard_of_bad_samples_only_is_left_out(root: Path, place, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    place("images/zero_bytes.jpg", "JPEGImages/shape_02.jpg")
+    index = pack_voc(root, "train", out, shard_size=1, skip_bad=True)
+    assert [shard.name for shard in index.shards] == ["000000.tar", "000002.tar"]
+    shards = ShardSet.open(out)
+    assert [shards.entry(n).key for n in range(2)] == ["shape_01", "shape_03"]
+    assert shards.image(1) == (root / "JPEGImages" / "shape_03.jpg").read_bytes()
+    (out / "index.json").unlink()
+    assert pack_voc(root, "train", out, shard_size=1, skip_bad=True) == index
+    assert verify(out).samples == 2
+
+
+def test_a_changed_input_is_other_input(root: Path, place, tmp_path: Path) -> None:
+    pack_voc(root, "train", tmp_path / "out")
+    place("images/gray.jpg", IMAGE)
+    with pytest.raises(ShardError, match="other inputs"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("bad", "field"), [("images/gray.jpg", "jpg"), ("images/png_named.jpg", "png")])
+def test_legal_oddities_are_packed_untouched(root: Path, place, tmp_path: Path, bad: str, field: str) -> None:
+    place(bad, IMAGE)
+    pack_voc(root, "train", tmp_path / "out")
+    shards = ShardSet.open(tmp_path / "out")
+    assert set(shards.entry(0).fields) == {field, "tags", "gt.png"}
+    assert shards.image(0) == (root / IMAGE).read_bytes()
+    assert verify(tmp_path / "out").samples == 3
+
+
+def test_exif_orientation_counts(root: Path, place, tmp_path: Path) -> None:
+    place("images/exif_orientation_6.jpg", IMAGE)
+    pack_voc(root, "train", tmp_path / "out")
+    shards = ShardSet.open(tmp_path / "out")
+    assert (shards.entry(0).height, shards.entry(0).width) == (64, 96)
+    assert verify(tmp_path / "out").samples == 3
+    Image.fromarray(np.zeros((96, 64), np.uint8)).save(root / MASK)
+    with pytest.raises(ShardError, match=r"shape_01\.png: is 64x96, its image 96x64"):
+        pack_voc(root, "train", tmp_path / "out2")
+
+
+@pytest.mark.parametrize("name", ["blank_lines", "crlf"])
+def test_lists_with_harmless_oddities(root: Path, place, tmp_path: Path, name: str) -> None:
+    place(f"lists/{name}.txt", TRAIN)
+    pack_voc(root, "train", tmp_path / "out")
+    keys = [entry.key for entry in ShardSet.open(tmp_path / "out").shard(0)]
+    assert keys == ["shape_01", "shape_02", "shape_03"]
+
+
+def test_a_duplicate_id_is_refused(root: Path, place, tmp_path: Path) -> None:
+    place("lists/duplicate_id.txt", TRAIN)
+    with pytest.raises(ShardError, match=r"train\.txt: line 4: id 'shape_01' is a duplicate of line 1"):
+        pack_voc(root, "train", tmp_path / "out", skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_image_is_named(root: Path, place, tmp_path: Path) -> None:
+    place("lists/id_not_on_disk.txt", TRAIN)
+    with pytest.raises(ShardError, match=r"\[shape_99\] JPEGImages/shape_99\.jpg: not there"):
+        pack_voc(root, "train", tmp_path / "out")
+    pack_voc(root, "train", tmp_path / "out", skip_bad=True)
+    assert len(ShardSet.open(tmp_path / "out")) == 3
+
+
+def test_missing_annotation_and_mask_are_bad_samples(root: Path, tmp_path: Path) -> None:
+    (root / XML).unlink()
+    (root / "SegmentationClass" / "shape_02.png").unlink()
+    with pytest.raises(ShardError) as caught:
+        pack_voc(root, "train", tmp_path / "out")
+    assert f"{XML}: not there" in str(caught.value)
+    assert "SegmentationClass/shape_02.png: not there" in str(caught.value)
+
+
+def test_truth_is_optional(root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(root / "SegmentationClass")
+    assert pack_voc(root, "train", tmp_path / "out").fields == ("jpg", "tags")
+
+
+@pytest.mark.parametrize("line", ["../shape_01", "/etc/passwd", "shape_01 1", ".hidden", "a\\b"])
+def test_ids_are_file_names(root: Path, tmp_path: Path, line: str) -> None:
+    (root / TRAIN).write_text(f"shape_02\n{line}\n")
+    with pytest.raises(ShardError, match=r"train\.txt: line 2"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+def test_difficult_objects(root: Path, tmp_path: Path) -> None:
+    text = (root / XML).read_text().replace("<difficult>0</difficult>", "<difficult>1</difficult>", 1)
+    (root / XML).write_text(text)
+    pack_voc(root, "train", tmp_path / "all")
+    pack_voc(root, "train", tmp_path / "easy", difficult=False)
+    assert ShardSet.open(tmp_path / "all").load(0, "tags").tolist() == [1, 1, 0]
+    assert ShardSet.open(tmp_path / "easy").load(0, "tags").tolist() == [0, 1, 0]
+    with pytest.raises(ShardError, match="other inputs or settings"):
+        pack_voc(root, "train", tmp_path / "all", difficult=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("disc\nbox\nwedge\n", "background"),
+        ("background\ndisc\nbox\ndisc\n", "twice"),
+        ("background\n", "1 classes"),
+        ("", "background"),
+    ],
+)
+def test_wrong_class_lists(root: Path, tmp_path: Path, names: str, told: str) -> None:
+    (root / "classes.txt").write_text(names)
+    with pytest.raises(ShardError, match=rf"classes\.txt.*{told}"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+def test_without_a_class_list_the_classes_are_those_of_voc(root: Path, tmp_path: Path) -> None:
+    (root / "classes.txt").unlink()
+    with pytest.raises(ShardError, match="unknown class 'disc'"):
+        pack_voc(root, "train", tmp_path / "out")
+    for path in (root / "Annotations").iterdir():
+        text = path.read_text()
+        for ours, theirs in (("disc", "aeroplane"), ("box", "bicycle"), ("wedge", "bird")):
+            text = text.replace(f"<name>{ours}<", f"<name>{theirs}<")
+        path.write_text(text)
+    assert len(pack_voc(root, "train", tmp_path / "out").classes) == 21
+
+
+def test_near_names_are_offered(root: Path, tmp_path: Path) -> None:
+    (root / XML).write_text((root / XML).read_text().replace("wedge", "wege").replace("disc", "disk"))
+    with pytest.raises(ShardError, match=r"unknown class 'disk' \(did you mean 'disc'\?\)"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+def test_wrong_places_are_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="JPEGImages: no such folder"):
+        pack_voc(tmp_path, "train", tmp_path / "out")
+    with pytest.raises(ShardError, match=r"test\.txt: no such split; found train, val"):
+        pack_voc(root, "test", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"), [("RGBA", "RGBA"), ("P", "palette"), ("LA", "alpha"), ("I;16", "16-bit gray")]
+)
+def test_other_modes_are_refused_by_name(root: Path, tmp_path: Path, mode: str, told: str) -> None:
+    stream = io.BytesIO()
+    Image.new(mode, (96, 64)).save(stream, "PNG")
+    (root / IMAGE).write_bytes(stream.getvalue())
+    with pytest.raises(ShardError, match=f"{told}.*convert to RGB"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", [(16400, 16), (9000, 9000), (15, 200)])
+def test_sizes_are_bounded_before_decoding(root: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    stream = io.BytesIO()
+    Image.new("L", size).save(stream, "PNG")
+    (root / IMAGE).write_bytes(stream.getvalue())
+    with pytest.raises(ShardError, match=f"{size[0]}x{size[1]}"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+def test_real_photographs(shared_data: Path, tmp_path: Path) -> None:
+    index = pack_voc(shared_data / "msrc-voc", "val", tmp_path / "out")
+    assert sum(shard.count for shard in index.shards) == 60
+    assert verify(tmp_path / "out").samples == 60
+    shards = ShardSet.open(tmp_path / "out")
+    for ordinal in range(60):
+        present = [kind for kind in np.unique(shards.load(ordinal, "gt.png")) if kind not in (0, 255)]
+        assert np.flatnonzero(shards.load(ordinal, "tags")).tolist() == [kind - 1 for kind in present]
+
+
+def test_unreadable_output_is_one_line(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ShardError, match="file"):
+        pack_voc(root, "train", tmp_path / "file" / "out")
+    with pytest.raises(ShardError, match="file"):
+        pack_voc(root, "train", os.fspath(tmp_path / "file"))

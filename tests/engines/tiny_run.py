@@ -1,0 +1,147 @@
+"""A tiny Fit in a process of its own: `python tiny_run.py CASES.json` trains every case in turn, as one rank.
+
+A case: folder, and what differs from the defaults of Case. Each writes folder/curve-RANK.jsonl (a line a record) and,
+when it fails, folder/error-RANK.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amn_dist.config import Engine, FitSection
+from amn_dist.engines.loop import fit
+from amn_dist.errors import AmnError
+from amn_dist.loaders.order import batch_ordinals
+from amn_dist.records import Batch, CropRule
+
+SAMPLES = 23
+SIDE = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run. *_at: after this step the rank `struck` is sent a signal; nan_key: a sample that is not a number."""
+
+    folder: str
+    engine: str = "torch"
+    zero: int = 0
+    steps: int = 12
+    section: dict[str, Any] = field(default_factory=dict)
+    dropout: float = 0.0
+    kill_at: int = 0
+    stop_at: int = 0
+    struck: int = 0
+    nan_key: str = ""
+
+
+class TinyNet(nn.Module):
+    """Two trained layers behind one that is in no optimiser group."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.body = nn.Conv2d(4, 8, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 8)
+        self.head = nn.Conv2d(8, 3, 1)
+        self.dropout = dropout
+
+    def forward(self, image: Tensor) -> Tensor:
+        hidden = functional.relu(self.norm(self.body(functional.relu(self.stem(image)))))
+        return self.head(functional.dropout(hidden, self.dropout))
+
+
+@dataclass(frozen=True)
+class TinyFit:
+    """Balanced cross-entropy whose denominators are pooled over the global batch."""
+
+    section: FitSection
+    dropout: float = 0.0
+    name: str = "tiny"
+    rule: CropRule = field(default_factory=lambda: CropRule(size=SIDE, rescale=(1.0, 1.0)))
+
+    def network(self) -> nn.Module:
+        return TinyNet(self.dropout)
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        assert isinstance(network, TinyNet)
+        body = [*network.body.parameters(), *network.norm.parameters()]
+        return [
+            {"params": body, "lr": self.section.lr, "weight_decay": self.section.weight_decay},
+            {"params": list(network.head.parameters()), "lr": self.section.lr_head, "weight_decay": 0.0},
+        ]
+
+    def normalisers(self, batch: Batch) -> Tensor:
+        assert batch.label is not None
+        return torch.stack([(batch.label == 0).sum(), ((batch.label > 0) & (batch.label < 255)).sum()]).double()
+
+    def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
+        assert batch.label is not None
+        loss = functional.cross_entropy(network(batch.image), batch.label.long(), ignore_index=255, reduction="none")
+        background = loss[batch.label == 0].sum() / pooled[0]
+        foreground = loss[batch.label > 0].sum() / pooled[1]
+        return {"background": background, "foreground": foreground, "total": (background + foreground) / 2}
+
+
+def sample(ordinal: int, nan_key: str) -> tuple[Tensor, Tensor]:
+    """Image f32[3, S, S] and label uint8[S, S] of an ordinal; the share of background differs a lot."""
+    random = torch.Generator().manual_seed(ordinal)
+    image = torch.randn(3, SIDE, SIDE, generator=random)
+    label = torch.randint(0, 3 + ordinal % 3, (SIDE, SIDE), generator=random) % 3
+    label[image[0] > 1.2] = 255
+    return image * (float("nan") if f"key{ordinal}" == nan_key else 1), label.to(torch.uint8)
+
+
+def batches(consumed: int, batch: int, rank: int, world: int, nan_key: str) -> Iterator[Batch]:
+    """This rank's batches from a global sample on."""
+    for step in count(consumed // batch):
+        share = batch_ordinals([7, 9, 7], seed=0, step=step, batch=batch, rank=rank, world=world).tolist()
+        images, labels = zip(*(sample(ordinal, nan_key) for ordinal in share), strict=True)
+        tags = torch.zeros(len(share), 2)
+        yield Batch(tuple(f"key{o}" for o in share), tuple(share), torch.stack(images), tags, torch.stack(labels))
+
+
+def train(case: Case) -> None:
+    """Run one case as the rank the environment says."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    folder = Path(case.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"batch": 6, "lr": 0.05, "lr_head": 0.2, "checkpoint_every": 4, "log_every": 1, **case.section}
+    section = FitSection(steps=case.steps, **settings)
+
+    def observe(record: dict[str, Any]) -> None:
+        with (folder / f"curve-{rank}.jsonl").open("a") as lines:
+            lines.write(json.dumps(record) + "\n")
+        strikes = {case.kill_at: signal.SIGKILL, case.stop_at: signal.SIGTERM}
+        if record.get("step") in strikes and rank == case.struck:
+            os.kill(os.getpid(), strikes[record["step"]])
+
+    try:
+        fit(
+            TinyFit(section, case.dropout),
+            lambda consumed: batches(consumed, section.batch, rank, world, case.nan_key),
+            folder=folder,
+            engine=Engine(name=case.engine, zero=case.zero, precision="fp32"),  # type: ignore[arg-type]
+            seed=3,
+            samples=SAMPLES,
+            observe=observe,
+        )
+    except AmnError as error:
+        (folder / f"error-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for row in json.loads(Path(sys.argv[1]).read_text()):
+        train(Case(**{**asdict(Case("")), **row}))

@@ -1,0 +1,157 @@
+"""The real thing, small: both methods over drawn scenes, and every way to interrupt them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from amn_dist.shards.shardset import ShardSet
+from data_shards.synthetic import pack_synthetic
+
+CONFIG = """
+name: {method}
+method: {method}
+classify: &fit
+  backbone: {{name: small, stride: 8, weights: null, frozen_taps: 0}}
+  optimiser: adam
+  lr: 1.0e-3
+  lr_head: 1.0e-3
+  batch: 8
+  epochs: 2
+  crop: 64
+  checkpoint_every: 2
+  log_every: 1
+cam: {{scales: [1.0, 0.5]}}
+amn: *fit
+amn_map: {{scales: [1.0, 0.5]}}
+irn: *fit
+walk: {{pad: null}}
+segment:
+  backbone: {{name: small, stride: 8, weights: null, frozen_taps: 0}}
+  optimiser: adam
+  lr: 1.0e-3
+  lr_head: 1.0e-3
+  batch: 8
+  steps: 6
+  crop: 64
+  checkpoint_every: 2
+farm: {{workers: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    pack_synthetic(root / "train", images=24, seed=0, shard_size=6)
+    pack_synthetic(root / "val", images=8, seed=9, shard_size=4)
+    for method in ("irn", "amn"):
+        (root / f"{method}.yaml").write_text(CONFIG.format(method=method))
+    return root
+
+
+def start(data: Path, method: str, folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "amn_dist", "run", str(data / f"{method}.yaml"), "--data", str(data)]
+    command += ["--run", str(folder), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def run(data: Path, method: str, folder: Path, *more: str) -> str:
+    process = start(data, method, folder, *more)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    return said
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """What every stage of a run yielded."""
+    found = {}
+    for last in sorted([*folder.glob("*/index.json"), *folder.glob("*/done.json")]):
+        found[last.parent.name] = json.loads(last.read_text())["digest"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    run(data, "amn", runs / "amn")
+    return runs / "amn"
+
+
+def test_every_stage_ends_and_is_scored(finished: Path) -> None:
+    stages = {"classify", "cam", "cam_seed", "amn", "amn_map", "amn_seed", "irn", "walk", "segment", "predict"}
+    assert set(digests(finished)) == stages
+    scores = json.loads((finished / "score" / "score.json").read_text())
+    assert scores["sets"]["train"]["images"] == 24 and scores["sets"]["val"]["images"] == 8
+    rows = scores["sets"]["train"]["rows"]
+    assert set(rows) == {"cam", "cam_seed", "amn_map", "amn_seed", "walk"}
+    assert len(rows["cam"]["miou"]) == 99 and all(0 <= value <= 1 for value in rows["cam"]["miou"])
+    assert (finished / "config.yaml").is_file() and (finished / "environment.json").is_file()
+    assert (finished / "amn" / "metrics.jsonl").read_text().count("\n") >= 6
+
+
+def test_maps_lie_over_their_images(finished: Path, data: Path) -> None:
+    images = ShardSet.open(str(data / "train"))
+    for name in ("cam", "cam_seed", "amn_map", "amn_seed", "walk"):
+        images.join(ShardSet.open(str(finished / name)))
+
+
+def test_the_same_command_again_does_nothing(finished: Path, data: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*.tar")}
+    run(data, "amn", finished)
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("*/*.tar")} == before
+
+
+def test_the_other_method_takes_over_what_is_the_same(finished: Path, data: Path) -> None:
+    said = run(data, "irn", finished.parent / "irn")
+    assert [f"{name}: taken from run amn" in said for name in ("classify", "cam", "cam_seed", "irn")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert digests(finished.parent / "irn")["cam_seed"] == digests(finished)["cam_seed"]
+
+
+def test_no_reuse_makes_everything_anew_and_equal(finished: Path, data: Path) -> None:
+    said = run(data, "amn", finished.parent / "again", "--no-reuse", "--until", "amn_seed")
+    assert "taken from" not in said
+    again = digests(finished.parent / "again")
+    assert again == {name: digests(finished)[name] for name in again} and "amn_seed" in again
+
+
+def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: Path, tmp_path: Path) -> None:
+    run(data, "amn", tmp_path / "r", "--until", "cam_seed")
+    process = start(data, "amn", tmp_path / "r", "--until", "cam_seed", "--set", "cam_seed.foreground=0.4")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "cam_seed.foreground 0.3, now 0.4" in said and "--redo cam_seed" in said
+    run(data, "amn", tmp_path / "r", "--until", "cam_seed", "--set", "cam_seed.foreground=0.4", "--redo", "cam_seed")
+    assert digests(tmp_path / "r")["cam_seed"] != digests(finished)["cam_seed"]
+    assert digests(tmp_path / "r")["cam"] == digests(finished)["cam"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    finished: Path, data: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
+    folder = tmp_path / "r"
+    waits = ["classify/checkpoints/*", "cam_seed/*.json", "amn/checkpoints/*", "amn_seed/000000.tar", "irn/model*"]
+    for pattern in waits:
+        process = start(data, "amn", folder, "--no-reuse")
+        wait_for(folder, pattern, process)
+        os.killpg(process.pid, sign) if sign == signal.SIGKILL else process.terminate()
+        process.communicate(timeout=120)
+    run(data, "amn", folder, "--no-reuse")
+    assert digests(folder) == digests(finished)
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Until a file of a pattern appears, or the process ends."""
+    while process.poll() is None and not list(folder.glob(pattern)):
+        time.sleep(0.02)

@@ -1,0 +1,92 @@
+"""The command line as a person meets it: real processes, real shards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def amn(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "amn_dist", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "160", "TERM": "dumb"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    done = amn("pack", "synthetic", "--images", "8", "--out", "train", cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "8 samples" in done.stdout
+    return root
+
+
+def test_no_argument_shows_the_commands(tmp_path: Path) -> None:
+    shown = amn("--help", cwd=tmp_path).stdout
+    assert all(f" {name} " in shown for name in ("run", "plan", "fit", "map", "score", "predict", "show", "doctor", "demo"))
+
+
+def test_verify_and_show(scenes: Path) -> None:
+    assert amn("verify", "train", cwd=scenes).returncode == 0
+    shown = amn("show", "train", "--out", "a.png", cwd=scenes)
+    assert shown.returncode == 0, shown.stderr
+    with Image.open(scenes / "a.png") as picture:
+        assert picture.width > 200 and picture.height > 200
+
+
+def test_a_changed_byte_is_found(scenes: Path, tmp_path: Path) -> None:
+    for path in (scenes / "train").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tar = next(tmp_path.glob("*.tar"))
+    content = bytearray(tar.read_bytes())
+    content[600] ^= 1
+    tar.write_bytes(content)
+    found = amn("verify", tmp_path, cwd=tmp_path)
+    assert found.returncode == 2 and tar.name in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("run", "nowhere.yaml"), 2, ["nowhere.yaml"]),
+        (("score", "nowhere"), 2, ["nowhere", "not a run"]),
+        (("verify", "nowhere"), 2, ["nowhere"]),
+        (("pack", "voc", "nowhere", "--out", "o"), 2, ["nowhere"]),
+        (("frobnicate",), 2, ["frobnicate"]),
+    ],
+)
+def test_mistakes_are_one_line_with_exit_code_2(
+    arguments: tuple[str, ...], code: int, words: list[str], tmp_path: Path
+) -> None:
+    done = amn(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plan_names_stages_of_an_unstarted_run(scenes: Path) -> None:
+    (scenes / "c.yaml").write_text("name: x\nmethod: irn\ndata: {train: train, val: null}\nclassify: {batch: 4}\nirn: {batch: 4}\n")
+    planned = amn("plan", "c.yaml", cwd=scenes)
+    assert planned.returncode == 0, planned.stderr
+    assert "classify" in planned.stdout and "10 steps of 4" in planned.stdout
+    assert not (scenes / "runs").exists()
+
+
+def test_unknown_stage_and_setting_are_named(scenes: Path) -> None:
+    (scenes / "d.yaml").write_text("name: x\nmethod: irn\ndata: {val: null}\n")
+    wrong = amn("run", "d.yaml", "--until", "amn", cwd=scenes)
+    assert wrong.returncode == 2 and "no stage of method irn" in wrong.stderr
+    wrong = amn("run", "d.yaml", "--set", "cam.scale=[1]", cwd=scenes)
+    assert wrong.returncode == 2 and "did you mean scales" in wrong.stderr
+
+
+def test_doctor_finds_every_engine(tmp_path: Path) -> None:
+    done = amn("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "MISSING" not in done.stdout
+    assert all(name in done.stdout for name in ("deepspeed", "ray", "webdataset", "nvidia-dali", "pydensecrf2"))

@@ -1,0 +1,68 @@
+"""A run's folder: what counts as done, as unchanged, as the same."""
+
+from pathlib import Path
+
+import pytest
+
+from amn_dist.config import Config
+from amn_dist.errors import ConfigError
+from amn_dist.methods import stages
+from amn_dist.runs import Origin, Run, origin_of, reuse, write_json
+
+
+def finished(folder: Path, name: str, origin: Origin) -> Run:
+    run = Run(folder)
+    stage = stage_named(name)
+    run.begin(stage, origin)
+    (run.stage(name) / "model.safetensors").write_bytes(b"weights")
+    write_json(run.stage(name) / "done.json", {"digest": "d"})
+    return run
+
+
+def stage_named(name: str) -> object:
+    return next(stage for stage in stages(Config(name="x")) if stage.name == name)
+
+
+def origin(config: Config, **inputs: str) -> Origin:
+    return origin_of(config.model_copy(update={"weights": "."}), stage_named("classify"), inputs)
+
+
+CONFIG = Config.model_validate({"name": "x", "classify": {"backbone": {"weights": None}}})
+
+
+def test_a_stage_is_done_when_its_last_file_is_there(tmp_path: Path) -> None:
+    run = Run(tmp_path / "a")
+    stage = stage_named("classify")
+    run.begin(stage, origin(CONFIG, images="1"))
+    assert not run.is_done(stage)
+    assert finished(tmp_path / "a", "classify", origin(CONFIG, images="1")).is_done(stage)
+
+
+def test_a_finished_stage_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:
+    run = finished(tmp_path / "a", "classify", origin(CONFIG, images="1"))
+    other = Config.model_validate({"name": "x", "classify": {"epochs": 9, "backbone": {"weights": None}}})
+    run.check_unchanged(stage_named("classify"), origin(CONFIG, images="1"))
+    with pytest.raises(ConfigError, match=r"classify\.epochs 5, now 9.*--redo classify"):
+        run.check_unchanged(stage_named("classify"), origin(other, images="1"))
+    with pytest.raises(ConfigError, match="images 1, now 2"):
+        run.check_unchanged(stage_named("classify"), origin(CONFIG, images="2"))
+
+
+def test_unfinished_work_of_another_origin_is_dropped(tmp_path: Path) -> None:
+    run, stage = Run(tmp_path / "a"), stage_named("classify")
+    assert not run.begin(stage, origin(CONFIG, images="1"))
+    (run.stage("classify") / "half").touch()
+    assert not run.begin(stage, origin(CONFIG, images="1"))
+    assert (run.stage("classify") / "half").exists()
+    assert run.begin(stage, origin(CONFIG, images="2"))
+    assert not (run.stage("classify") / "half").exists()
+
+
+def test_a_sibling_of_equal_origin_is_taken_over_and_outlives_it(tmp_path: Path) -> None:
+    first = finished(tmp_path / "a", "classify", origin(CONFIG, images="1"))
+    run, stage = Run(tmp_path / "b"), stage_named("classify")
+    run.folder.mkdir()
+    assert reuse(run, stage, origin(CONFIG, images="2")) is None
+    assert reuse(run, stage, origin(CONFIG, images="1")) == "a"
+    first.drop(["classify"])
+    assert run.is_done(stage) and run.checkpoint("classify").read_bytes() == b"weights"
