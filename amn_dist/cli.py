@@ -118,7 +118,9 @@ def predict(
 @app.command()
 def show(
     place: Annotated[Path, typer.Argument(metavar="DIR|RUN", help="A shard set or a run.")],
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY...", help="Samples; a few of each set without.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY...", help="Samples; a few of each set without.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("show.png"),
 ) -> None:
     """Draw samples through the stages as one picture."""
@@ -140,7 +142,9 @@ def doctor() -> None:
     for heading in ("", "check", "found", "what to do"):
         table.add_column(heading)
     for check in checks:
-        table.add_row("ok" if check.ok else "MISSING" if check.needed else "note", check.name, check.found, check.advice)
+        table.add_row(
+            "ok" if check.ok else "MISSING" if check.needed else "note", check.name, check.found, check.advice
+        )
     Console().print(table)
     raise typer.Exit(0 if all(check.ok or not check.needed for check in checks) else 1)
 
@@ -158,7 +162,9 @@ def demo(
 
 
 @app.command()
-def verify(place: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set, or a tar of somebody else's.")]) -> None:
+def verify(
+    place: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set, or a tar of somebody else's.")],
+) -> None:
     """Check every shard against its report and decode every image."""
     from data_shards.verify import verify as check
 
@@ -213,7 +219,13 @@ def pack_synthetic(
 
 
 def pipeline(
-    config: Path, data: Path, run: Path | None, settings: list[str] | None, *, address: str | None = None, reuse: bool = True
+    config: Path,
+    data: Path,
+    run: Path | None,
+    settings: list[str] | None,
+    *,
+    address: str | None = None,
+    reuse: bool = True,
 ) -> Any:
     """The pipeline of a configuration file."""
     from amn_dist.config import load_config
@@ -235,7 +247,8 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
 def packed(index: Any, out: Path) -> None:
     """Say what was packed."""
     count = sum(shard.count for shard in index.shards)
-    typer.echo(f"{out}: {count} samples in {len(index.shards)} shards, {len(index.classes)} classes, digest {index.digest[:12]}")
+    where = f"{len(index.shards)} shards, {len(index.classes)} classes"
+    typer.echo(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")
 
 
 def show_scores(folder: Path, *, classes: bool = False) -> None:

@@ -64,21 +64,31 @@ def module(distribution: str, name: str) -> Check:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             importlib.import_module(name)
     except Exception as error:  # a broken native library can raise anything
-        return Check(distribution, False, f"{version or 'absent'} ({type(error).__name__}: {error})"[:120], "./launch/install.sh")
+        return Check(
+            distribution, False, f"{version or 'absent'} ({type(error).__name__}: {error})"[:120], "./launch/install.sh"
+        )
     return Check(distribution, True, version or "present")
 
 
 def compiler() -> Check:
     """pydensecrf2 and DeepSpeed's communication op are compiled on the machine."""
     found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    return Check("C++ compiler", found is not None, found or "none", "" if found else "for example: apt-get install g++", needed=False)
+    return Check(
+        "C++ compiler",
+        found is not None,
+        found or "none",
+        "" if found else "for example: apt-get install g++",
+        needed=False,
+    )
 
 
 def shared_memory() -> Check:
     """Ray keeps its objects in /dev/shm."""
     with contextlib.suppress(OSError):
         free = shutil.disk_usage("/dev/shm").free / 2**30
-        return Check("/dev/shm", free >= 0.5, f"{free:.1f} GiB free", "" if free >= 0.5 else "at least 0.5 GiB", needed=False)
+        return Check(
+            "/dev/shm", free >= 0.5, f"{free:.1f} GiB free", "" if free >= 0.5 else "at least 0.5 GiB", needed=False
+        )
     return Check("/dev/shm", False, "absent", "Ray falls back to /tmp, slowly", needed=False)
 
 

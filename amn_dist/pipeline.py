@@ -136,7 +136,9 @@ class Pipeline:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StageError(f"{self.run.folder}: another process is working on this run; wait or stop it") from error
+                raise StageError(
+                    f"{self.run.folder}: another process is working on this run; wait or stop it"
+                ) from error
             yield
 
     def _describe(self) -> None:
@@ -227,7 +229,9 @@ class Pipeline:
         command += ["--run", str(self.run.folder), "--data", str(self.data), "--member"]
         ended = subprocess.run(command, check=False)
         if ended.returncode:
-            raise StageError(f"{stage.name}: the gang of {self.config.engine.processes} ended with code {ended.returncode}")
+            raise StageError(
+                f"{stage.name}: the gang of {self.config.engine.processes} ended with code {ended.returncode}"
+            )
 
     def _map(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
         stream = self._stream(stage, wanted)

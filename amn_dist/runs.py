@@ -159,7 +159,11 @@ def link_folder(source: Path, target: Path, *, last: str) -> None:
 def code_digest() -> str:
     """Digest of the source that decides results."""
     root = Path(__file__).parent
-    files = [path for room in CODE_ROOMS for path in ((root / room).rglob("*.py") if (root / room).is_dir() else [root / room])]
+    files = [
+        path
+        for room in CODE_ROOMS
+        for path in ((root / room).rglob("*.py") if (root / room).is_dir() else [root / room])
+    ]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
@@ -184,7 +188,7 @@ def first_difference(known: Any, wanted: Any, path: str = "") -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run. Raises StageError when it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageError(f"{path}: cannot be read ({error}); --redo {path.parent.name}") from error
 

@@ -19,7 +19,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Observe = Callable[[dict[str, Any]], None]
 """Takes one record of metrics. Records with `step` and `steps` move the bar."""
 
-PACKAGES = ("torch", "torchvision", "deepspeed", "webdataset", "nvidia-dali-cuda130", "ray", "numpy", "pydensecrf2", "numba")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "deepspeed",
+    "webdataset",
+    "nvidia-dali-cuda130",
+    "ray",
+    "numpy",
+    "pydensecrf2",
+    "numba",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -15,9 +15,14 @@ from amn_dist.records import Batch, CropRule, Sample
 class Fit(Protocol):
     """Shards in, checkpoint out: one network, its crops and its losses."""
 
-    name: str
-    section: FitSection
-    rule: CropRule
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def section(self) -> FitSection: ...
+
+    @property
+    def rule(self) -> CropRule: ...
 
     def network(self) -> nn.Module:
         """The network with its initial weights."""
@@ -47,8 +52,11 @@ class Map(Protocol):
     order, each with `made[name]` filled. It is opened once a worker, so that weights load once.
     """
 
-    name: str
-    fields: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...
 
     def open(self) -> Any:
         """What a worker keeps between shards (a network on its device, or None)."""
@@ -62,7 +70,8 @@ class Map(Protocol):
 class Tally(Protocol):
     """Shards in, counts out: what a Map is to shards, a Tally is to sums of int64 arrays."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def open(self) -> Any:
         """What a worker keeps between shards."""

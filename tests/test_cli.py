@@ -28,7 +28,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_argument_shows_the_commands(tmp_path: Path) -> None:
     shown = amn("--help", cwd=tmp_path).stdout
-    assert all(f" {name} " in shown for name in ("run", "plan", "fit", "map", "score", "predict", "show", "doctor", "demo"))
+    assert all(
+        f" {name} " in shown for name in ("run", "plan", "fit", "map", "score", "predict", "show", "doctor", "demo")
+    )
 
 
 def test_verify_and_show(scenes: Path) -> None:
@@ -70,7 +72,9 @@ def test_mistakes_are_one_line_with_exit_code_2(
 
 
 def test_plan_names_stages_of_an_unstarted_run(scenes: Path) -> None:
-    (scenes / "c.yaml").write_text("name: x\nmethod: irn\ndata: {train: train, val: null}\nclassify: {batch: 4}\nirn: {batch: 4}\n")
+    (scenes / "c.yaml").write_text(
+        "name: x\nmethod: irn\ndata: {train: train, val: null}\nclassify: {batch: 4}\nirn: {batch: 4}\n"
+    )
     planned = amn("plan", "c.yaml", cwd=scenes)
     assert planned.returncode == 0, planned.stderr
     assert "classify" in planned.stdout and "10 steps of 4" in planned.stdout

@@ -24,9 +24,19 @@ def test_shipped_configs_load_and_survive_a_round_trip(path: Path, tmp_path: Pat
 
 def test_defaults_are_the_published_voc_settings() -> None:
     config = Config(name="voc")
-    assert (config.classify.batch, config.classify.epochs, config.classify.lr, config.classify.lr_head) == (16, 5, 0.1, 1)
+    assert (config.classify.batch, config.classify.epochs, config.classify.lr, config.classify.lr_head) == (
+        16,
+        5,
+        0.1,
+        1,
+    )
     assert config.classify.momentum_slip and config.irn.momentum_slip and not config.segment.momentum_slip
-    assert (config.amn.optimiser, config.amn.lr, config.amn.lr_head, config.amn.schedule) == ("adam", 5e-6, 1e-4, "constant")
+    assert (config.amn.optimiser, config.amn.lr, config.amn.lr_head, config.amn.schedule) == (
+        "adam",
+        5e-6,
+        1e-4,
+        "constant",
+    )
     assert (config.cam_seed.foreground, config.cam_seed.background) == (0.30, 0.05)
     assert (config.amn_seed.foreground, config.amn_seed.background) == (0.45, 0.15)
     assert (config.irn.batch, config.irn.epochs, config.irn.radius, config.irn.lr_head) == (32, 3, 10, 0.1)

@@ -84,5 +84,7 @@ def test_heavy_libraries_have_one_home(library: str) -> None:
 
 
 def test_recipes_and_package_hold_no_utils() -> None:
-    names = {path.stem for folder in ("amn_dist", "data_shards", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+    names = {
+        path.stem for folder in ("amn_dist", "data_shards", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    }
     assert not names & {"utils", "util", "helpers", "helper", "misc", "common"}

@@ -34,7 +34,7 @@ class DeepSpeedEngine:
         _skip_compiling()
         os.environ.setdefault("LOCAL_RANK", str(gang.local_rank))
         self.fit = fit
-        # Weights stay contiguous: DeepSpeed broadcasts and flattens them; channels_last inputs are enough for the kernels.
+        # Weights stay contiguous: DeepSpeed broadcasts and flattens them; channels_last inputs suffice the kernels.
         self.network = fit.network().to(gang.device).train()
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
@@ -82,6 +82,7 @@ def _settings(fit: Fit, section: EngineSection, gang: Gang, pieces: int) -> dict
         "zero_optimization": {"stage": section.zero},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        # Its default clips to norm 1, which no published run does.
         "gradient_clipping": 0.0,
         "steps_per_print": 2**31,
     }

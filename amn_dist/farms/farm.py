@@ -11,7 +11,8 @@ from amn_dist.errors import StageError
 class Task(Protocol):
     """Work over shards. It is sent to every worker once and opened there once."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def open(self) -> Callable[[int], Any]:
         """Load what all shards share; returns the function that does one shard and returns a small record."""

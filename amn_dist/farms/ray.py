@@ -103,7 +103,7 @@ def connect(section: FarmSection, address: str | None) -> None:
 def fetch(done: Any) -> tuple[Any, str | None]:
     """The record of an ended shard, or why there is none."""
     try:
-        return ray.get(done)  # type: ignore[no-any-return]
+        return ray.get(done)
     except RayTaskError as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         return None, f"{lines[-1].strip()} (first traceback: {' | '.join(line.strip() for line in lines[-7:-1])})"

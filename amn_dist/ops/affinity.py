@@ -52,7 +52,7 @@ def pair_labels(labels: Tensor, radius: int, num_classes: int) -> tuple[Tensor, 
 
     Equal background, equal foreground, different. A pair with a label of num_classes or more is in none.
     """
-    valid = (labels < num_classes) & (labels != IGNORE)
+    valid = labels < min(num_classes, IGNORE)
     source, source_valid = (window(x, (0, 0), radius).flatten(1)[:, None] for x in (labels, valid))
     target, target_valid = (
         torch.stack([window(x, d, radius).flatten(1) for d in _directions(radius)], 1) for x in (labels, valid)

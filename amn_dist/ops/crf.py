@@ -40,11 +40,8 @@ def dense_crf(
     """
     if backend not in ("auto", "pydensecrf"):
         raise ConfigError(f"dense_crf: found backend {backend!r}, expected auto or pydensecrf")
-    pixels = as_array(image)
-    energy = as_floats(unary)
-    if pixels.dtype != np.uint8 or pixels.shape != (*energy.shape[1:], 3):
-        expected = f"uint8 {(*energy.shape[1:], 3)}, as large as the unary"
-        raise ConfigError(f"dense_crf: found image {pixels.dtype} {pixels.shape}, expected {expected}")
+    pixels, energy = as_array(image), as_floats(unary)
+    _check_image(pixels, energy.shape[1:])
     if len(energy) == 1:
         return same_kind(np.ones_like(energy), unary)
     return same_kind(_pydensecrf(pixels, energy, gaussian, bilateral, iterations), unary)
@@ -62,6 +59,12 @@ def deeplab_crf(
     unary = -np.log(as_floats(probabilities).clip(FLOOR, 1))
     refined = dense_crf(seen, unary, gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10, backend=backend)
     return same_kind(refined, probabilities)
+
+
+def _check_image(image: np.ndarray, size: tuple[int, ...]) -> None:
+    if image.dtype != np.uint8 or image.shape != (*size, 3):
+        found, expected = f"image {image.dtype} {image.shape}", f"uint8 {(*size, 3)}, as large as the unary"
+        raise ConfigError(f"dense_crf: found {found}, expected {expected}")
 
 
 def _wrapped(image: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ def row(sets: Sequence[ShardSet], run: Path | None, key: str) -> list[tuple[str,
     (photo,) = decode_images([(key, images.image(ordinal))], loader=Loader(name="torchvision"))
     tags = images.load(ordinal, "tags")
     names = [images.classes[i + 1] for i in np.flatnonzero(tags)]
-    pictures = [(f"{key}: {', '.join(names)}"[:40], photo)]
+    pictures = [(", ".join(names) or key, photo)]
     if "gt.png" in images.fields:
         pictures.append(("truth", overlay(photo, images.load(ordinal, "gt.png"))))
     for stage, field, title in STEPS if run is not None else ():

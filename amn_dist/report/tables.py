@@ -24,9 +24,14 @@ def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
     for heading in ("set", "artefact", "mIoU", "best", "at", "within 2 points", "decided"):
         table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
     for over, found in scores["sets"].items():
-        for name, row in found["rows"].items():
-            table.add_row(over, NAMES.get(name, name), *figures(row))
+        for name in ordered(found["rows"]):
+            table.add_row(over, NAMES[name], *figures(found["rows"][name]))
     return table
+
+
+def ordered(rows: Mapping[str, Any]) -> list[str]:
+    """Artefacts of a score in the order they are made."""
+    return [name for name in NAMES if name in rows]
 
 
 def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -39,11 +44,12 @@ def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def class_table(scores: Mapping[str, Any], over: str) -> Table:
     """IoU of every class (rows) for every artefact (columns) of one set."""
-    rows = scores["sets"][over]["rows"]
+    found = scores["sets"][over]["rows"]
+    rows = {name: found[name] for name in ordered(found)}
     table = Table(title=f"IoU by class, {over}")
     table.add_column("class")
     for name in rows:
-        table.add_column(NAMES.get(name, name), justify="right")
+        table.add_column(NAMES[name], justify="right")
     for index, label in enumerate(scores["classes"]):
         cells = [row.get("iou", row.get("iou_default"))[index] for row in rows.values()]
         table.add_row(label, *("-" if cell is None else percent(cell) for cell in cells))

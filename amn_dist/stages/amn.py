@@ -57,7 +57,9 @@ class AmnFit:
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         logits = network(batch.image, batch.tags, dropout=True).float()
         sums = pixel_loss_parts(logits, self._on_grid(batch), self.config.amn.smoothing)
-        background, foreground = (total / count for total, count in zip(sums, pooled.clamp(min=1).tolist(), strict=True))
+        background, foreground = (
+            total / count for total, count in zip(sums, pooled.clamp(min=1).tolist(), strict=True)
+        )
         return {"background": background, "foreground": foreground, "total": (background + foreground) / 2}
 
     def _on_grid(self, batch: Batch) -> Tensor:
@@ -77,7 +79,7 @@ class AmnMap:
     name: str = "amn_map"
     fields: tuple[str, ...] = ("activation.npy",)
 
-    def open(self) -> nn.Module:
+    def open(self) -> AmnNet:
         return load_for_inference(amn_network(self.config, self.num_classes), self.checkpoint)
 
     def run(self, opened: AmnNet, samples: Iterator[Sample]) -> Iterator[Sample]:

@@ -66,7 +66,7 @@ class CamMap:
     name: str = "cam"
     fields: tuple[str, ...] = ("activation.npy",)
 
-    def open(self) -> nn.Module:
+    def open(self) -> CamNet:
         return load_for_inference(cam_network(self.config, self.num_classes), self.checkpoint)
 
     def run(self, opened: CamNet, samples: Iterator[Sample]) -> Iterator[Sample]:

@@ -50,7 +50,11 @@ class IrnFit:
         return backbone_and_head(network, self.section)
 
     def normalisers(self, batch: Batch) -> Tensor:
-        return torch.stack(list(pair_counts(self._on_grid(batch), self.config.irn.radius, self.num_classes))).double().cpu()
+        return (
+            torch.stack(list(pair_counts(self._on_grid(batch), self.config.irn.radius, self.num_classes)))
+            .double()
+            .cpu()
+        )
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         edge = network(batch.image).float()
@@ -77,7 +81,7 @@ class WalkMap:
     name: str = "walk"
     fields: tuple[str, ...] = ("mask.png",)
 
-    def open(self) -> nn.Module:
+    def open(self) -> EdgeNet:
         return load_for_inference(edge_network(self.config), self.checkpoint)
 
     def run(self, opened: EdgeNet, samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -119,4 +123,4 @@ def image_edge(model: EdgeNet, image: np.ndarray, *, pad: int | None = 512) -> n
     if isinstance(logits, tuple):
         logits = logits[0]
     edges = logits[..., :rows, :columns].float()
-    return torch.sigmoid((edges[0, 0] + edges[1, 0].flip(-1)) / 2).cpu().numpy()  # type: ignore[no-any-return]
+    return torch.sigmoid((edges[0, 0] + edges[1, 0].flip(-1)) / 2).cpu().numpy()

@@ -10,11 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from amn_dist.ops.metrics import confusion, iou, mean_iou, threshold_confusions, threshold_histogram
+from amn_dist.ops.metrics import THRESHOLDS, confusion, iou, mean_iou, threshold_confusions, threshold_histogram
 from amn_dist.records import IGNORE, Sample
-
-THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(1, 100))
-"""Background thresholds of the sweep."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         return np.zeros((0, height, width), np.float32)
     maps = torch.from_numpy(coarse.astype(np.float32))[None]
     fine = functional.interpolate(maps, scale_factor=4, mode="bilinear", align_corners=False)
-    return fine[0, :, :height, :width].numpy()  # type: ignore[no-any-return]
+    return fine[0, :, :height, :width].numpy()
 
 
 def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, Any]:
@@ -70,16 +67,17 @@ def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, A
 
     width_2: how far the threshold can move (as a length on [0, 1]) with the mIoU within two points of the best.
     """
+    thresholds = [round(float(value), 2) for value in THRESHOLDS]
     confusions = threshold_confusions(histogram)
     curve = [mean_iou(iou(matrix)) for matrix in confusions]
     best = int(np.argmax(curve))
-    default = THRESHOLDS.index(round(threshold, 2))
+    default = thresholds.index(round(threshold, 2))
     return {
-        "thresholds": list(THRESHOLDS),
+        "thresholds": thresholds,
         "miou": curve,
-        "best_threshold": THRESHOLDS[best],
+        "best_threshold": thresholds[best],
         "best_miou": curve[best],
-        "default_threshold": THRESHOLDS[default],
+        "default_threshold": thresholds[default],
         "default_miou": curve[default],
         "width_2": round(0.01 * sum(value >= curve[best] - 0.02 for value in curve), 2),
         "iou_best": nullable(iou(confusions[best])),

@@ -39,9 +39,7 @@ class SegmentFit:
     def rule(self) -> CropRule:
         section = self.config.segment
         colour = colour_of(self.config)
-        return CropRule(
-            size=section.crop, scales=section.scales, place="corner", interpolation="linear", colour=colour
-        )
+        return CropRule(size=section.crop, scales=section.scales, place="corner", interpolation="linear", colour=colour)
 
     @cached_property
     def grids(self) -> tuple[tuple[int, int], ...]:
@@ -93,9 +91,7 @@ class SegmentFit:
         if self.config.segment.loss == "ce":
             return loss.sum() / max(background + foreground, 1)
         is_background = labels == 0
-        return (
-            loss[is_background].sum() / max(background, 1) + loss[~is_background].sum() / max(foreground, 1)
-        ) / 2
+        return (loss[is_background].sum() / max(background, 1) + loss[~is_background].sum() / max(foreground, 1)) / 2
 
     def _on_grids(self, batch: Batch) -> Iterator[Tensor]:
         assert batch.label is not None
@@ -116,7 +112,7 @@ class PredictMap:
     def fields(self) -> tuple[str, ...]:
         return ("raw.png",) if self.config.predict.crf == "off" else ("mask.png", "raw.png")
 
-    def open(self) -> nn.Module:
+    def open(self) -> DeepLab:
         return load_for_inference(segment_network(self.config, self.num_classes), self.checkpoint)
 
     def run(self, opened: DeepLab, samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -151,4 +147,4 @@ def image_probabilities(model: DeepLab, image: np.ndarray, *, colour: str = "caf
     to_input = caffe_input if colour == "caffe" else imagenet_input
     x = torch.from_numpy(to_input(image))[None].to(device_of(model), memory_format=torch.channels_last)
     logits = functional.interpolate(model(x).float(), size=image.shape[:2], mode="bilinear", align_corners=False)
-    return logits.softmax(1)[0].cpu().numpy()  # type: ignore[no-any-return]
+    return logits.softmax(1)[0].cpu().numpy()

@@ -37,6 +37,7 @@ class Case:
     folder: str
     engine: str = "torch"
     zero: int = 0
+    precision: str = "fp32"
     steps: int = 12
     section: dict[str, Any] = field(default_factory=dict)
     dropout: float = 0.0
@@ -62,7 +63,7 @@ class TinyNet(nn.Module):
         return self.head(functional.dropout(hidden, self.dropout))
 
 
-@dataclass(frozen=True)
+@dataclass
 class TinyFit:
     """Balanced cross-entropy whose denominators are pooled over the global batch."""
 
@@ -132,7 +133,7 @@ def train(case: Case) -> None:
             TinyFit(section, case.dropout),
             lambda consumed: batches(consumed, section.batch, rank, world, case.nan_key),
             folder=folder,
-            engine=Engine(name=case.engine, zero=case.zero, precision="fp32"),  # type: ignore[arg-type]
+            engine=Engine.model_validate({"name": case.engine, "zero": case.zero, "precision": case.precision}),
             seed=3,
             samples=SAMPLES,
             observe=observe,
@@ -141,7 +142,18 @@ def train(case: Case) -> None:
         (folder / f"error-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
+def train_in_child(case: Case) -> None:
+    """Run a case that is killed, and note the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        train(case)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    (Path(case.folder) / "signal.txt").write_text(str(os.WTERMSIG(status)))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for row in json.loads(Path(sys.argv[1]).read_text()):
-        train(Case(**{**asdict(Case("")), **row}))
+        case = Case(**{**asdict(Case("")), **row})
+        (train_in_child if case.kill_at else train)(case)

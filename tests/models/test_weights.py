@@ -184,6 +184,15 @@ def test_a_failed_save_leaves_the_old_file_and_no_scraps(tmp_path: Path) -> None
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_saving_again_swaps_the_file_under_its_readers(tmp_path: Path) -> None:
+    save_network(CamNet(backbone(), 4), tmp_path / "model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with open(tmp_path / "model.safetensors", "rb") as reader:
+        save_network(CamNet(backbone(seed=1), 4), tmp_path / "model.safetensors")
+        assert reader.read() == before
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+
+
 def test_inference_networks_are_frozen_and_in_evaluation(tmp_path: Path) -> None:
     source = CamNet(backbone(), 4)
     save_network(source, tmp_path / "model.safetensors")

@@ -34,6 +34,13 @@ def test_counts_of_directions_and_cells() -> None:
         assert sum(len(path_cells(direction)) for direction in found) == cells
 
 
+def test_short_paths_come_first() -> None:
+    found = path_directions(3)
+    assert found[:6] == [(0, 1), (1, 0), (0, 2), (2, 0), (1, -1), (1, 1)]
+    assert found[6:] == [(1, -2), (1, 2), (2, -1), (2, 1), (2, -2), (2, 2)]
+    assert [len(path_cells(direction)) for direction in found] == [2, 2, 3, 3, 4, 4, 6, 6, 6, 6, 7, 7]
+
+
 def test_a_caller_cannot_change_the_order() -> None:
     path_directions(5).reverse()
     assert path_directions(5)[0] == (0, 1)
@@ -88,5 +95,5 @@ def test_labels(radius: int) -> None:
 
 
 def test_ignored_labels_are_in_no_pair_whatever_the_number_of_classes() -> None:
-    labels = torch.full((1, 8, 14), 255, dtype=torch.uint8)
+    labels = torch.full((1, 8, 14), 255)
     assert not any(kind.any() for kind in pair_labels(labels, 5, 1000))

@@ -59,7 +59,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(data: Path, method: str, folder: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "amn_dist", "run", str(data / f"{method}.yaml"), "--data", str(data)]
     command += ["--run", str(folder), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def run(data: Path, method: str, folder: Path, *more: str) -> str:

@@ -1,0 +1,250 @@
+"""The loop with real engines in real processes: equal curves, exact resumption, clean ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+SLIP_OFF = {"momentum_slip": False, "weight_decay": 0.01}
+ADAM = {"optimiser": "adam", "schedule": "constant", "lr": 0.01, "lr_head": 0.02, "weight_decay": 0.01}
+UNEVEN = {"batch": 5}
+ZERO = [("deepspeed", zero) for zero in (0, 1, 2)]
+ENGINES = [("torch", 0), *ZERO]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a gang left behind. codes: exit statuses by gang."""
+
+    root: Path
+    codes: dict[str, list[int]]
+
+    def records(self, name: str, rank: int = 0) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.root / name / f"curve-{rank}.jsonl").read_text().splitlines()]
+
+    def curve(self, name: str, rank: int = 0) -> list[float]:
+        return [record["total"] for record in self.records(name, rank) if "total" in record]
+
+    def digest(self, name: str) -> str:
+        return hashlib.sha256((self.root / name / "model.safetensors").read_bytes()).hexdigest()
+
+    def error(self, name: str, rank: int = 0) -> str:
+        return (self.root / name / f"error-{rank}.txt").read_text()
+
+
+DROPOUT = {"dropout": 0.3, "section": SLIP_OFF}
+NOT_A_NUMBER = "key2"
+"""First seen in step 5."""
+
+
+def together() -> list[dict[str, Any]]:
+    """Cases of two ranks; they run first."""
+    cases: list[dict[str, Any]] = []
+    for engine, zero in ENGINES:
+        made = {"engine": engine, "zero": zero}
+        cases.append({"folder": f"two-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **made})
+    return [
+        *cases,
+        {"folder": "two-uneven-torch", "section": UNEVEN},
+        {"folder": "two-nan-torch", "nan_key": NOT_A_NUMBER},
+        {"folder": "shrink-torch", "section": SLIP_OFF, "stop_at": 5, "struck": 1},
+        {"folder": "shrink-deepspeed", "section": SLIP_OFF, "stop_at": 5, "engine": "deepspeed"},
+        {"folder": "split", "stop_at": 5, "engine": "deepspeed", "zero": 1},
+    ]
+
+
+def alone() -> list[dict[str, Any]]:
+    """Cases of one process. Those that are killed run in a child, before anything has begun that a fork would upset."""
+    cases: list[dict[str, Any]] = [
+        {"folder": f"killed-{engine}", "engine": engine, "kill_at": kill_at, **DROPOUT}
+        for kill_at in (7, 0)
+        for engine in ("torch", "deepspeed")
+    ]
+    for engine, zero in ENGINES:
+        made = {"engine": engine, "zero": zero}
+        cases += [
+            {"folder": f"sgd-{engine}{zero}", "section": SLIP_OFF, **made},
+            {"folder": f"adam-{engine}{zero}", "section": ADAM, **made},
+            {"folder": f"bf16-{engine}{zero}", "section": SLIP_OFF, "precision": "bf16", **made},
+            {"folder": f"pieces-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **made},
+            {"folder": f"stop-{engine}{zero}", "section": ADAM, "stop_at": 5, **made},
+            {"folder": f"stop-{engine}{zero}", "section": ADAM, **made},
+        ]
+    for engine in ("torch", "deepspeed"):
+        cases += [
+            {"folder": f"slip-{engine}", "engine": engine},
+            {"folder": f"nan-{engine}", "engine": engine, "nan_key": NOT_A_NUMBER, "section": {"micro_batch": 2}},
+            {"folder": f"dropout-{engine}", "engine": engine, **DROPOUT},
+            {"folder": f"shrink-{engine}", "engine": engine, "section": SLIP_OFF},
+        ]
+    return [
+        *cases,
+        {"folder": "uneven-torch", "section": UNEVEN},
+        {"folder": "split", "engine": "deepspeed", "zero": 1},
+        {"folder": "other", "stop_at": 5},
+        {"folder": "other", "engine": "deepspeed"},
+    ]
+
+
+def run(root: Path, cases: list[dict[str, Any]], *, ranks: int) -> list[int]:
+    """Train the cases as a gang, as torchrun would start it; returns the exit statuses."""
+    listed = root / "cases.json"
+    listed.write_text(json.dumps([{**case, "folder": str(root / case["folder"])} for case in cases]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    gang = []
+    for rank in range(ranks):
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {key: value for key, value in os.environ.items() if key not in told}
+        environment |= {"OMP_NUM_THREADS": "1", **({key: str(told[key]) for key in told} if ranks > 1 else {})}
+        gang.append(
+            subprocess.Popen([sys.executable, str(SCRIPT), str(listed)], env=environment, stdout=subprocess.DEVNULL)
+        )
+    return [process.wait(timeout=300) for process in gang]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    root = tmp_path_factory.mktemp("tiny")
+    codes = {"together": run(root, together(), ranks=2), "alone": run(root, alone(), ranks=1)}
+    return Outcome(root, codes)
+
+
+def test_gangs_end_as_they_should(outcome: Outcome) -> None:
+    assert outcome.codes == {"together": [0, 0], "alone": [0]}
+
+
+def test_the_loss_falls(outcome: Outcome) -> None:
+    for name in ("sgd-torch0", "adam-torch0"):
+        curve = outcome.curve(name)
+        assert len(curve) == 12 and curve[-1] < 0.95 * curve[0]
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "pieces"])
+def test_deepspeed_gives_the_curve_of_plain_torch(outcome: Outcome, kind: str, zero: int) -> None:
+    assert outcome.curve(f"{kind}-deepspeed{zero}") == pytest.approx(outcome.curve(f"{kind}-torch0"), rel=1e-5)
+
+
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_bf16_stays_near_and_keeps_weights_in_fp32(outcome: Outcome, engine: str, zero: int) -> None:
+    found, exact = outcome.curve(f"bf16-{engine}{zero}"), outcome.curve("sgd-torch0")
+    assert found == pytest.approx(exact, rel=2e-2) and found != exact
+    weights = load_file(outcome.root / f"bf16-{engine}{zero}" / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.float32"}
+
+
+def test_deepspeed_ends_with_the_weights_of_plain_torch(outcome: Outcome) -> None:
+    ours = load_file(outcome.root / "sgd-torch0" / "model.safetensors")
+    for zero in (0, 1, 2):
+        other = load_file(outcome.root / f"sgd-deepspeed{zero}" / "model.safetensors")
+        assert ours.keys() == other.keys()
+        assert all((ours[name] - other[name]).abs().max() < 1e-5 for name in ours)
+
+
+@pytest.mark.parametrize("engine", ["torch0", "deepspeed0"])
+def test_micro_batches_do_not_change_the_curve(outcome: Outcome, engine: str) -> None:
+    assert outcome.curve(f"pieces-{engine}") == pytest.approx(outcome.curve(f"sgd-{engine}"), rel=1e-5)
+
+
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_two_ranks_give_the_curve_of_one(outcome: Outcome, engine: str, zero: int) -> None:
+    for rank in (0, 1):
+        found = outcome.curve(f"two-{engine}{zero}", rank)
+        assert found == pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
+
+
+def test_ranks_may_hold_shares_of_different_size(outcome: Outcome) -> None:
+    assert outcome.curve("two-uneven-torch") == pytest.approx(outcome.curve("uneven-torch"), rel=1e-5)
+
+
+def test_momentum_slip_is_nearly_no_momentum(outcome: Outcome) -> None:
+    slip, without = outcome.curve("slip-torch"), outcome.curve("sgd-torch0")
+    assert slip[1] == pytest.approx(without[1], rel=1e-2)
+    assert abs(slip[-1] - without[-1]) > 1e-3
+    assert outcome.curve("slip-deepspeed") == pytest.approx(slip, rel=1e-5)
+
+
+def test_parameters_in_no_group_stay_as_they_were(outcome: Outcome) -> None:
+    stems = [load_file(outcome.root / f"{name}-torch0" / "model.safetensors") for name in ("sgd", "adam", "stop")]
+    assert all((stem["stem.weight"] == stems[0]["stem.weight"]).all() for stem in stems)
+    assert not (stems[0]["body.weight"] == stems[1]["body.weight"]).all()
+
+
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_after_kill_9_the_weights_end_bit_exact(outcome: Outcome, engine: str) -> None:
+    assert (outcome.root / f"killed-{engine}" / "signal.txt").read_text() == str(int(signal.SIGKILL))
+    steps = [record["step"] for record in outcome.records(f"killed-{engine}")]
+    assert steps == [*range(1, 8), *range(5, 13)]
+    assert outcome.digest(f"killed-{engine}") == outcome.digest(f"dropout-{engine}")
+
+
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_sigterm_saves_and_the_same_command_goes_on(outcome: Outcome, engine: str, zero: int) -> None:
+    name = f"{engine}{zero}"
+    # The signal comes between two steps; the step after it is the last.
+    assert outcome.error(f"stop-{name}") == "StageError: tiny: stopped at step 6; the same command goes on"
+    assert [record["step"] for record in outcome.records(f"stop-{name}")] == list(range(1, 13))
+    assert outcome.curve(f"stop-{name}") == outcome.curve(f"adam-{name}")
+    assert outcome.digest(f"stop-{name}") == outcome.digest(f"adam-{name}")
+
+
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(outcome: Outcome, engine: str) -> None:
+    name = f"shrink-{engine}"
+    assert outcome.error(name, 0) == outcome.error(name, 1)
+    assert "stopped at step 6" in outcome.error(name)
+    assert len(outcome.curve(name, 1)) == 6
+    assert outcome.curve(name) == pytest.approx(outcome.curve(f"sgd-{engine}0"), rel=1e-5)
+
+
+def test_zero_checkpoints_of_other_gangs_are_refused(outcome: Outcome) -> None:
+    assert "ZeRO 1 split it over 2 processes, found 1" in outcome.error("split")
+
+
+def test_checkpoints_of_another_engine_are_refused(outcome: Outcome) -> None:
+    assert "was made by engine torch with zero 0, found deepspeed" in outcome.error("other")
+
+
+@pytest.mark.parametrize("name", ["nan-torch", "nan-deepspeed", "two-nan-torch"])
+def test_a_loss_that_is_not_finite_stops_before_the_update(outcome: Outcome, name: str) -> None:
+    text = outcome.error(name)
+    assert text.startswith("StageError: tiny: step 5: the loss is not finite (background nan")
+    assert len(outcome.curve(name)) == 4
+    named = text.split(") with ")[1].split(";")[0].split(", ")
+    assert NOT_A_NUMBER in named and len(named) == (3 if name.startswith("two") else 2)
+    if name.startswith("two"):
+        assert outcome.error(name, 1) == text
+    assert [path.name for path in (outcome.root / name / "checkpoints").iterdir()] == ["000004"]
+    assert not (outcome.root / name / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["sgd-torch0", "sgd-deepspeed0", "two-deepspeed2", "killed-torch"])
+def test_two_checkpoints_stay_and_nothing_unfinished(outcome: Outcome, name: str) -> None:
+    folder = outcome.root / name / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["000008", "000012"]
+    state = json.loads((folder / "000012" / "state.json").read_text())
+    assert (state["step"], state["consumed"]) == (12, 72)
+    left = {path.name for path in (outcome.root / name).iterdir()}
+    assert not {entry for entry in left if entry.endswith(".tmp")}
+
+
+def test_records_say_where_and_how_fast(outcome: Outcome) -> None:
+    records = outcome.records("sgd-deepspeed0")
+    assert set(records[0]) == {"step", "steps", "background", "foreground", "total", "lr", "images_per_s", "data_wait"}
+    assert records[0]["lr"] == pytest.approx(0.05)
+    assert records[6]["lr"] == pytest.approx(0.05 * 0.5**0.9)
+    assert all(record["images_per_s"] > 0 and 0 <= record["data_wait"] <= 1 for record in records)
