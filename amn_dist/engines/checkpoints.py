@@ -70,6 +70,7 @@ def resume(
             assert state is not None
             return engine, state.step
         warn(f"{folder / name}: cannot be read ({fault or 'on another rank'}); the one before is taken")
+        engine.close()
         engine = build()
     return engine, 0
 

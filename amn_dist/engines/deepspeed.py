@@ -72,6 +72,10 @@ class DeepSpeedEngine:
         if path is None:
             raise FileNotFoundError(f"{folder / TAG}: DeepSpeed's files are missing")
 
+    def close(self) -> None:
+        # ZeRO's hooks would keep the network and its optimiser in memory.
+        self.runner.destroy()
+
 
 def _settings(fit: Fit, section: EngineSection, gang: Gang, pieces: int) -> dict[str, Any]:
     share = -(-fit.section.batch // gang.size)

@@ -42,6 +42,10 @@ class Engine(Protocol):
         """Restore what `save` wrote; every rank calls it."""
         ...
 
+    def close(self) -> None:
+        """Let go of everything; the engine cannot be used any more."""
+        ...
+
 
 def build_engine(fit: Fit, section: EngineSection, gang: Gang, *, pieces: int) -> Engine:
     """The configured engine around a new network. pieces: micro-batches a step on every rank."""

@@ -85,6 +85,7 @@ def fit(
     path = course.folder / MODEL
     if gang.rank == 0:
         _save_model(running.network, path)
+    running.close()
     gang.wait()
     return path
 

@@ -68,6 +68,9 @@ class TorchEngine:
         self.network.load_state_dict(found["network"])
         self.optimiser.load_state_dict(found["optimiser"])
 
+    def close(self) -> None:
+        pass
+
     def _share_weights(self) -> None:
         if self.gang.size > 1:
             for tensor in self.network.state_dict().values():

@@ -43,6 +43,9 @@ class Shelf:
     def update(self, factor: float) -> None:
         raise NotImplementedError
 
+    def close(self) -> None:
+        pass
+
     def save(self, folder: Path) -> None:
         torch.save({"value": self.value}, folder / "value.pt")
 
