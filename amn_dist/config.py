@@ -1,6 +1,6 @@
 """One file is one experiment: every setting, its unit, its source. Defaults are the published VOC 2012 settings.
 
-Numbers marked `amn N` come from section N of the AMN facts in docs/reproduce.md.
+`amn N` is section N of docs/method.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from amn_dist.config import load_config
 from amn_dist.errors import ConfigError
-from amn_dist.pipeline import Pipeline
+from amn_dist.pipeline import Pipeline, start_farm
 from amn_dist.report.gallery import gallery, spread_keys
 from amn_dist.report.tables import comparison, percent
 from amn_dist.runs import Run, read_json
@@ -28,12 +29,15 @@ def run_demo(folder: Path, *, images: int, settings: tuple[str, ...], console: C
     data = folder / "data"
     pack_synthetic(data / "train", images=images, seed=0)
     pack_synthetic(data / "val", images=max(images // 5, 16), seed=VAL_SEED)
-    lines = {}
-    for method in ("amn", "irn"):
-        console.rule(method)
-        config = load_config(CONFIG, (f"method={method}", f"name={method}", *settings))
-        lines[method] = Pipeline(config, Run(folder / method), data, console=console)
-        lines[method].execute()
+    configs = {m: load_config(CONFIG, (f"method={m}", f"name={m}", *settings)) for m in ("amn", "irn")}
+    with contextlib.closing(start_farm(configs["amn"])) as farm:
+        lines = {
+            method: Pipeline(config, Run(folder / method), data, console=console, farm=farm)
+            for method, config in configs.items()
+        }
+        for method, line in lines.items():
+            console.rule(method)
+            line.execute()
     scores = {name: read_json(line.run.folder / "score" / "score.json") for name, line in lines.items()}
     console.print(comparison(scores))
     rows = scores["amn"]["sets"]["train"]["rows"]

@@ -37,6 +37,9 @@ class Pipeline:
     run: Run
     data: Path
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    _workers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
+    farm: Farm | None = None
+    """Workers lent by the caller; without them execute() starts its own when the first Map needs them."""
     address: str | None = None
     reuse: bool = True
 
@@ -60,17 +63,6 @@ class Pipeline:
     def num_classes(self) -> int:
         return len(self.sets["train"].classes)
 
-    @cached_property
-    def farm(self) -> Farm:
-        """The farm of this run, started when the first Map needs it."""
-        if self.config.farm.name == "local":
-            from amn_dist.farms.local import LocalFarm
-
-            return LocalFarm()
-        from amn_dist.farms.ray import RayFarm
-
-        return RayFarm(self.config.farm, address=self.address)
-
     def stage(self, name: str) -> Stage:
         """The stage of that name. Raises ConfigError naming the stages there are."""
         for stage in self.stages:
@@ -91,15 +83,14 @@ class Pipeline:
         if member:
             return self._advance_member(wanted[0])
         with self.locked():
-            self._describe()
             if redo is not None:
                 self.run.drop(self.readers(self.stage(redo)))
-            try:
+            self._check_unchanged(wanted)
+            self._describe()
+            with contextlib.ExitStack() as stack:
+                self._workers = stack
                 for stage in wanted:
                     self._advance(stage, wanted)
-            finally:
-                if "farm" in self.__dict__:
-                    self.farm.close()
 
     def readers(self, stage: Stage) -> list[str]:
         """The stage and every later stage that depends on it."""
@@ -141,12 +132,33 @@ class Pipeline:
                 ) from error
             yield
 
+    def _farm(self) -> Farm:
+        """The workers of this run, started when the first Map needs them."""
+        if self.farm is None:
+            self.farm = start_farm(self.config, self.address)
+            self._workers.callback(self._stop_farm)
+        return self.farm
+
+    def _stop_farm(self) -> None:
+        assert self.farm is not None
+        self.farm.close()
+        self.farm = None
+
     def _describe(self) -> None:
         """Write what the run is: configuration, where its data lies, on what it runs."""
         folder = self.run.folder
         write_text(folder / "config.yaml", dump_config(self.config))
         write_json(folder / "data.json", {"data": str(self.data.resolve())})
         write_json(folder / "environment.json", environment())
+
+    def _check_unchanged(self, wanted: Sequence[Stage]) -> None:
+        """Refuse settings that no longer fit what is finished, before anything of the run is touched."""
+        for stage in wanted:
+            if stage.verb == "score" or not self.run.is_done(stage):
+                continue
+            before = [self.stage(name) for name in stage.reads]
+            if all(self.run.is_done(other) for other in before):
+                self.run.check_unchanged(stage, self.origin(stage))
 
     def _wanted(self, until: str | None, only: str | None) -> list[Stage]:
         if only is not None:
@@ -161,7 +173,6 @@ class Pipeline:
             raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
         origin = self.origin(stage)
         if self.run.is_done(stage) and (stage.verb != "score" or self.run.origin("score") == origin.as_json()):
-            self.run.check_unchanged(stage, origin)
             return
         other = reuse(self.run, stage, origin) if self.reuse else None
         if other is not None:
@@ -251,7 +262,7 @@ class Pipeline:
         todo = [n for n in range(len(images.shard_sizes)) if any(read_report(f, n) is None for f in kept.values())]
         done = len(images) - sum(images.shard_sizes[n] for n in todo)
         start, first = time.monotonic(), done
-        for _, record in self.farm.run(task, todo):
+        for _, record in self._farm().run(task, todo):
             done += record["images"]
             rate = (done - first) / max(time.monotonic() - start, 1e-9)
             observe({"step": done, "steps": len(images), "images_per_s": round(rate, 3), **record})
@@ -308,7 +319,7 @@ class Pipeline:
     def _sums(self, task: TallyTask, images: ShardSet, observe: Observe) -> dict[str, np.ndarray]:
         sums: dict[str, np.ndarray] = {}
         done = 0
-        for number, counts in self.farm.run(task, range(len(images.shard_sizes))):
+        for number, counts in self._farm().run(task, range(len(images.shard_sizes))):
             done += images.shard_sizes[number]
             observe({"step": done, "steps": len(images)})
             for name, value in counts.items():
@@ -322,6 +333,17 @@ class Pipeline:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
+
+
+def start_farm(config: Config, address: str | None = None) -> Farm:
+    """The configured farm. address: a running Ray cluster to work in."""
+    if config.farm.name == "local":
+        from amn_dist.farms.local import LocalFarm
+
+        return LocalFarm()
+    from amn_dist.farms.ray import RayFarm
+
+    return RayFarm(config.farm, address=address)
 
 
 def locate(root: Path, path: str) -> str:

@@ -47,10 +47,19 @@ def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> N
             shutil.rmtree(left)
         temporary.mkdir()
     gang.wait()
-    engine.save(temporary)
-    gang.wait()
+    try:
+        engine.save(temporary)
+        gang.wait()
+        if gang.rank == 0:
+            _finish(temporary, folder / f"{state.step:06d}", state)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        told = " ".join(str(error).split())[:120]
+        raise StageError(
+            f"{folder}: checkpoint of step {state.step} cannot be written ({told}); older ones are whole; "
+            "free space, then the same command goes on"
+        ) from error
     if gang.rank == 0:
-        _finish(temporary, folder / f"{state.step:06d}", state)
         for old in complete(folder)[KEEP:]:
             shutil.rmtree(old)
     gang.wait()

@@ -14,14 +14,9 @@ from torch import Tensor
 from amn_dist.config import Loader
 from amn_dist.errors import ShardError
 from amn_dist.loaders.crops import Crop, cut_label
+from amn_dist.ops.normalise import CAFFE_MEAN, DEVIATION, MEAN
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN, JPEG_MAGIC, PNG_MAGIC, check_size, decode_ids, one_line, sniff
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet statistics, RGB in 0..1 (amn 5.2)."""
-CAFFE_MEAN = (104.008, 116.669, 122.675)
-"""Mean of DeepLab's Caffe weights, BGR in 0..255 (amn 12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ def normalisation(colour: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation f32[3] of pixels in 0..255: RGB for imagenet, BGR for caffe (amn 5.2)."""
     if colour == "caffe":
         return np.array(CAFFE_MEAN, np.float32), np.ones(3, np.float32)
-    return (np.array(MEAN) * 255).astype(np.float32), (np.array(STD) * 255).astype(np.float32)
+    return (np.array(MEAN) * 255).astype(np.float32), (np.array(DEVIATION) * 255).astype(np.float32)
 
 
 def check_photo(key: str, content: bytes, size: tuple[int, int] | None = None) -> bytes:

@@ -11,7 +11,6 @@ from typing import TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights, VGG16_Weights
 
 from amn_dist.errors import ConfigError
 from amn_dist.models.backbone import Backbone
@@ -19,8 +18,8 @@ from amn_dist.models.groups import inference_device
 
 Network = TypeVar("Network", bound=nn.Module)
 
-TORCHVISION = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "vgg16": VGG16_Weights.IMAGENET1K_V1}
-"""ImageNet weights downloaded by name (amn 2.1)."""
+TORCHVISION = {"resnet50": "ResNet50_Weights", "vgg16": "VGG16_Weights"}
+"""Where torchvision keeps the ImageNet weights it downloads by name (amn 2.1)."""
 
 HEAD = re.compile(r"(base\.)?(fc|classifier|aspp)\.")
 """Layers of full models that no backbone has."""
@@ -119,8 +118,11 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         raise ConfigError(
             f"backbone.weights: torchvision has no weights for {name}; give a .pth or .safetensors path, or none"
         )
+    import torchvision  # five seconds of imports that only this needs
+
     try:
-        return dict(TORCHVISION[name].get_state_dict(progress=False, check_hash=True, weights_only=True))
+        weights = torchvision.models.get_weight(f"{TORCHVISION[name]}.IMAGENET1K_V1")
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a broken file in the cache, a changed hash
         raise ConfigError(
             f"backbone.weights: torchvision's weights for {name} could not be had ({_line(error)}); "
