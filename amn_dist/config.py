@@ -285,6 +285,7 @@ def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) ->
         raise ConfigError(f"{file}: not plain YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: found {type(tree).__name__}, expected sections such as `name:` and `method:`")
+    tree = _unshared(tree)
     for setting in settings:
         _apply(tree, setting)
     try:
@@ -296,6 +297,13 @@ def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) ->
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that load_config reads back unchanged."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which no two sections are one object, as YAML anchors make them."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _apply(tree: dict[str, Any], setting: str) -> None:

@@ -18,16 +18,18 @@ from data_shards.synthetic import pack_synthetic
 CONFIG = """
 name: {method}
 method: {method}
-classify: &fit
-  backbone: {{name: small, stride: 8, weights: null, frozen_taps: 0}}
-  optimiser: adam
-  lr: 1.0e-3
-  lr_head: 1.0e-3
-  batch: 8
-  epochs: 2
-  crop: 64
-  checkpoint_every: 2
-  log_every: 1
+classify:
+  <<: &fit
+    backbone: {{name: small, stride: 8, weights: null, frozen_taps: 0}}
+    optimiser: adam
+    lr: 1.0e-3
+    lr_head: 1.0e-3
+    batch: 8
+    epochs: 2
+    crop: 64
+    checkpoint_every: 2
+    log_every: 1
+  long_side: [72, 112]
 cam: {{scales: [1.0, 0.5]}}
 amn: *fit
 amn_map: {{scales: [1.0, 0.5]}}
@@ -49,8 +51,8 @@ farm: {{workers: 2}}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    pack_synthetic(root / "train", images=24, seed=0, shard_size=6)
-    pack_synthetic(root / "val", images=8, seed=9, shard_size=4)
+    pack_synthetic(root / "train", images=24, seed=0, classes=2, shard_size=6)
+    pack_synthetic(root / "val", images=8, seed=9, classes=2, shard_size=4)
     for method in ("irn", "amn"):
         (root / f"{method}.yaml").write_text(CONFIG.format(method=method))
     return root
@@ -98,6 +100,12 @@ def test_every_stage_ends_and_is_scored(finished: Path) -> None:
     assert (finished / "amn" / "metrics.jsonl").read_text().count("\n") >= 6
 
 
+def test_maps_and_labels_hold_more_than_background(finished: Path) -> None:
+    for name, field in (("cam", "activation.npy"), ("cam_seed", "seed.png"), ("amn_map", "activation.npy")):
+        made = ShardSet.open(str(finished / name))
+        assert sum(made.load(ordinal, field).any() for ordinal in range(len(made))) > len(made) // 2, name
+
+
 def test_maps_lie_over_their_images(finished: Path, data: Path) -> None:
     images = ShardSet.open(str(data / "train"))
     for name in ("cam", "cam_seed", "amn_map", "amn_seed", "walk"):
@@ -129,13 +137,16 @@ def test_no_reuse_makes_everything_anew_and_equal(finished: Path, data: Path) ->
 
 
 def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: Path, tmp_path: Path) -> None:
-    run(data, "amn", tmp_path / "r", "--until", "cam_seed")
-    process = start(data, "amn", tmp_path / "r", "--until", "cam_seed", "--set", "cam_seed.foreground=0.4")
+    folder, other = tmp_path / "r", ("--until", "cam_seed", "--set", "cam.scales=[1.5]")
+    run(data, "amn", folder, "--until", "cam_seed")
+    written = (folder / "config.yaml").read_text()
+    process = start(data, "amn", folder, *other)
     said, _ = process.communicate(timeout=300)
-    assert process.returncode == 2 and "cam_seed.foreground 0.3, now 0.4" in said and "--redo cam_seed" in said
-    run(data, "amn", tmp_path / "r", "--until", "cam_seed", "--set", "cam_seed.foreground=0.4", "--redo", "cam_seed")
-    assert digests(tmp_path / "r")["cam_seed"] != digests(finished)["cam_seed"]
-    assert digests(tmp_path / "r")["cam"] == digests(finished)["cam"]
+    assert process.returncode == 2 and "cam.scales" in said and "--redo cam" in said
+    assert (folder / "config.yaml").read_text() == written
+    run(data, "amn", folder, *other, "--redo", "cam")
+    assert digests(folder)["classify"] == digests(finished)["classify"]
+    assert digests(folder)["cam"] != digests(finished)["cam"]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
