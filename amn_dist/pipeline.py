@@ -165,7 +165,8 @@ class Pipeline:
             return [self.stage(only)]
         if until is None:
             return list(self.stages)
-        return list(self.stages[: self.stages.index(self.stage(until)) + 1])
+        names = [stage.name for stage in self.stages]
+        return list(self.stages[: names.index(self.stage(until).name) + 1])
 
     def _advance(self, stage: Stage, wanted: Sequence[Stage]) -> None:
         missing = [name for name in stage.reads if name != stage.follows and not self.run.is_done(self.stage(name))]

@@ -10,6 +10,6 @@ wanted=$(cat requirements.lock pyproject.toml | sha256sum)
 [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet uv
-.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --requirements requirements.lock
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes --requirements requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
 echo "$wanted" > "$stamp"

@@ -1,8 +1,12 @@
 """Where the material lies that is not part of the project: golden fixtures and small real data sets."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# One thread a process: tests start several, and spinning threads of many pools starve each other. Before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

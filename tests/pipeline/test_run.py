@@ -130,10 +130,10 @@ def test_the_other_method_takes_over_what_is_the_same(finished: Path, data: Path
 
 
 def test_no_reuse_makes_everything_anew_and_equal(finished: Path, data: Path) -> None:
-    said = run(data, "amn", finished.parent / "again", "--no-reuse", "--until", "amn_seed")
+    said = run(data, "amn", finished.parent / "again", "--no-reuse", "--until", "walk")
     assert "taken from" not in said
     again = digests(finished.parent / "again")
-    assert again == {name: digests(finished)[name] for name in again} and "amn_seed" in again
+    assert again == {name: digests(finished)[name] for name in again} and "walk" in again
 
 
 def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: Path, tmp_path: Path) -> None:
