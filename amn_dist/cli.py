@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import types
@@ -77,7 +78,8 @@ def fit(
     member: Annotated[bool, typer.Option("--member", hidden=True)] = False,
 ) -> None:
     """Train one stage; started by torchrun or deepspeed it is a member of their gang."""
-    single(pipeline(config, data, run, set), stage, "fit", member=member)
+    follower = int(os.environ.get("RANK", "0")) > 0
+    single(pipeline(config, data, run, set), stage, "fit", member=member or follower)
 
 
 @app.command()

@@ -51,9 +51,16 @@ def class_table(scores: Mapping[str, Any], over: str) -> Table:
     for name in rows:
         table.add_column(NAMES[name], justify="right")
     for index, label in enumerate(scores["classes"]):
-        cells = [row.get("iou", row.get("iou_default"))[index] for row in rows.values()]
+        cells = [class_iou(row)[index] for row in rows.values()]
         table.add_row(label, *("-" if cell is None else percent(cell) for cell in cells))
     return table
+
+
+def class_iou(row: Mapping[str, Any]) -> list[float | None]:
+    """IoU by class of labels, or of an activation at its default threshold."""
+    if "best_miou" not in row:
+        return list(row["iou"])
+    return list(row["iou"][row["thresholds"].index(row["default_threshold"])])
 
 
 def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:

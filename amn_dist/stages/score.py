@@ -65,11 +65,13 @@ def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, Any]:
     """The threshold curve of an activation: mIoU at every threshold, at the best, at `threshold`; the plateau's width.
 
-    width_2: how far the threshold can move (as a length on [0, 1]) with the mIoU within two points of the best.
+    iou: of every class (inner) at every threshold (outer). width_2: how far the threshold can move, as a length on
+    [0, 1], with the mIoU within two points of the best.
     """
     thresholds = [round(float(value), 2) for value in THRESHOLDS]
     confusions = threshold_confusions(histogram)
-    curve = [mean_iou(iou(matrix)) for matrix in confusions]
+    by_class = [iou(matrix) for matrix in confusions]
+    curve = [mean_iou(values) for values in by_class]
     best = int(np.argmax(curve))
     default = thresholds.index(round(threshold, 2))
     return {
@@ -80,8 +82,7 @@ def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, A
         "default_threshold": thresholds[default],
         "default_miou": curve[default],
         "width_2": round(0.01 * sum(value >= curve[best] - 0.02 for value in curve), 2),
-        "iou_best": nullable(iou(confusions[best])),
-        "iou_default": nullable(iou(confusions[default])),
+        "iou": [nullable(values) for values in by_class],
     }
 
 

@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.torch import load_file
 
 from amn_dist.shards.shardset import ShardSet
 from data_shards.synthetic import pack_synthetic
@@ -134,6 +137,36 @@ def test_no_reuse_makes_everything_anew_and_equal(finished: Path, data: Path) ->
     assert "taken from" not in said
     again = digests(finished.parent / "again")
     assert again == {name: digests(finished)[name] for name in again} and "walk" in again
+
+
+def amn(*arguments: str | Path) -> str:
+    command = [sys.executable, "-m", "amn_dist", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_scores_pictures_and_predictions_of_a_finished_run(finished: Path, data: Path, tmp_path: Path) -> None:
+    table = amn("score", finished)
+    assert all(word in table for word in ("AMN seed", "pseudo-mask", "prediction + CRF", "IoU by class, val"))
+    images = ShardSet.open(str(data / "val"))
+    amn("show", finished, images.entry(0).key, "--out", tmp_path / "row.png")
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(images.image(0))
+    assert amn("predict", finished, photo, "--out", tmp_path / "out").strip() == str(tmp_path / "out" / "photo.png")
+    with Image.open(tmp_path / "out" / "photo.png") as mask:
+        predicted = np.array(mask)
+    predictions = ShardSet.open(str(finished / "predict"))
+    assert predicted.shape == (images.entry(0).height, images.entry(0).width)
+    assert (predicted == predictions.load(0, "mask.png")).mean() > 0.99
+    assert (tmp_path / "out" / "photo.overlay.jpg").is_file() and (tmp_path / "row.png").is_file()
+
+
+def test_two_processes_learn_what_one_learns(finished: Path, data: Path, tmp_path: Path) -> None:
+    run(data, "amn", tmp_path / "two", "--until", "classify", "--no-reuse", "--set", "engine.processes=2")
+    one, two = (load_file(folder / "classify" / "model.safetensors") for folder in (finished, tmp_path / "two"))
+    assert one.keys() == two.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 2e-3
 
 
 def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: Path, tmp_path: Path) -> None:
