@@ -237,7 +237,8 @@ class Pipeline:
     def _gang(self, stage: Stage) -> None:
         command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--rdzv-backend=c10d"]
         command += ["--rdzv-endpoint=127.0.0.1:0", f"--nproc-per-node={self.config.engine.processes}"]
-        command += ["-m", "amn_dist", "fit", str(self.run.folder / "config.yaml"), stage.name]
+        # Behind `--` torchrun does not take our options for abbreviations of its own.
+        command += ["-m", "--", "amn_dist", "fit", str(self.run.folder / "config.yaml"), stage.name]
         command += ["--run", str(self.run.folder), "--data", str(self.data), "--member"]
         ended = subprocess.run(command, check=False)
         if ended.returncode:
