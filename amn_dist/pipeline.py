@@ -174,6 +174,7 @@ class Pipeline:
             raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
         origin = self.origin(stage)
         if self.run.is_done(stage) and (stage.verb != "score" or self.run.origin("score") == origin.as_json()):
+            self.run.check_unchanged(stage, origin)  # a stage it reads may have been made anew in this call
             return
         other = reuse(self.run, stage, origin) if self.reuse else None
         if other is not None:
@@ -203,11 +204,12 @@ class Pipeline:
             self._fit_here(stage, observe)
 
     def _fit_here(self, stage: Stage, observe: Observe) -> None:
+        from amn_dist.engines.gang import join_gang
         from amn_dist.engines.loop import fit as train
         from amn_dist.loaders.batches import batches
 
         assert stage.fit is not None
-        task = stage.fit(self.config, self.num_classes)
+        task, gang = stage.fit(self.config, self.num_classes), join_gang()
         images = self.sets["train"]
         labels = None if stage.label is None else (self.open(stage.label[0]), stage.label[1])
 
@@ -219,8 +221,8 @@ class Pipeline:
                 batch=task.section.batch,
                 seed=self.config.seed,
                 consumed=consumed,
-                rank=int(os.environ.get("RANK", "0")),
-                world=int(os.environ.get("WORLD_SIZE", "1")),
+                rank=gang.rank,
+                world=gang.size,
                 loader=self.config.loader,
             )
 
@@ -268,16 +270,15 @@ class Pipeline:
             done += record["images"]
             rate = (done - first) / max(time.monotonic() - start, 1e-9)
             observe({"step": done, "steps": len(images), "images_per_s": round(rate, 3), **record})
-        for member, built in zip(stream, task.maps, strict=True):
-            if member.name in kept:
-                self._index(member, built.fields, kept[member.name], images)
+        for name, folder in kept.items():
+            self._index(name, folder, images)
 
-    def _index(self, member: Stage, fields: Sequence[str], folder: Path, images: ShardSet) -> None:
+    def _index(self, name: str, folder: Path, images: ShardSet) -> None:
         reports = [read_report(folder, number) for number in range(len(images.shard_sizes))]
         missing = [number for number, report in enumerate(reports) if report is None]
         if missing:
             raise StageError(f"{folder}: shards {missing[:8]} are missing after all were done; run again")
-        write_index(folder, kind=member.name, classes=images.classes, reports=[r for r in reports if r is not None])
+        write_index(folder, kind=name, classes=images.classes, reports=[r for r in reports if r is not None])
 
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
         """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""
@@ -305,7 +306,8 @@ class Pipeline:
 
     def _score(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
         tables: dict[str, Any] = {"classes": list(self.sets["train"].classes), "sets": {}}
-        found = {name: where for name, where in scored(self.config).items() if where[0] in self._scored_stages()}
+        made = self._scored_stages()
+        found = {name: where for name, where in scored(self.config).items() if where[0] in made}
         for over, images in self.sets.items():
             names = [name for name, where in found.items() if where[2] == over]
             if not names or "gt.png" not in images.fields:

@@ -44,10 +44,9 @@ class SegmentFit:
     @cached_property
     def grids(self) -> tuple[tuple[int, int], ...]:
         """Size of every output map of the training network at the configured crop."""
-        network = segment_network(self.config, self.num_classes).train()
         side = self.config.segment.crop
-        with torch.no_grad():
-            outputs = network(torch.zeros(1, 3, side, side))
+        with torch.device("meta"), torch.no_grad():  # sizes alone: nothing is computed
+            outputs = segment_network(self.config, self.num_classes).train()(torch.zeros(1, 3, side, side))
         return tuple((output.shape[-2], output.shape[-1]) for output in outputs)
 
     def network(self) -> nn.Module:
