@@ -1,4 +1,4 @@
-"""How everything here is timed: rivals take turns, every figure comes with its spread and the machine it was taken on."""
+"""How everything here is timed: rivals take turns, every figure comes with its spread and its machine."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,15 @@ def path_cells(direction: Cell) -> tuple[Cell, ...]:
     columns = range(min(0, dx), max(0, dx) + 1)
     cells = [(y, x) for y in rows for x in columns if (dy * x - dx * y) ** 2 < dy * dy + dx * dx]
     return tuple(sorted(cells, key=lambda cell: -abs(cell[0]) - abs(cell[1])))
+
+
+@cache
+def path_table(radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions int64[D, 2], path cells of all directions int64[cells, 2], and where each direction's begin."""
+    directions = list(_directions(radius))
+    paths = [path_cells(direction) for direction in directions]
+    begins = np.cumsum([0, *(len(path) for path in paths)])
+    return np.array(directions), np.array([cell for path in paths for cell in path]), begins
 
 
 def pair_affinity(edge: Tensor, radius: int) -> Tensor:

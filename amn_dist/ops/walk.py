@@ -1,30 +1,28 @@
-"""Random walk inside edges, as a stencil (amn 1.5, 3.4).
+"""Random walk inside edges, and the masks it yields (amn 1.5, 3.4).
 
 T is the symmetric affinity A with columns divided by their sums d. With S = d^-1/2 A d^-1/2, whose spectrum lies in
-[-1, 1], x T^n = (x d^1/2) S^n d^-1/2, and t^n = sum_k c_k T_k(t) with binomial c_k: the probabilities of a fair walk of
-n steps to end at distance k. Leaving out those that add up to TAIL, 256 steps cost 90 products; the error stays below
-TAIL |x d^1/2|, which is 1e-5 of the largest x on 10^4 cells at the very worst (d <= 69, norms instead of maxima). Few
-steps keep the whole sum, which is exact and no dearer than stepping.
+[-1, 1], x T^n = (x d^1/2) S^n d^-1/2, and t^n = sum_k c_k T_k(t) with binomial c_k. Leaving out those that add up to
+TAIL = 1e-8, 256 steps cost 90 products; the error stays below TAIL |x d^1/2|, which is 1e-5 of the largest x on 10^4
+cells at the very worst (d <= 69, norms instead of maxima). Few steps keep the whole sum, which is exact and no dearer
+than stepping. Maps on a CUDA device are walked there, many images at once; all others on one core.
 """
 
 from __future__ import annotations
 
-import math
-from functools import cache
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.nn import functional
 
 from amn_dist.errors import ConfigError
-from amn_dist.ops.affinity import path_cells, path_directions
+from amn_dist.ops import walk_cpu
 from amn_dist.ops.arrays import Array, as_array, as_floats, same_kind
 from amn_dist.records import grid_size
 
-TAIL = 1e-8
-"""Binomial probability that the Chebyshev sum may leave out."""
+Values = np.ndarray | Tensor
 
 
 def random_walk(activation: Array, edge: Array, *, radius: int = 5, beta: float = 10.0, steps: int = 256) -> Array:
@@ -33,18 +31,29 @@ def random_walk(activation: Array, edge: Array, *, radius: int = 5, beta: float 
     activation: f32[K, h, w]. edge: f32[h, w] in [0, 1]. radius: cells; pairs nearer than that are linked. beta: power
     of the affinity before columns are normalised. Agrees with the dense float64 product to 1e-5 of the maximum.
     """
-    x, barrier = as_floats(activation), as_floats(edge)
-    if barrier.shape != x.shape[-2:]:
-        raise ConfigError(
-            f"random_walk: found edge {barrier.shape}, expected {x.shape[-2:]}, the grid of the activation"
-        )
-    return same_kind(_walk(x * (1 - barrier), barrier, radius, float(beta), steps), activation)
+    return random_walks([activation], [edge], radius=radius, beta=beta, steps=steps)[0]
+
+
+def random_walks(
+    activations: Sequence[Array], edges: Sequence[Array], *, radius: int = 5, beta: float = 10.0, steps: int = 256
+) -> list[Array]:
+    """random_walk of several images, each of its own size and number of classes."""
+    for activation, edge in zip(activations, edges, strict=True):
+        if edge.shape != activation.shape[-2:]:
+            expected = f"{tuple(activation.shape[-2:])}, the grid of the activation"
+            raise ConfigError(f"random_walk: found edge {tuple(edge.shape)}, expected {expected}")
+    if activations and all(on_device(x) for x in (*activations, *edges)):
+        from amn_dist.ops.walk_gpu import walks
+
+        maps, barriers = cast(Sequence[Tensor], activations), cast(Sequence[Tensor], edges)
+        return cast(list[Array], walks(maps, barriers, radius=radius, beta=float(beta), steps=steps))
+    return [_walk(x, edge, radius, float(beta), steps) for x, edge in zip(activations, edges, strict=True)]
 
 
 def pseudo_mask(
     activation: Array,
-    edge: np.ndarray | Tensor,
-    classes: np.ndarray | Tensor,
+    edge: Values,
+    classes: Values,
     size: tuple[int, int],
     *,
     background: float = 0.25,
@@ -59,134 +68,66 @@ def pseudo_mask(
     walked map over its maximum of all classes. power: the activation is raised to it first. An image without classes,
     or whose walk is zero everywhere, is background.
     """
-    maps, present = as_floats(activation), as_array(classes).astype(np.uint8)
-    if not len(present):
-        return same_kind(np.zeros(size, np.uint8), activation)
-    expected = (len(present), *grid_size(*size))
-    if maps.shape != expected:
-        raise ConfigError(f"pseudo_mask: found activation {maps.shape}, expected {expected} for {size} pixels")
-    walked = random_walk(maps**power, as_floats(edge), radius=radius, beta=beta, steps=steps)
-    strongest = walk_scores(walked, size, background=background).argmax(0)
-    return same_kind(np.concatenate([[0], present]).astype(np.uint8)[strongest], activation)
+    settings = {"background": background, "power": power, "radius": radius, "beta": beta, "steps": steps}
+    return pseudo_masks([activation], [edge], [classes], [size], **settings)[0]  # type: ignore[arg-type]
 
 
-def walk_scores(walked: np.ndarray, size: tuple[int, int], *, background: float) -> np.ndarray:
-    """The planes whose argmax is the pseudo-mask: background threshold and walked maps, f32[K + 1, H, W]."""
-    height, width = size
-    maps = torch.from_numpy(walked)[None]
-    fine = functional.interpolate(maps, scale_factor=4, mode="bilinear", align_corners=False)[0, :, :height, :width]
-    highest = fine.max()
-    scores = fine / highest if highest > 0 else torch.zeros_like(fine)
-    return np.concatenate([np.full((1, height, width), background, np.float32), scores.numpy()])
+def pseudo_masks(
+    activations: Sequence[Array],
+    edges: Sequence[Values],
+    classes: Sequence[Values],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    background: float = 0.25,
+    power: float = 1.3,
+    radius: int = 5,
+    beta: float = 10.0,
+    steps: int = 256,
+) -> list[Array]:
+    """pseudo_mask of several images; those on a CUDA device never leave it."""
+    for activation, present, pixels in zip(activations, classes, sizes, strict=True):
+        found, expected = tuple(activation.shape), (len(present), *grid_size(*pixels))
+        if found != expected:
+            raise ConfigError(f"pseudo_mask: found activation {found}, expected {expected} for {pixels} pixels")
+    tagged = [i for i, present in enumerate(classes) if len(present)]
+    starts = [torch.as_tensor(activations[i]).float() ** power for i in tagged]
+    barriers = [torch.as_tensor(edges[i]).float() for i in tagged]
+    walked = dict(zip(tagged, random_walks(starts, barriers, radius=radius, beta=beta, steps=steps), strict=True))
+    masks = [_labels(walked.get(i), classes[i], size, background) for i, size in enumerate(sizes)]
+    return [_like(mask, activation) for mask, activation in zip(masks, activations, strict=True)]
 
 
-@cache
-def chebyshev_coefficients(steps: int, tail: float = TAIL) -> np.ndarray:
-    """Coefficients f64[degree + 1] of t^steps in Chebyshev polynomials, cut where at most `tail` is left out."""
-    chance = [_binomial(steps, k) for k in range(steps + 1)]
-    left, degree = 0.0, steps
-    while degree > 0 and left + chance[degree] <= tail:
-        left += chance[degree]
-        degree -= 1
-    return np.array(chance[: degree + 1])
+def walk_scores(walked: Tensor, size: tuple[int, int], *, background: float) -> Tensor:
+    """The planes whose argmax is the pseudo-mask: background threshold and walked maps f32[K, h, w] over their maximum.
 
-
-def _binomial(steps: int, k: int) -> float:
-    """Probability that a fair walk of `steps` steps ends at distance k from its start."""
-    return 0.0 if (steps - k) % 2 else math.comb(steps, (steps - k) // 2) * (2 if k else 1) / 2**steps
-
-
-@cache
-def _geometry(radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions int64[D, 2], path cells of all directions int64[cells, 2], and where each direction's begin."""
-    directions = path_directions(radius)
-    paths = [path_cells(direction) for direction in directions]
-    begins = np.cumsum([0, *(len(path) for path in paths)])
-    return np.array(directions), np.array([cell for path in paths for cell in path]), begins
-
-
-def _walk(x: np.ndarray, edge: np.ndarray, radius: int, beta: float, steps: int) -> np.ndarray:
-    directions, cells, begins = _geometry(radius)
-    reach = radius - 1
-    classes, height, width = x.shape
-    links, degree = _links(edge.astype(np.float32), directions, cells, begins, beta, reach)
-    root = np.sqrt(degree)
-    # float32 maps would lose 8e-5 of the maximum to rounding; float32 links lose a tenth of that.
-    start = np.zeros((classes, height + 2 * reach, width + 2 * reach))
-    inside = (slice(None), slice(reach, reach + height), slice(reach, reach + width))
-    start[inside] = x * root
-    loops = (1 / degree).astype(np.float32)
-    coefficients = chebyshev_coefficients(steps)
-    return (_chebyshev(start, links, loops, directions, coefficients, reach)[inside] / root).astype(np.float32)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _links(edge, directions, cells, begins, beta, reach):  # type: ignore[no-untyped-def]
-    """Normalised affinity of every cell to its forward neighbours on the padded grid, and the degrees f64[h, w].
-
-    A cell is linked to itself with 1; a path out of the image has affinity 0.
+    Returns f32[K + 1, H, W], where the walk lies.
     """
-    height, width = edge.shape
-    count = len(directions)
-    links = np.zeros((count, height + 2 * reach, width + 2 * reach), np.float32)
-    degree = np.ones((height, width), np.float64)
-    for d in range(count):
-        dy, dx = directions[d]
-        for y in range(height - dy):
-            for x in range(max(0, -dx), width - max(0, dx)):
-                strongest = np.float32(0)
-                for c in range(begins[d], begins[d + 1]):
-                    strongest = max(strongest, edge[y + cells[c, 0], x + cells[c, 1]])
-                value = (1.0 - strongest) ** beta
-                links[d, y + reach, x + reach] = value
-                degree[y, x] += value
-                degree[y + dy, x + dx] += value
-    for d in range(count):
-        dy, dx = directions[d]
-        for y in range(height - dy):
-            for x in range(max(0, -dx), width - max(0, dx)):
-                links[d, y + reach, x + reach] /= math.sqrt(degree[y, x] * degree[y + dy, x + dx])
-    return links, degree
+    height, width = size
+    fine = functional.interpolate(walked[None], scale_factor=4, mode="bilinear", align_corners=False)[0]
+    fine = fine[:, :height, :width]
+    highest = fine.amax()
+    scores = torch.where(highest > 0, fine / highest, 0)
+    return torch.cat([scores.new_full((1, height, width), background), scores])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _product(x, y, links, loops, directions, reach):  # type: ignore[no-untyped-def]
-    """y = S x on the padded grid, row by row so that a row's links stay in cache for all classes."""
-    height, width = loops.shape
-    for row in range(height):
-        r = row + reach
-        for k in range(x.shape[0]):
-            out = y[k, r, reach : reach + width]
-            own = x[k, r, reach : reach + width]
-            for i in range(width):
-                out[i] = loops[row, i] * own[i]
-        for d in range(len(directions)):
-            dy, dx = directions[d]
-            ahead = links[d, r, reach : reach + width]
-            behind = links[d, r - dy, reach - dx : reach - dx + width]
-            for k in range(x.shape[0]):
-                out = y[k, r, reach : reach + width]
-                far = x[k, r + dy, reach + dx : reach + dx + width]
-                near = x[k, r - dy, reach - dx : reach - dx + width]
-                for i in range(width):
-                    out[i] += ahead[i] * far[i] + behind[i] * near[i]
+def on_device(values: Values) -> bool:
+    """Whether the values lie on a CUDA device."""
+    return isinstance(values, Tensor) and values.is_cuda
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _chebyshev(start, links, loops, directions, coefficients, reach):  # type: ignore[no-untyped-def]
-    """sum_k coefficients[k] T_k(S) start."""
-    before, now = start.copy(), np.zeros_like(start)
-    total = coefficients[0] * start
-    if len(coefficients) == 1:
-        return total
-    _product(start, now, links, loops, directions, reach)
-    total += coefficients[1] * now
-    after = np.zeros_like(start)
-    for k in range(2, len(coefficients)):
-        _product(now, after, links, loops, directions, reach)
-        after *= 2
-        after -= before
-        if coefficients[k] != 0:
-            total += coefficients[k] * after
-        before, now, after = now, after, before
-    return total
+def _walk(activation: Array, edge: Array, radius: int, beta: float, steps: int) -> Array:
+    x, barrier = as_floats(activation), as_floats(edge)
+    walked = walk_cpu.walk(x * (1 - barrier), barrier, radius=radius, beta=beta, steps=steps)
+    return same_kind(walked, activation)
+
+
+def _labels(walked: Tensor | None, classes: Values, size: tuple[int, int], background: float) -> Tensor:
+    if walked is None:
+        return torch.zeros(size, dtype=torch.uint8)
+    strongest = walk_scores(walked, size, background=background).argmax(0)
+    names = torch.from_numpy(np.concatenate([[0], as_array(classes)]).astype(np.uint8))
+    return names.to(strongest.device)[strongest]
+
+
+def _like(mask: Tensor, subject: Array) -> Array:
+    return mask.to(subject.device) if isinstance(subject, Tensor) else mask.numpy()

@@ -8,7 +8,8 @@ import torch
 
 from amn_dist.errors import ConfigError
 from amn_dist.ops.affinity import path_cells, path_directions
-from amn_dist.ops.walk import chebyshev_coefficients, pseudo_mask, random_walk
+from amn_dist.ops.chebyshev import chebyshev_coefficients
+from amn_dist.ops.walk import pseudo_mask, random_walk
 
 
 def dense_walk(x: np.ndarray, edge: np.ndarray, radius: int, beta: float, steps: int) -> np.ndarray:

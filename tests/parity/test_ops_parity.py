@@ -95,7 +95,7 @@ def test_pseudo_mask(golden: Path, name: str) -> None:
     activation, edge = arrays["in_cam"][1:], arrays["in_edge"][0]
     walked = random_walk(activation ** meta["power"], edge)
     np.testing.assert_allclose(walked, arrays["out_rw"][:, 0], atol=1e-4 * arrays["out_rw"].max())
-    planes = walk_scores(walked, size, background=meta["bg_thres"])
+    planes = walk_scores(torch.from_numpy(walked), size, background=meta["bg_thres"])
     np.testing.assert_allclose(planes, arrays["out_scores"], atol=1e-4)
     classes = present(arrays["in_keys"])
     found = pseudo_mask(activation, edge, classes, size, background=meta["bg_thres"], power=meta["power"])
