@@ -85,10 +85,10 @@ def pseudo_masks(
     steps: int = 256,
 ) -> list[Array]:
     """pseudo_mask of several images; those on a CUDA device never leave it."""
-    for activation, present, pixels in zip(activations, classes, sizes, strict=True):
-        found, expected = tuple(activation.shape), (len(present), *grid_size(*pixels))
+    for i, size in enumerate(sizes):
+        found, expected = tuple(activations[i].shape), (len(classes[i]), *grid_size(*size))
         if found != expected:
-            raise ConfigError(f"pseudo_mask: found activation {found}, expected {expected} for {pixels} pixels")
+            raise ConfigError(f"pseudo_mask: found activation {found}, expected {expected} for {size} pixels")
     tagged = [i for i, present in enumerate(classes) if len(present)]
     starts = [torch.as_tensor(activations[i]).float() ** power for i in tagged]
     barriers = [torch.as_tensor(edges[i]).float() for i in tagged]

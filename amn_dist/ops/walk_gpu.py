@@ -2,7 +2,8 @@
 
 All images lie in one row of cells. An image of h x w cells has a pitch of w + r (r = radius - 1) and r rows of zeros
 above and below it, so that a neighbour outside is a zero inside the buffer and no product needs a bound. Classes go in
-fours, which share the links of their image. Links are float32, maps float64: float32 maps would lose 8e-5 of the maximum.
+fours, which share the links of their image. Links are float32, maps float64: float32 maps would lose 8e-5 of the
+maximum.
 """
 
 from __future__ import annotations
