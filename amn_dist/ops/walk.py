@@ -85,10 +85,8 @@ def pseudo_masks(
     steps: int = 256,
 ) -> list[Array]:
     """pseudo_mask of several images; those on a CUDA device never leave it."""
-    for i, size in enumerate(sizes):
-        found, expected = tuple(activations[i].shape), (len(classes[i]), *grid_size(*size))
-        if found != expected:
-            raise ConfigError(f"pseudo_mask: found activation {found}, expected {expected} for {size} pixels")
+    for activation, present, size in zip(activations, classes, sizes, strict=True):
+        _check_grid(tuple(activation.shape), len(present), size)
     tagged = [i for i, present in enumerate(classes) if len(present)]
     starts = [torch.as_tensor(activations[i]).float() ** power for i in tagged]
     barriers = [torch.as_tensor(edges[i]).float() for i in tagged]
@@ -113,6 +111,12 @@ def walk_scores(walked: Tensor, size: tuple[int, int], *, background: float) -> 
 def on_device(values: Values) -> bool:
     """Whether the values lie on a CUDA device."""
     return isinstance(values, Tensor) and values.is_cuda
+
+
+def _check_grid(found: tuple[int, ...], count: int, size: tuple[int, int]) -> None:
+    expected = (count, *grid_size(*size))
+    if found != expected:
+        raise ConfigError(f"pseudo_mask: found activation {found}, expected {expected} for {size} pixels")
 
 
 def _walk(activation: Array, edge: Array, radius: int, beta: float, steps: int) -> Array:
