@@ -79,7 +79,7 @@ class AmnMap:
     num_classes: int
     checkpoint: str
     name: str = "amn_map"
-    fields: tuple[str, ...] = ("activation.npy",)
+    fields: tuple[str, ...] = ("activation.f16",)
 
     def open(self) -> AmnNet:
         precision = resolve_precision(self.config.infer.precision)
@@ -101,7 +101,7 @@ class AmnMap:
             )
             for sample, of_image in zip(group, maps, strict=True):
                 sample.evidence = Evidence(*of_image)
-                sample.made[self.name] = {"activation.npy": sample.evidence.coarse.astype(np.float16)}
+                sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
 
         return in_groups(samples, infer, batch_pixels=pixels)
 

@@ -67,7 +67,7 @@ class CamMap:
     num_classes: int
     checkpoint: str
     name: str = "cam"
-    fields: tuple[str, ...] = ("activation.npy",)
+    fields: tuple[str, ...] = ("activation.f16",)
 
     def open(self) -> CamNet:
         precision = resolve_precision(self.config.infer.precision)
@@ -81,7 +81,7 @@ class CamMap:
             maps = images_cam(opened, images, tags, scales=self.config.cam.scales, batch_pixels=pixels)
             for sample, of_image in zip(group, maps, strict=True):
                 sample.evidence = Evidence(*of_image)
-                sample.made[self.name] = {"activation.npy": sample.evidence.coarse.astype(np.float16)}
+                sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
 
         return in_groups(samples, infer, batch_pixels=pixels)
 
