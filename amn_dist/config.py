@@ -79,6 +79,16 @@ class Classify(FitSection):
     """Range of the long side after resizing, pixels, uniform."""
 
 
+class Infer(Strict):
+    """How cam, amn_map, walk and predict run their networks."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the backbone; heads and merging stay in fp32. auto: bf16 where the device computes it natively, else fp32."""
+    batch_pixels: int = Field(default=0, ge=0)
+    """Pixels of resized images in one forward pass, mirror images not counted; only images of one size go together.
+    Results do not depend on it. 0: 8 Mpx on an accelerator, one image at a time on a CPU, where batches do not pay."""
+
+
 class Cam(Strict):
     """Class activation maps (amn 1.2)."""
 
@@ -248,6 +258,7 @@ class Config(Strict):
     """Folder that relative weight files of the backbones lie in."""
     data: Data = Data()
     classify: Classify = Classify()
+    infer: Infer = Infer()
     cam: Cam = Cam()
     cam_seed: Seed = Seed()
     amn: Amn = Amn()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from amn_dist.engines.precision import resolve_precision
+from amn_dist.models.precision import resolve_precision
 from amn_dist.telemetry import cpu_name, package_version
 
 MODULES = {

@@ -79,7 +79,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             "walk",
             "map",
             checkpoint="irn",
-            joins=((activation, "activation.npy"),),
+            joins=((activation, "activation.f16"),),
             map=lambda c, n, w: WalkMap(c, n, w, activation),
         ),
         Stage("segment", "fit", label=("walk", "mask.png"), fit=SegmentFit),
@@ -94,7 +94,7 @@ def scored(config: Config) -> dict[str, tuple[str, str, str]]:
     found: dict[str, tuple[str, str, str]] = {}
     for stage in stages(config):
         if stage.name in ("cam", "amn_map"):
-            found[stage.name] = (stage.name, "activation.npy", stage.over)
+            found[stage.name] = (stage.name, "activation.f16", stage.over)
         elif stage.name.endswith("_seed"):
             found[stage.name] = (stage.name, "seed.png", stage.over)
         elif stage.name == "walk":

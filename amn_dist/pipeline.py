@@ -331,7 +331,7 @@ class Pipeline:
         return sums
 
     def _scores(self, name: str, kind: str, sums: dict[str, np.ndarray]) -> dict[str, Any]:
-        if kind == "activation.npy":
+        if kind == "activation.f16":
             return activation_scores(sums[name], threshold=self.config.score.threshold)
         return label_scores(sums[name], sums[f"{name}/kept"])
 

@@ -110,6 +110,8 @@ def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
         settings["seed"] = config.seed
         settings["engine"] = {"name": config.engine.name, "precision": config.engine.precision}
         inputs = {**inputs, **weights_digest(config.initial_weights(section.backbone))}
+    if stage.checkpoint is not None:
+        settings["infer"] = {"precision": config.infer.precision}
     if stage.name == "amn_map":
         settings["seed"] = config.seed
     if stage.verb != "score":

@@ -13,7 +13,7 @@ from torch import Tensor
 from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.gang import Gang, form_group
 from amn_dist.engines.optimiser import freeze_others, make_optimiser, set_rates
-from amn_dist.engines.precision import resolve_precision
+from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
 from amn_dist.verbs import Fit
 

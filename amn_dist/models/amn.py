@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbone import Backbone
+from amn_dist.ops.dropout import named_dropout
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE
 
@@ -25,11 +27,11 @@ class AmnNet(nn.Module):
         self.gate = nn.Linear(num_classes - 1, backbone.channels[-1]) if condition else None
         self.aspp = Aspp(backbone.channels[-1], num_classes)
 
-    def forward(self, image: Tensor, tags: Tensor, *, dropout: bool | torch.Generator) -> Tensor:
+    def forward(self, image: Tensor, tags: Tensor, *, dropout: bool | Sequence[str]) -> Tensor:
         """Logits [B, C, h, w] of normalised images [B, 3, H, W] tagged [B, C-1].
 
-        dropout: off, on from torch's global generator, or on from this one. It does not follow train() or eval(),
-        because published inference leaves it on.
+        dropout: off, on from torch's global generator, or on with draws that follow from names, one for each equal
+        share of the batch. It does not follow train() or eval(), because published inference leaves it on.
         """
         features = self.backbone(image)[-1]
         if self.gate is not None:
@@ -74,9 +76,7 @@ def _on_grid(labels: Tensor, logits: Tensor) -> Tensor:
     return labels if labels.shape[-2:] == size else sample_labels(labels, size)
 
 
-def _drop(x: Tensor, dropout: bool | torch.Generator) -> Tensor:
+def _drop(x: Tensor, dropout: bool | Sequence[str]) -> Tensor:
     if isinstance(dropout, bool):
         return functional.dropout(x, DROPOUT, training=dropout)
-    # Drawn where the generator lives, so that a key's dropout is the same on every device.
-    keep = torch.rand(x.shape, generator=dropout, device=dropout.device) >= DROPOUT
-    return x * (keep.to(x.device, x.dtype) / (1 - DROPOUT))
+    return named_dropout(x, dropout, DROPOUT)

@@ -23,8 +23,3 @@ def backbone_and_head(network: nn.Module, section: FitSection) -> list[dict[str,
 def device_of(network: nn.Module) -> torch.device:
     """Where a network's parameters lie."""
     return next(network.parameters()).device
-
-
-def inference_device() -> torch.device:
-    """The accelerator when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

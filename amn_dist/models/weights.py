@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError
 from amn_dist.models.backbone import Backbone
-from amn_dist.models.groups import inference_device
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -105,12 +104,6 @@ def load_network(network: Network, path: str | os.PathLike[str]) -> Network:
     """Fill a network from a file of save_network, names and shapes exact, and return it."""
     fill(network, read_tensors(path), where=str(path))
     return network
-
-
-def load_for_inference(network: Network, path: str | os.PathLike[str]) -> Network:
-    """Fill a network from a file of save_network, ready to infer on the accelerator if there is one."""
-    network = load_network(network, path).eval().requires_grad_(False)
-    return network.to(inference_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from amn_dist.ops.arrays import as_array
 from amn_dist.ops.resize import resize_label
+from amn_dist.ops.softmax import mean_softmax
 from amn_dist.records import grid_size
 
 EPSILON = 1e-5
@@ -51,8 +52,8 @@ def merge_amn(
         return _nothing(grid, size)
     logits = [torch.as_tensor(maps).float() for maps in per_scale]
     labels = as_array(seed)
-    coarse = _stretched(_probabilities(logits, present + 1, grid), resize_label(labels, grid) if gate else None)
-    fine = _stretched(_probabilities(logits, present + 1, size), labels if gate else None)
+    coarse = _stretched(mean_softmax(logits, present + 1, grid), resize_label(labels, grid) if gate else None)
+    fine = _stretched(mean_softmax(logits, present + 1, size), labels if gate else None)
     return (present + 1).astype(np.uint8), as_array(coarse), as_array(fine)
 
 
@@ -70,12 +71,6 @@ def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 def _over_maximum(maps: Tensor) -> Tensor:
     return maps / (maps.amax((1, 2), keepdim=True) + EPSILON)
-
-
-def _probabilities(logits: Sequence[Tensor], classes: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Softmax of the mean logits over all classes, for some; the others need no plane of their own."""
-    mean = _resized_sum(logits, size) / len(logits)
-    return torch.exp(mean[classes] - mean.logsumexp(0))
 
 
 def _stretched(probabilities: Tensor, seed: np.ndarray | None) -> Tensor:

@@ -1,24 +1,58 @@
-"""An image at one scale beside its mirror image, as every multi-scale inference of the field sees it."""
+"""Images at every scale beside their mirror images, as all multi-scale inference of the field sees them.
+
+A batch holds pairs: image 0, its mirror image, image 1, its mirror image, and so on.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from amn_dist.ops.normalise import imagenet_input
-from amn_dist.ops.resize import resize_image, scaled_size
+from amn_dist.ops.normalise import imagenet_pairs
+from amn_dist.ops.resize import resize_batch, resize_image, scaled_size
 
 
-def mirrored(image: np.ndarray, scale: float = 1.0, *, device: torch.device | str = "cpu") -> Tensor:
-    """Image uint8[H, W, 3] resized by Pillow bicubic and normalised, with its mirror image: f32[2, 3, H', W']."""
-    height, width = image.shape[:2]
+def mirrored(images: Sequence[np.ndarray], scale: float = 1.0, *, device: torch.device | str = "cpu") -> Tensor:
+    """Images uint8[H, W, 3] of one size, resized as by Pillow's bicubic filter and normalised: f32[2B, 3, H', W']."""
+    height, width = images[0].shape[:2]
     size = scaled_size(height, width, scale)
-    resized = image if size == (height, width) else resize_image(image, size)
-    x = torch.from_numpy(imagenet_input(resized))
-    return torch.stack([x, x.flip(-1)]).to(device, memory_format=torch.channels_last)
+    if torch.device(device).type == "cpu":
+        resized = images if size == (height, width) else [resize_image(image, size) for image in images]
+        return imagenet_pairs(torch.from_numpy(np.stack(resized)))
+    pixels = torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
+    return imagenet_pairs(resize_batch(pixels, size))
 
 
 def flip_sum(maps: Tensor) -> Tensor:
-    """Sum of the maps of an image and of its mirror image: [2, C, h, w] -> f32[C, h, w]."""
-    return (maps[0] + maps[1].flip(-1)).float()
+    """Sum of the maps of every image and of its mirror image: pairs [2B, C, h, w] -> f32[B, C, h, w]."""
+    plain, flipped = maps.float().unflatten(0, (-1, 2)).unbind(1)
+    return plain + flipped.flip(-1)
+
+
+def maps_over_scales(
+    network: Callable[[Tensor, slice, int], Tensor],
+    images: Sequence[np.ndarray],
+    scales: Sequence[float],
+    *,
+    device: torch.device,
+    batch_pixels: int = 1,
+) -> list[list[Tensor]]:
+    """Flip-summed maps f32[C, h, w] of every image at every scale: result[image][scale].
+
+    network: (pairs, which images they are of, place of the scale) to maps [2B, C, h, w]. images: uint8[H, W, 3], all
+    of one size. batch_pixels: pixels of resized images in one call, which takes one image at least.
+    """
+    found: list[list[Tensor]] = [[] for _ in images]
+    height, width = images[0].shape[:2]
+    for place, scale in enumerate(scales):
+        step = max(batch_pixels // prod(scaled_size(height, width, scale)), 1)
+        for begin in range(0, len(images), step):
+            part = slice(begin, begin + step)
+            summed = flip_sum(network(mirrored(images[part], scale, device=device), part, place))
+            for of_image, maps in zip(found[part], summed, strict=True):
+                of_image.append(maps)
+    return found

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet mean of RGB in 0..1."""
@@ -18,7 +21,40 @@ def imagenet_input(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3), np.float32)
 
 
+def imagenet_pairs(images: Tensor) -> Tensor:
+    """RGB uint8[B, H, W, 3] to the values of imagenet_input, each image before its mirror image.
+
+    Returns f32[2B, 3, H, W] in channels_last, on the images' device.
+    """
+    number, height, width, _ = images.shape
+    if images.device.type == "cpu":
+        pairs = torch.empty(number, 2, height, width, 3)
+        _fill_pairs(images.numpy(), _TABLE, pairs.numpy())
+    else:
+        table = torch.from_numpy(_TABLE).to(images.device)
+        values = torch.stack([table[:, channel][images[..., channel].long()] for channel in range(3)], dim=-1)
+        pairs = torch.stack([values, values.flip(2)], dim=1)
+    return pairs.flatten(0, 1).permute(0, 3, 1, 2)
+
+
 def caffe_input(image: np.ndarray) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to BGR f32[..., 3, H, W] minus the mean."""
     shifted = image[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEAN, np.float32)
     return np.ascontiguousarray(np.moveaxis(shifted, -1, -3))
+
+
+_TABLE = np.ascontiguousarray(imagenet_input(np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3))[..., 0].T)
+"""Input of every value 0..255 of every channel: f32[256, 3]."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_pairs(images, table, out):  # type: ignore[no-untyped-def]
+    """out[:, 0]: images looked up in the table; out[:, 1]: the same from right to left."""
+    number, height, width, _ = images.shape
+    for b in range(number):
+        for y in range(height):
+            for x in range(width):
+                for c in range(3):
+                    value = table[images[b, y, x, c], c]
+                    out[b, 0, y, x, c] = value
+                    out[b, 1, y, width - 1 - x, c] = value

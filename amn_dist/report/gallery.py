@@ -17,9 +17,9 @@ from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.score import upsample
 
 STEPS = (
-    ("cam", "activation.npy", "CAM"),
+    ("cam", "activation.f16", "CAM"),
     ("cam_seed", "seed.png", "CAM seed"),
-    ("amn_map", "activation.npy", "AMN"),
+    ("amn_map", "activation.f16", "AMN"),
     ("amn_seed", "seed.png", "AMN seed"),
     ("walk", "mask.png", "pseudo-mask"),
     ("predict", "raw.png", "prediction"),

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.errors import ShardError
+from amn_dist.shards.halves import decode_halves, encode_halves
 
 MAX_SIDE = 16384
 """Pixels on the longer side of any picture we decode; above it a file is taken for a bomb."""
@@ -46,7 +47,8 @@ def check_field(field: str) -> str:
 def encode(field: str, array: np.ndarray) -> bytes:
     """Bytes of an array under this field; the same array gives the same bytes.
 
-    *.npy: any numeric or boolean array. tags: uint8[C-1] of 0 and 1. *.png: uint8[H, W], stored as 8-bit gray.
+    *.npy: any numeric or boolean array. *.f16: float16[K, h, w], deflated. tags: uint8[C-1] of 0 and 1. *.png:
+    uint8[H, W], stored as 8-bit gray.
     """
     array = np.asarray(array)
     if field == "tags":
@@ -55,11 +57,13 @@ def encode(field: str, array: np.ndarray) -> bytes:
         return _encode_png(field, array)
     if field.endswith(".npy"):
         return _encode_npy(field, array)
-    raise ShardError(f"field {field}: arrays are stored as tags, *.png or *.npy")
+    if field.endswith(".f16"):
+        return _encode_halves(field, array)
+    raise ShardError(f"field {field}: arrays are stored as tags, *.png, *.f16 or *.npy")
 
 
 def decode(field: str, data: bytes) -> np.ndarray:
-    """Array of a field's bytes, writable. tags: uint8[C-1]; *.png: uint8[H, W] ids; *.npy: as stored.
+    """Array of a field's bytes, writable. tags: uint8[C-1]; *.png: uint8[H, W] ids; *.f16 and *.npy: as stored.
 
     Raises ShardError when the bytes are not what the field's name promises. Nothing is unpickled.
     """
@@ -69,7 +73,9 @@ def decode(field: str, data: bytes) -> np.ndarray:
         return decode_ids(data)
     if field.endswith(".npy"):
         return _decode_npy(data)
-    raise ShardError(f"field {field}: only tags, *.png and *.npy are arrays; its bytes can be read as they are")
+    if field.endswith(".f16"):
+        return decode_halves(data)
+    raise ShardError(f"field {field}: only tags, *.png, *.f16 and *.npy are arrays; its bytes can be read as they are")
 
 
 def decode_ids(data: bytes) -> np.ndarray:
@@ -134,6 +140,13 @@ def _encode_png(field: str, array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(stream, "PNG", compress_level=6)
     return stream.getvalue()
+
+
+def _encode_halves(field: str, array: np.ndarray) -> bytes:
+    try:
+        return encode_halves(array)
+    except ShardError as error:
+        raise ShardError(f"field {field}: {error}") from error
 
 
 def _encode_npy(field: str, array: np.ndarray) -> bytes:

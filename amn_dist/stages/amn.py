@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from amn_dist.config import Config, FitSection
+from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.amn import AmnNet, pixel_loss_parts
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.groups import backbone_and_head, device_of
-from amn_dist.models.weights import load_backbone_weights, load_for_inference
-from amn_dist.ops.cam import merge_amn
-from amn_dist.ops.mirror import flip_sum, mirrored
+from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.precision import resolve_precision
+from amn_dist.models.weights import load_backbone_weights
+from amn_dist.ops.cam import Maps, merge_amn
+from amn_dist.ops.mirror import maps_over_scales
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Evidence, Sample
 
@@ -77,27 +79,31 @@ class AmnMap:
     num_classes: int
     checkpoint: str
     name: str = "amn_map"
-    fields: tuple[str, ...] = ("activation.npy",)
+    fields: tuple[str, ...] = ("activation.f16",)
 
     def open(self) -> AmnNet:
-        return load_for_inference(amn_network(self.config, self.num_classes), self.checkpoint)
+        precision = resolve_precision(self.config.infer.precision)
+        return load_for_inference(amn_network(self.config, self.num_classes), self.checkpoint, precision=precision)
 
     def run(self, opened: AmnNet, samples: Iterator[Sample]) -> Iterator[Sample]:
-        section = self.config.amn_map
-        for sample in samples:
-            dropout = key_generator(self.config.seed, sample.key) if section.dropout else False
-            maps = image_amn(
+        section, pixels = self.config.amn_map, batch_pixels(self.config.infer, opened)
+
+        def infer(group: list[Sample]) -> None:
+            maps = images_amn(
                 opened,
-                sample.image,
-                sample.tags,
-                sample.joined["cam_seed"],
+                [sample.image for sample in group],
+                [sample.tags for sample in group],
+                [sample.joined["cam_seed"] for sample in group],
                 scales=section.scales,
-                dropout=dropout,
+                dropout=[f"{self.config.seed}/{sample.key}" for sample in group] if section.dropout else False,
                 gate=section.seed_gate,
+                batch_pixels=pixels,
             )
-            sample.evidence = Evidence(*maps)
-            sample.made[self.name] = {"activation.npy": sample.evidence.coarse.astype(np.float16)}
-            yield sample
+            for sample, of_image in zip(group, maps, strict=True):
+                sample.evidence = Evidence(*of_image)
+                sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
+
+        return in_groups(samples, infer, batch_pixels=pixels)
 
 
 def amn_network(config: Config, num_classes: int) -> AmnNet:
@@ -105,13 +111,6 @@ def amn_network(config: Config, num_classes: int) -> AmnNet:
     return AmnNet(build_backbone(config.amn.backbone), num_classes, condition=config.amn.condition)
 
 
-def key_generator(seed: int, key: str) -> torch.Generator:
-    """Random numbers of one image: the same on every worker, in every order."""
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-
-
-@torch.inference_mode()
 def image_amn(
     model: AmnNet,
     image: np.ndarray,
@@ -119,18 +118,41 @@ def image_amn(
     seed: np.ndarray,
     *,
     scales: Sequence[float] = SCALES,
-    dropout: bool | torch.Generator = False,
+    dropout: bool | str = False,
     gate: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """AMN's maps of one image over scales, each seen with its mirror image (amn 1.4).
 
     image: uint8[H, W, 3]. tags: [C-1] multi-hot. seed: uint8[H, W], the seed AMN was trained on; where it says
-    background the raw probability is kept (gate). dropout: on as published, from a generator for repeatable maps.
+    background the raw probability is kept (gate). dropout: on as published, from a name for repeatable maps.
     Returns classes uint8[K] (1-based), coarse f32[K, h, w] and fine f32[K, H, W], values in [0, 1].
     """
+    named = dropout if isinstance(dropout, bool) else [dropout]
+    return images_amn(model, [image], [tags], [seed], scales=scales, dropout=named, gate=gate)[0]
+
+
+@torch.inference_mode()
+def images_amn(
+    model: AmnNet,
+    images: Sequence[np.ndarray],
+    tags: Sequence[np.ndarray],
+    seeds: Sequence[np.ndarray],
+    *,
+    scales: Sequence[float] = SCALES,
+    dropout: bool | Sequence[str] = False,
+    gate: bool = True,
+    batch_pixels: int = 1,
+) -> list[Maps]:
+    """image_amn of several images of one size, as many in a pass as batch_pixels holds; dropout: a name each."""
     device = device_of(model)
-    condition = torch.from_numpy(np.asarray(tags, np.float32)).to(device).expand(2, -1)
-    per_scale = [
-        flip_sum(model(mirrored(image, scale, device=device), condition, dropout=dropout)) / 2 for scale in scales
+    conditions = torch.from_numpy(np.asarray(tags, np.float32)).to(device)
+
+    def logits(pairs: Tensor, part: slice, place: int) -> Tensor:
+        names = dropout if isinstance(dropout, bool) else [f"{name}/{place}" for name in dropout[part]]
+        return model(pairs, conditions[part].repeat_interleave(2, 0), dropout=names) / 2
+
+    per_image = maps_over_scales(logits, images, scales, device=device, batch_pixels=batch_pixels)
+    return [
+        merge_amn(per_scale, own_tags, own_seed, own_seed.shape, gate=gate)
+        for per_scale, own_tags, own_seed in zip(per_image, tags, seeds, strict=True)
     ]
-    return merge_amn(per_scale, tags, seed, image.shape[:2], gate=gate)

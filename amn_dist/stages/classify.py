@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Config, FitSection
+from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.groups import backbone_and_head, device_of
-from amn_dist.models.weights import load_backbone_weights, load_for_inference
-from amn_dist.ops.cam import merge_cam
-from amn_dist.ops.mirror import flip_sum, mirrored
+from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.precision import resolve_precision
+from amn_dist.models.weights import load_backbone_weights
+from amn_dist.ops.cam import Maps, merge_cam
+from amn_dist.ops.mirror import maps_over_scales
 from amn_dist.records import Batch, CropRule, Evidence, Sample
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -64,17 +67,23 @@ class CamMap:
     num_classes: int
     checkpoint: str
     name: str = "cam"
-    fields: tuple[str, ...] = ("activation.npy",)
+    fields: tuple[str, ...] = ("activation.f16",)
 
     def open(self) -> CamNet:
-        return load_for_inference(cam_network(self.config, self.num_classes), self.checkpoint)
+        precision = resolve_precision(self.config.infer.precision)
+        return load_for_inference(cam_network(self.config, self.num_classes), self.checkpoint, precision=precision)
 
     def run(self, opened: CamNet, samples: Iterator[Sample]) -> Iterator[Sample]:
-        for sample in samples:
-            evidence = Evidence(*image_cam(opened, sample.image, sample.tags, scales=self.config.cam.scales))
-            sample.evidence = evidence
-            sample.made[self.name] = {"activation.npy": evidence.coarse.astype(np.float16)}
-            yield sample
+        pixels = batch_pixels(self.config.infer, opened)
+
+        def infer(group: list[Sample]) -> None:
+            images, tags = [sample.image for sample in group], [sample.tags for sample in group]
+            maps = images_cam(opened, images, tags, scales=self.config.cam.scales, batch_pixels=pixels)
+            for sample, of_image in zip(group, maps, strict=True):
+                sample.evidence = Evidence(*of_image)
+                sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
+
+        return in_groups(samples, infer, batch_pixels=pixels)
 
 
 def cam_network(config: Config, num_classes: int) -> CamNet:
@@ -82,7 +91,6 @@ def cam_network(config: Config, num_classes: int) -> CamNet:
     return CamNet(build_backbone(config.classify.backbone), num_classes)
 
 
-@torch.inference_mode()
 def image_cam(
     model: CamNet, image: np.ndarray, tags: np.ndarray, *, scales: Sequence[float] = SCALES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,6 +99,24 @@ def image_cam(
     image: uint8[H, W, 3]. tags: [C-1] multi-hot.
     Returns classes uint8[K] (1-based), coarse f32[K, h, w] and fine f32[K, H, W], values in [0, 1).
     """
-    device = device_of(model)
-    per_scale = [flip_sum(model.maps(mirrored(image, scale, device=device))) for scale in scales]
-    return merge_cam(per_scale, tags, image.shape[:2], stride=model.backbone.strides[-1])
+    return images_cam(model, [image], [tags], scales=scales)[0]
+
+
+@torch.inference_mode()
+def images_cam(
+    model: CamNet,
+    images: Sequence[np.ndarray],
+    tags: Sequence[np.ndarray],
+    *,
+    scales: Sequence[float] = SCALES,
+    batch_pixels: int = 1,
+) -> list[Maps]:
+    """image_cam of several images of one size, as many in a forward pass as batch_pixels holds."""
+    per_image = maps_over_scales(
+        lambda pairs, part, place: model.maps(pairs), images, scales, device=device_of(model), batch_pixels=batch_pixels
+    )
+    stride = model.backbone.strides[-1]
+    return [
+        merge_cam(per_scale, of_image, images[0].shape[:2], stride=stride)
+        for per_scale, of_image in zip(per_image, tags, strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Config, FitSection
+from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.groups import backbone_and_head, device_of
+from amn_dist.models.inference import batch_pixels, load_for_inference
 from amn_dist.models.irn import EdgeNet, affinity_loss_parts, pair_counts
-from amn_dist.models.weights import load_backbone_weights, load_for_inference
+from amn_dist.models.precision import resolve_precision
+from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.mirror import mirrored
 from amn_dist.ops.resize import sample_labels
 from amn_dist.ops.walk import pseudo_mask
@@ -82,24 +85,31 @@ class WalkMap:
     fields: tuple[str, ...] = ("mask.png",)
 
     def open(self) -> EdgeNet:
-        return load_for_inference(edge_network(self.config), self.checkpoint)
+        precision = resolve_precision(self.config.infer.precision)
+        return load_for_inference(edge_network(self.config), self.checkpoint, precision=precision)
 
     def run(self, opened: EdgeNet, samples: Iterator[Sample]) -> Iterator[Sample]:
-        section = self.config.walk
-        for sample in samples:
-            mask = pseudo_mask(
-                sample.joined[self.activation].astype(np.float32),
-                image_edge(opened, sample.image, pad=section.pad),
-                np.flatnonzero(sample.tags).astype(np.uint8) + 1,
-                sample.image.shape[:2],
-                background=section.background,
-                power=section.power,
-                radius=section.radius,
-                beta=section.beta,
-                steps=section.steps,
-            )
-            sample.made[self.name] = {"mask.png": mask}
-            yield sample
+        section, pixels = self.config.walk, batch_pixels(self.config.infer, opened)
+
+        def infer(group: list[Sample]) -> None:
+            edges = images_edge(opened, [sample.image for sample in group], pad=section.pad)
+            for sample, edge in zip(group, edges, strict=True):
+                mask = pseudo_mask(
+                    sample.joined[self.activation].astype(np.float32),
+                    edge,
+                    np.flatnonzero(sample.tags).astype(np.uint8) + 1,
+                    sample.image.shape[:2],
+                    background=section.background,
+                    power=section.power,
+                    radius=section.radius,
+                    beta=section.beta,
+                    steps=section.steps,
+                )
+                sample.made[self.name] = {"mask.png": mask}
+
+        return in_groups(
+            samples, infer, batch_pixels=pixels, size=lambda sample: padded_size(sample.image.shape[:2], section.pad)
+        )
 
 
 def edge_network(config: Config) -> EdgeNet:
@@ -107,20 +117,31 @@ def edge_network(config: Config) -> EdgeNet:
     return EdgeNet(build_backbone(config.irn.backbone))
 
 
-@torch.inference_mode()
 def image_edge(model: EdgeNet, image: np.ndarray, *, pad: int | None = 512) -> np.ndarray:
     """Edge probability of one image on the stride-4 grid, averaged with its mirror image (amn 1.5).
 
     image: uint8[H, W, 3]. pad: side the normalised input is zero-padded to at the bottom and right (VOC), after
     flipping; larger images and pad=None are left at their size (COCO). Returns f32[h, w] in (0, 1).
     """
-    height, width = image.shape[:2]
-    x = mirrored(image, device=device_of(model))
-    if pad is not None:
-        x = functional.pad(x, (0, max(pad - width, 0), 0, max(pad - height, 0)))
-    rows, columns = grid_size(height, width)
-    logits = model(x)
+    return images_edge(model, [image], pad=pad)[0]
+
+
+@torch.inference_mode()
+def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None = 512) -> list[np.ndarray]:
+    """image_edge of several images of one padded size, in one forward pass."""
+    height, width = padded_size(images[0].shape[:2], pad)
+    pairs = [mirrored([image], device=device_of(model)) for image in images]
+    padded = [functional.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pairs]
+    logits = model(torch.cat(padded))
     if isinstance(logits, tuple):
         logits = logits[0]
-    edges = logits[..., :rows, :columns].float()
-    return torch.sigmoid((edges[0, 0] + edges[1, 0].flip(-1)) / 2).cpu().numpy()
+    grids = [grid_size(*image.shape[:2]) for image in images]
+    shares = logits.float().unflatten(0, (-1, 2))
+    edges = [share[..., :rows, :columns] for share, (rows, columns) in zip(shares, grids, strict=True)]
+    return [torch.sigmoid((edge[0, 0] + edge[1, 0].flip(-1)) / 2).cpu().numpy() for edge in edges]
+
+
+def padded_size(size: tuple[int, int], pad: int | None) -> tuple[int, int]:
+    """Size (H, W) of an image once it is padded."""
+    height, width = size
+    return (height, width) if pad is None else (max(height, pad), max(width, pad))

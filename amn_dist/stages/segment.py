@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Config, FitSection
+from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.groups import device_of
-from amn_dist.models.weights import load_backbone_weights, load_for_inference
+from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.precision import resolve_precision
+from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.crf import deeplab_crf
 from amn_dist.ops.normalise import caffe_input, imagenet_input
 from amn_dist.ops.resize import sample_labels
@@ -112,17 +115,24 @@ class PredictMap:
         return ("raw.png",) if self.config.predict.crf == "off" else ("mask.png", "raw.png")
 
     def open(self) -> DeepLab:
-        return load_for_inference(segment_network(self.config, self.num_classes), self.checkpoint)
+        precision = resolve_precision(self.config.infer.precision)
+        return load_for_inference(segment_network(self.config, self.num_classes), self.checkpoint, precision=precision)
 
     def run(self, opened: DeepLab, samples: Iterator[Sample]) -> Iterator[Sample]:
-        for sample in samples:
-            sample.made[self.name] = self.labels(opened, sample.image)
-            yield sample
+        def infer(group: list[Sample]) -> None:
+            images = [sample.image for sample in group]
+            found = images_probabilities(opened, images, colour=colour_of(self.config))
+            for sample, probabilities in zip(group, found, strict=True):
+                sample.made[self.name] = self._labels(sample.image, probabilities)
+
+        return in_groups(samples, infer, batch_pixels=batch_pixels(self.config.infer, opened))
 
     def labels(self, opened: DeepLab, image: np.ndarray) -> dict[str, np.ndarray]:
         """Predicted labels of one image uint8[H, W, 3], by field."""
+        return self._labels(image, image_probabilities(opened, image, colour=colour_of(self.config)))
+
+    def _labels(self, image: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
         section = self.config.predict
-        probabilities = image_probabilities(opened, image, colour=colour_of(self.config))
         made = {"raw.png": probabilities.argmax(0).astype(np.uint8)}
         if section.crf != "off":
             refined = deeplab_crf(image, probabilities, wrap_image=section.wrap_image, backend=section.crf)
@@ -140,10 +150,22 @@ def colour_of(config: Config) -> str:
     return "caffe" if config.segment.backbone.name == "resnet101" else "imagenet"
 
 
-@torch.inference_mode()
 def image_probabilities(model: DeepLab, image: np.ndarray, *, colour: str = "caffe") -> np.ndarray:
     """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 4.2, Test)."""
-    to_input = caffe_input if colour == "caffe" else imagenet_input
-    x = torch.from_numpy(to_input(image))[None].to(device_of(model), memory_format=torch.channels_last)
-    logits = functional.interpolate(model(x).float(), size=image.shape[:2], mode="bilinear", align_corners=False)
-    return logits.softmax(1)[0].cpu().numpy()
+    (found,) = images_probabilities(model, [image], colour=colour)
+    return found
+
+
+def images_probabilities(
+    model: DeepLab, images: Sequence[np.ndarray], *, colour: str = "caffe"
+) -> Iterator[np.ndarray]:
+    """image_probabilities of several images of one size: one forward pass, full-size maps one after the other."""
+    to_input, size = caffe_input if colour == "caffe" else imagenet_input, images[0].shape[:2]
+    x = torch.from_numpy(to_input(np.stack(images))).to(device_of(model), memory_format=torch.channels_last)
+    with torch.inference_mode():
+        logits = model(x).float()
+    for of_image in logits:
+        with torch.inference_mode():
+            fine = functional.interpolate(of_image[None], size=size, mode="bilinear", align_corners=False)
+            probabilities = fine.softmax(1)[0].cpu().numpy()
+        yield probabilities

@@ -14,10 +14,10 @@ from amn_dist.errors import ConfigError
 from amn_dist.models.amn import AmnNet
 from amn_dist.models.backbone import Backbone, build_backbone
 from amn_dist.models.cam import CamNet
+from amn_dist.models.inference import load_for_inference
 from amn_dist.models.irn import EdgeNet
 from amn_dist.models.weights import (
     load_backbone_weights,
-    load_for_inference,
     load_network,
     read_tensors,
     save_network,

@@ -1,8 +1,9 @@
 """Network inputs by hand."""
 
 import numpy as np
+import torch
 
-from amn_dist.ops.normalise import caffe_input, imagenet_input
+from amn_dist.ops.normalise import caffe_input, imagenet_input, imagenet_pairs
 
 PIXELS = np.array([[[255, 0, 128], [1, 2, 3]]], np.uint8)
 
@@ -24,3 +25,11 @@ def test_batches() -> None:
     batch = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
     for transform in (imagenet_input, caffe_input):
         assert np.array_equal(transform(batch), np.stack([transform(image) for image in batch]))
+
+
+def test_pairs_are_images_beside_their_mirror_images() -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    pairs = imagenet_pairs(torch.from_numpy(batch))
+    expected = torch.from_numpy(imagenet_input(batch))
+    assert pairs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pairs[::2], expected) and torch.equal(pairs[1::2], expected.flip(-1))

@@ -105,7 +105,7 @@ def test_every_stage_ends_and_is_scored(finished: Path) -> None:
 
 
 def test_maps_and_labels_hold_more_than_background(finished: Path) -> None:
-    for name, field in (("cam", "activation.npy"), ("cam_seed", "seed.png"), ("amn_map", "activation.npy")):
+    for name, field in (("cam", "activation.f16"), ("cam_seed", "seed.png"), ("amn_map", "activation.f16")):
         made = ShardSet.open(str(finished / name))
         assert sum(made.load(ordinal, field).any() for ordinal in range(len(made))) > len(made) // 2, name
 

@@ -10,10 +10,12 @@ from amn_dist.config import Backbone
 from amn_dist.models.amn import AmnNet
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.cam import CamNet
+from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.irn import EdgeNet
-from amn_dist.stages.amn import image_amn, key_generator
-from amn_dist.stages.classify import image_cam
-from amn_dist.stages.irn import image_edge
+from amn_dist.stages.amn import image_amn, images_amn
+from amn_dist.stages.classify import image_cam, images_cam
+from amn_dist.stages.irn import image_edge, images_edge
+from amn_dist.stages.segment import image_probabilities, images_probabilities
 
 SMALL = Backbone(name="small", stride=8, weights=None, frozen_taps=0)
 IMAGE = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
@@ -40,7 +42,7 @@ def test_an_image_without_tags_has_no_maps(size: tuple[int, int]) -> None:
 def test_dropout_follows_the_key_alone() -> None:
     torch.manual_seed(0)
     model, seed = AmnNet(build_backbone(SMALL), 5).eval(), np.full(IMAGE.shape[:2], 255, np.uint8)
-    runs = [image_amn(model, IMAGE, TAGS, seed, dropout=key_generator(0, key))[2] for key in ("a", "a", "b")]
+    runs = [image_amn(model, IMAGE, TAGS, seed, dropout=key)[2] for key in ("a", "a", "b")]
     assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
     quiet = [image_amn(model, IMAGE, TAGS, seed)[2] for _ in range(2)]
     assert np.array_equal(quiet[0], quiet[1]) and not np.array_equal(quiet[0], runs[0])
@@ -53,3 +55,44 @@ def test_padding_changes_the_border_but_not_the_size_of_an_edge_map() -> None:
     assert plain.shape == padded.shape == (12, 18)
     assert plain.min() > 0 and plain.max() < 1 and not np.array_equal(plain, padded)
     assert np.array_equal(plain, image_edge(model, IMAGE, pad=16))
+
+
+BATCH = np.random.default_rng(1).integers(0, 256, (3, 45, 70, 3), dtype=np.uint8)
+BATCH_TAGS = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("pixels", [1, 45 * 70 * 4, 10**6])
+def test_batches_of_cam_equal_single_images(pixels: int) -> None:
+    torch.manual_seed(0)
+    model = CamNet(build_backbone(SMALL), 5).eval()
+    found = images_cam(model, list(BATCH), list(BATCH_TAGS), batch_pixels=pixels)
+    for maps, image, tags in zip(found, BATCH, BATCH_TAGS, strict=True):
+        for one, alone in zip(maps, image_cam(model, image, tags), strict=True):
+            np.testing.assert_allclose(one, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [1, 45 * 70 * 4, 10**6])
+def test_batches_of_amn_equal_single_images_dropout_included(pixels: int) -> None:
+    torch.manual_seed(0)
+    model, keys = AmnNet(build_backbone(SMALL), 5).eval(), ["a", "b", "c"]
+    seeds = list(np.random.default_rng(2).choice([0, 2, 4, 255], (3, 45, 70)).astype(np.uint8))
+    found = images_amn(model, list(BATCH), list(BATCH_TAGS), seeds, dropout=keys, batch_pixels=pixels)
+    for maps, image, tags, seed, key in zip(found, BATCH, BATCH_TAGS, seeds, keys, strict=True):
+        for one, alone in zip(maps, image_amn(model, image, tags, seed, dropout=key), strict=True):
+            np.testing.assert_allclose(one, alone, atol=2e-5)
+
+
+def test_batches_of_edges_may_mix_sizes_that_pad_alike() -> None:
+    torch.manual_seed(0)
+    model = EdgeNet(build_backbone(SMALL)).eval()
+    images = [BATCH[0], BATCH[1, :, :50], BATCH[2, :32]]
+    for one, image in zip(images_edge(model, images, pad=72), images, strict=True):
+        np.testing.assert_allclose(one, image_edge(model, image, pad=72), atol=1e-6)
+
+
+@pytest.mark.parametrize("colour", ["caffe", "imagenet"])
+def test_batches_of_probabilities_equal_single_images(colour: str) -> None:
+    torch.manual_seed(0)
+    model = DeepLab(build_backbone(SMALL), 5).eval()
+    for one, image in zip(images_probabilities(model, list(BATCH), colour=colour), BATCH, strict=True):
+        np.testing.assert_allclose(one, image_probabilities(model, image, colour=colour), atol=1e-5)

@@ -1,0 +1,83 @@
+"""Trained networks made ready to infer: where they lie, what they compute in, which layers are rewritten."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from amn_dist.config import Infer
+from amn_dist.models.backbone import Backbone
+from amn_dist.models.fused import fuse
+from amn_dist.models.groups import device_of
+from amn_dist.models.weights import load_network
+
+Network = TypeVar("Network", bound=nn.Module)
+
+ACCELERATOR_PIXELS = 8 * 2**20
+"""Default of infer.batch_pixels where an accelerator computes."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Settings of glibc's mallopt."""
+
+
+class MixedBackbone(nn.Module):
+    """A backbone in half precision that hands its taps on in float32, so that heads and merging keep to it."""
+
+    def __init__(self, backbone: Backbone, precision: torch.dtype) -> None:
+        super().__init__()
+        self.inner, self.precision = backbone, precision
+        self.strides = backbone.strides
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(x.device.type, dtype=self.precision):
+            return tuple(tap.float() for tap in self.inner(x))
+
+
+def load_for_inference(
+    network: Network, path: str | os.PathLike[str], *, precision: torch.dtype = torch.float32
+) -> Network:
+    """Fill a network from a file of save_network, ready to infer on the accelerator if there is one."""
+    return prepare(load_network(network, path), inference_device(), precision=precision)
+
+
+def prepare(network: Network, device: torch.device | str, *, precision: torch.dtype = torch.float32) -> Network:
+    """Make a trained network with a `backbone` ready to infer, in place; it can no longer be trained or saved.
+
+    precision: bf16 computes the backbone in it. In float32 on a CPU its layers are fused instead (models/fused.py).
+    """
+    network = network.eval().requires_grad_(False)
+    if precision != torch.float32:
+        network.backbone = MixedBackbone(network.backbone, precision)  # type: ignore[arg-type]
+    elif torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available():
+        fuse(network)
+        keep_freed_memory()
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def inference_device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def batch_pixels(section: Infer, network: nn.Module) -> int:
+    """Pixels a forward pass of this network may take: as configured, or what suits its device."""
+    return section.batch_pixels or (1 if device_of(network).type == "cpu" else ACCELERATOR_PIXELS)
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have this process keep freed memory, up to 2 GiB, for its next allocation; without glibc nothing happens.
+
+    Large maps otherwise come fresh from the kernel, page by page, which costs as much as a 1x1 convolution.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,86 @@
+"""Networks made ready to infer give what the trained ones give."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from amn_dist.config import Backbone as Section
+from amn_dist.config import Infer
+from amn_dist.models.backbone import build_backbone
+from amn_dist.models.blueprint import FixedBatchNorm
+from amn_dist.models.cam import CamNet
+from amn_dist.models.deeplab import DeepLab
+from amn_dist.models.fused import FusedBlock, FusedConv
+from amn_dist.models.inference import MixedBackbone, batch_pixels, prepare
+from amn_dist.models.irn import EdgeNet
+
+ARCHITECTURES = [("resnet50", 16), ("resnet101", 8), ("vgg16", 16), ("vgg16", 8), ("small", 8)]
+
+
+def network(name: str, stride: int) -> CamNet:
+    """A classifier whose norms do something."""
+    torch.manual_seed(0)
+    net = CamNet(build_backbone(Section(name=name, stride=stride, weights=None, frozen_taps=0)), 5).eval()
+    for module in net.modules():
+        if isinstance(module, FixedBatchNorm):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.bias, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize(("name", "stride"), ARCHITECTURES)
+@torch.inference_mode()
+def test_fused_taps_equal_those_of_the_trained_network(name: str, stride: int) -> None:
+    net = network(name, stride)
+    x = torch.randn(2, 3, 45, 70).to(memory_format=torch.channels_last)
+    expected = net.backbone(x)
+    ready = prepare(copy.deepcopy(net), "cpu")
+    found = ready.backbone(x)
+    for tap, wanted in zip(found, expected, strict=True):
+        assert tap.shape == wanted.shape
+        assert (tap - wanted).abs().max() < 2e-5 * wanted.abs().max()
+    kinds = [type(module) for module in ready.modules()]
+    assert FixedBatchNorm not in kinds and (FusedBlock in kinds) == name.startswith("resnet")
+    assert any(isinstance(module, FusedConv) and module.winograd for module in ready.modules()) == (name != "small")
+
+
+@torch.inference_mode()
+def test_images_smaller_than_a_cell() -> None:
+    net = network("resnet50", 16)
+    x = torch.randn(1, 3, 9, 5)
+    expected = net.maps(x)
+    torch.testing.assert_close(prepare(net, "cpu").maps(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_heads_on_a_prepared_backbone() -> None:
+    section = Section(name="resnet50", stride=16, weights=None, frozen_taps=0)
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 49, 65)
+    for net in (EdgeNet(build_backbone(section)), DeepLab(build_backbone(section), 4)):
+        expected = net.eval()(x)
+        torch.testing.assert_close(prepare(net, "cpu")(x), expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_half_precision_stays_inside_the_backbone() -> None:
+    net = network("small", 8)
+    x = torch.randn(2, 3, 32, 32)
+    expected = net.maps(x)
+    ready = prepare(net, "cpu", precision=torch.bfloat16)
+    assert isinstance(ready.backbone, MixedBackbone)
+    taps, found = ready.backbone(x), ready.maps(x)
+    assert all(tap.dtype == torch.float32 for tap in taps) and found.dtype == torch.float32
+    assert torch.equal(taps[-1], taps[-1].bfloat16().float()) and not torch.equal(found, found.bfloat16().float())
+    assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_batches_are_as_configured_or_suit_the_device() -> None:
+    net = network("small", 8)
+    assert batch_pixels(Infer(), net) == 1
+    assert batch_pixels(Infer(batch_pixels=500), net) == 500
