@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from amn_dist.models.inference import prepare
 from amn_dist.models.official import load_amn, load_cam, load_irn
 from amn_dist.ops.walk import pseudo_mask
 from amn_dist.stages.amn import image_amn
@@ -31,8 +32,11 @@ def opened(golden: Path, name: str) -> tuple[Any, dict[str, Any]]:
     return found, json.loads(str(found["meta"]))
 
 
-@pytest.mark.parametrize(("name", "classes"), [("voc_0", 21), ("voc_1", 21), ("coco_0", 81)])
-def test_image_cam(golden: Path, name: str, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "classes", "ready"),
+    [("voc_0", 21, False), ("voc_1", 21, True), ("coco_0", 81, False), ("coco_0", 81, True)],
+)
+def test_image_cam(golden: Path, name: str, classes: int, ready: bool) -> None:
     z, meta = opened(golden, f"cam_forward_{name}")
     state = weights(golden, f"amn_cam_net_{name.split('_')[0]}")
     if meta.get("negated_class") is not None:
@@ -40,26 +44,32 @@ def test_image_cam(golden: Path, name: str, classes: int) -> None:
             state[key] = state[key].clone()
             state[key][meta["negated_class"]] = -state[key][meta["negated_class"]].abs()
     model = load_cam(state, classes).eval()
+    model = prepare(model, "cpu") if ready else model
     found, coarse, fine = image_cam(model, z["in_image"], z["in_label"])
     np.testing.assert_array_equal(found, z["out_keys"] + 1)
     np.testing.assert_allclose(coarse, z["out_cam"], atol=1e-4)
     np.testing.assert_allclose(fine, z["out_high_res"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "classes"), [("voc_0", 21), ("voc_1", 21), ("coco_0", 81)])
-def test_image_amn(golden: Path, name: str, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "classes", "ready"),
+    [("voc_0", 21, False), ("voc_1", 21, True), ("coco_0", 81, False), ("coco_0", 81, True)],
+)
+def test_image_amn(golden: Path, name: str, classes: int, ready: bool) -> None:
     z, _ = opened(golden, f"amn_forward_{name}")
     model = load_amn(weights(golden, f"amn_amn_net_{name.split('_')[0]}"), classes).eval()
+    model = prepare(model, "cpu") if ready else model
     found, coarse, fine = image_amn(model, z["in_image"], z["in_label"], z["in_ir_label"])
     np.testing.assert_array_equal(found, z["out_keys"] + 1)
     np.testing.assert_allclose(coarse, z["out_cam"][1:], atol=5e-5)
     np.testing.assert_allclose(fine, z["out_high_res"][1:], atol=5e-5)
 
 
-@pytest.mark.parametrize("name", ["voc_0", "coco_0"])
-def test_image_edge(golden: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "ready"), [("voc_0", False), ("coco_0", False), ("coco_0", True)])
+def test_image_edge(golden: Path, name: str, ready: bool) -> None:
     z, meta = opened(golden, f"irn_forward_{name}")
     model = load_irn(weights(golden, "irn_affinity_displacement_loss"), 21).eval()
+    model = prepare(model, "cpu") if ready else model
     edge = image_edge(model, z["in_image"], pad=meta.get("crop_size") if name.startswith("voc") else None)
     np.testing.assert_allclose(edge, z["out_edge"][0], atol=1e-5)
 
