@@ -19,6 +19,7 @@ from amn_dist.models.weights import load_backbone_weights, load_for_inference
 from amn_dist.ops.cam import merge_cam
 from amn_dist.ops.mirror import flip_sum, mirrored
 from amn_dist.records import Batch, CropRule, Evidence, Sample
+from amn_dist.verbs import Needs
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 """Published inference scales (amn 4.1)."""
@@ -64,6 +65,7 @@ class CamMap:
     num_classes: int
     checkpoint: str
     name: str = "cam"
+    needs: Needs = "network"
     fields: tuple[str, ...] = ("activation.npy",)
 
     def open(self) -> CamNet:
