@@ -23,7 +23,7 @@ ALL, NETWORK, CPU = "workers", "network", "cpu"
 
 
 class RayFarm:
-    """Runs tasks on the workers of a Ray cluster, its own (loopback only) unless an address is given."""
+    """Runs tasks on the workers of a Ray cluster, its own unless an address is given."""
 
     def __init__(self, section: FarmSection, *, address: str | None = None) -> None:
         self._section = section
@@ -71,7 +71,7 @@ def hire(section: FarmSection, resources: dict[str, float]) -> dict[str, Pool]:
 
 
 def connect(section: FarmSection, address: str | None) -> None:
-    """Join a running cluster, or start one for this process that listens on loopback only."""
+    """Join a running cluster, or start one for this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -82,7 +82,8 @@ def connect(section: FarmSection, address: str | None) -> None:
         else:
             networks = (section.network_workers or 1) if section.pools == "two" else 0
             cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
-            ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            # "local": without it Ray would look for a cluster that somebody else runs here.
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, OSError) as error:
         where = f"Ray at {address}" if address else "a Ray cluster on this machine"
         raise StageError(f"{where}: cannot be reached or started ({error}); see `amn doctor`") from error
