@@ -229,11 +229,24 @@ class Farm(Strict):
 
     name: Literal["ray", "local"] = "ray"
     workers: int = Field(default=0, ge=0)
-    """Workers; 0: as many as there are cores (Ray: in the cluster)."""
+    """Workers; 0: as many as there are cores (Ray: in the cluster). With two pools, those of the CPU pool."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of a worker."""
+    chunk: int = Field(default=32, ge=1)
+    """Samples a worker does at a time; smaller ones spread a shard wider, larger ones make larger batches."""
+    pools: Literal["auto", "one", "two"] = "auto"
+    """one: every worker takes a chunk through a whole stream. two: networks and CPU work (CRF) have workers of their
+    own, maps pass through Ray's object store. auto: two where the cluster has GPUs."""
+    network_workers: int = Field(default=0, ge=0)
+    """Workers of the network pool; 0: as many as the GPUs hold, or 1 without GPUs."""
+    gpus_per_worker: float = Field(default=1.0, gt=0)
+    """Share of a GPU for a worker that runs networks; 0.5 lets two take turns on one."""
+    ahead: int = Field(default=2, ge=1)
+    """Chunks of full-size maps that may wait for each CPU worker before the networks pause."""
+    evidence_gib: float = Field(default=0.0, ge=0)
+    """Most memory those maps may take in all, GiB; 0: half of Ray's object store."""
     retries: int = Field(default=3, ge=0)
-    """Times a shard is tried again after its worker or node died."""
+    """Times a chunk is tried again after its worker or node died."""
 
 
 class Loader(Strict):

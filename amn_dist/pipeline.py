@@ -262,14 +262,14 @@ class Pipeline:
             source=self._source(stage.over, [pair for member in stream for pair in member.joins]),
             maps=tuple(self._build(member) for member in stream),
             folders=tuple(str(kept[member.name]) if member.name in kept else None for member in stream),
+            sizes=images.shard_sizes,
+            chunk=self.config.farm.chunk,
         )
         todo = [n for n in range(len(images.shard_sizes)) if any(read_report(f, n) is None for f in kept.values())]
         done = len(images) - sum(images.shard_sizes[n] for n in todo)
-        start, first = time.monotonic(), done
-        for _, record in self._farm().run(task, todo):
-            done += record["images"]
-            rate = (done - first) / max(time.monotonic() - start, 1e-9)
-            observe({"step": done, "steps": len(images), "images_per_s": round(rate, 3), **record})
+        start = time.monotonic()
+        for report in self._farm().run(task, todo):
+            observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
         for name, folder in kept.items():
             self._index(name, folder, images)
 
@@ -315,18 +315,18 @@ class Pipeline:
             joins = [Join("truth", images.url, "gt.png")]
             joins += [Join(name, str(self.run.stage(found[name][0]).resolve()), found[name][1]) for name in names]
             source = Source(images.url, tuple(joins), self.config.loader, pixels=False)
-            sums = self._sums(TallyTask("score", source, ScoreTally(self.num_classes, tuple(names))), images, observe)
+            tally = ScoreTally(self.num_classes, tuple(names))
+            sums = self._sums(TallyTask("score", source, tally, images.shard_sizes), observe)
             rows = {name: self._scores(name, found[name][1], sums) for name in names}
             tables["sets"][over] = {"images": int(sums["images"][0]), "rows": rows}
         write_json(self.run.stage("score") / "score.json", tables)
 
-    def _sums(self, task: TallyTask, images: ShardSet, observe: Observe) -> dict[str, np.ndarray]:
+    def _sums(self, task: TallyTask, observe: Observe) -> dict[str, np.ndarray]:
         sums: dict[str, np.ndarray] = {}
-        done = 0
-        for number, counts in self._farm().run(task, range(len(images.shard_sizes))):
-            done += images.shard_sizes[number]
-            observe({"step": done, "steps": len(images)})
-            for name, value in counts.items():
+        start = time.monotonic()
+        for report in self._farm().run(task, range(len(task.sizes))):
+            observe(report.metrics(before=0, total=sum(task.sizes), seconds=time.monotonic() - start))
+            for name, value in (report.record or {}).items():
                 sums[name] = sums[name] + value if name in sums else value
         return sums
 
@@ -345,7 +345,7 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
         from amn_dist.farms.local import LocalFarm
 
         return LocalFarm()
-    from amn_dist.farms.ray import RayFarm
+    from amn_dist.farms.ray.farm import RayFarm
 
     return RayFarm(config.farm, address=address)
 

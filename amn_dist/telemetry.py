@@ -107,4 +107,7 @@ def summary(record: dict[str, Any]) -> str:
         parts.append(f"{record['images_per_s']:.1f} images/s")
     if "data_wait" in record:
         parts.append(f"data_wait {record['data_wait']:.0%}")
+    if "busy" in record:
+        fullest_first = sorted(record["busy"].items(), key=lambda pool: -pool[1])
+        parts.append("busy: " + " ".join(f"{name} {fraction:.0%}" for name, fraction in fullest_first))
     return ", ".join(parts)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from amn_dist.config import FitSection
 from amn_dist.records import Batch, CropRule, Sample
+
+Needs = Literal["network", "cpu"]
+"""What a Map asks of a worker: the device its network runs on, or processor cores alone."""
 
 
 class Fit(Protocol):
@@ -48,12 +51,16 @@ class Fit(Protocol):
 class Map(Protocol):
     """Shards in, shards out: a transform of a stream of samples.
 
-    `name` is the stage; `fields` are what it writes for every sample; a call yields the samples it was given, in
-    order, each with `made[name]` filled. It is opened once a worker, so that weights load once.
+    `name` is the stage; `fields` are what it writes for every sample; `needs` says on which workers it belongs where a
+    farm has two kinds. A call yields the samples it was given, in order, each with `made[name]` filled. It is opened
+    once a worker, so that weights load once.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def needs(self) -> Needs: ...
 
     @property
     def fields(self) -> tuple[str, ...]: ...

@@ -25,7 +25,7 @@ FLOORS = (
     {"errors", "__init__"},
 )
 HOMES = {
-    "ray": "farms/ray.py",
+    "ray": "farms/ray/",
     "deepspeed": "engines/deepspeed.py",
     "nvidia": "loaders/dali.py",
     "pydensecrf": "ops/crf.py",

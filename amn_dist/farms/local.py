@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from amn_dist.errors import AmnError
-from amn_dist.farms.farm import Task, failed_shards
+from amn_dist.farms.farm import Chunk, Report, Task, failed_shards
 
 
 class LocalFarm:
     """Runs shards here."""
 
-    def run(self, task: Task, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         failures: dict[int, str] = {}
-        work = task.open()
+        legs = task.legs(split=False)
+        works = [leg.open() for leg in legs]
+        images = 0
         for number in numbers:
+            chunks = task.chunks(number)
             try:
-                yield number, work(number)
+                record = task.finish(number, [_through(works, chunk) for chunk in chunks])
             except AmnError as error:
                 failures[number] = str(error)
+                continue
+            images += sum(len(chunk) for chunk in chunks)
+            yield Report({leg.name: images for leg in legs}, number, record)
         if failures:
             raise failed_shards(task.name, failures)
 
     def close(self) -> None:
         return None
+
+
+def _through(works: Sequence[Callable[[Chunk, Any], Any]], chunk: Chunk) -> Any:
+    passed = None
+    for work in works:
+        passed = work(chunk, passed)
+    return passed

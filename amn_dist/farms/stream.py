@@ -1,25 +1,28 @@
-"""What a worker does with a shard: decode, pass the samples through the maps, commit one shard a map."""
+"""What workers do with a chunk: decode, pass the samples through the maps; a shard's rows are committed once."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from amn_dist.config import Loader
+from amn_dist.farms.farm import Chunk
 from amn_dist.loaders.decode import decode_images
-from amn_dist.records import Sample
+from amn_dist.records import Evidence, Sample
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.shards.writer import write_shard
-from amn_dist.verbs import Map, Tally
+from amn_dist.verbs import Map, Needs, Tally
 
 Row = tuple[str, tuple[int, int], dict[str, bytes]]
 """A sample about to be written: key, (H, W), encoded fields."""
+
+Read = Callable[[Chunk], Iterator[Sample]]
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,23 @@ class Join:
 
 @dataclass(frozen=True)
 class Source:
-    """The images of a set with the fields of earlier stages beside them, shard by shard."""
+    """The images of a set with the fields of earlier stages beside them, chunk by chunk."""
 
     images: str
     joins: tuple[Join, ...]
     loader: Loader
     pixels: bool = True
 
-    def open(self) -> Callable[[int], Iterator[Sample]]:
-        """Open every set once; returns the function that reads one shard."""
+    def open(self) -> Read:
+        """Open every set once; returns the function that reads one chunk."""
         images = ShardSet.open(self.images)
         sets = {join.url: ShardSet.open(join.url) for join in self.joins if join.url != self.images}
         for other in sets.values():
             images.join(other)
         sets[self.images] = images
 
-        def read(number: int) -> Iterator[Sample]:
-            entries = images.shard(number)
+        def read(chunk: Chunk) -> Iterator[Sample]:
+            entries = images.shard(chunk.shard)[chunk.start : chunk.stop]
             for entry, pixels in zip(entries, self._pixels(images, entries), strict=True):
                 yield Sample(
                     key=entry.key,
@@ -61,7 +64,7 @@ class Source:
 
         return read
 
-    def _pixels(self, images: ShardSet, entries: tuple[Entry, ...]) -> Iterator[np.ndarray]:
+    def _pixels(self, images: ShardSet, entries: Sequence[Entry]) -> Iterator[np.ndarray]:
         if not self.pixels:
             return (np.empty((entry.height, entry.width, 0), np.uint8) for entry in entries)
         encoded = ((entry.key, images.image(entry.ordinal)) for entry in entries)
@@ -69,52 +72,124 @@ class Source:
 
 
 @dataclass(frozen=True)
+class MapLeg:
+    """Neighbouring maps of a stream. source: where the first leg reads. Every leg but the last passes its samples on
+    with their full-size maps; the last returns rows by map."""
+
+    maps: tuple[Map, ...]
+    needs: Needs
+    source: Source | None = None
+    kept: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    """Of the last leg: names and fields of the maps whose rows are written."""
+
+    @property
+    def name(self) -> str:
+        return "+".join(step.name for step in self.maps)
+
+    def open(self) -> Callable[[Chunk, Any], Any]:
+        read = None if self.source is None else self.source.open()
+        opened = [step.open() for step in self.maps]
+
+        def work(chunk: Chunk, passed: Any) -> Any:
+            samples = owned(passed) if read is None else read(chunk)
+            for step, held in zip(self.maps, opened, strict=True):
+                samples = step.run(held, samples)
+            return list(samples) if self.kept is None else rows_of(samples, self.kept)
+
+        return work
+
+
+@dataclass(frozen=True)
 class MapTask:
-    """A stream of maps over a set. folders: where each map's shards go, None when they are done already."""
+    """A stream of maps over a set. folders: where each map's shards go, None when they are done already.
+
+    sizes: samples of every shard. chunk: samples a worker does at a time.
+    """
 
     name: str
     source: Source
     maps: tuple[Map, ...]
     folders: tuple[str | None, ...]
+    sizes: tuple[int, ...]
+    chunk: int
 
-    def open(self) -> Callable[[int], dict[str, Any]]:
+    def chunks(self, number: int) -> tuple[Chunk, ...]:
+        size = self.sizes[number]
+        return tuple(Chunk(number, start, min(start + self.chunk, size)) for start in range(0, size, self.chunk))
+
+    def legs(self, *, split: bool) -> tuple[MapLeg, ...]:
+        groups = [tuple(group) for _, group in groupby(self.maps, key=lambda step: split and step.needs)]
+        legs = [MapLeg(group, group[0].needs) for group in groups]
+        legs[0] = replace(legs[0], source=self.source)
+        legs[-1] = replace(legs[-1], kept=tuple((step.name, step.fields) for step, _ in self._kept()))
+        return tuple(legs)
+
+    def finish(self, number: int, parts: Sequence[list[list[Row]]]) -> dict[str, int]:
+        """Write one shard a map from the rows of its chunks."""
+        for (_, folder), rows in zip(self._kept(), zip(*parts, strict=True), strict=True):
+            write_shard(Path(folder), number, chain.from_iterable(rows))
+        return {"images": self.sizes[number]}
+
+    def _kept(self) -> list[tuple[Map, str]]:
+        return [(step, folder) for step, folder in zip(self.maps, self.folders, strict=True) if folder is not None]
+
+
+def owned(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples with arrays of their own: what comes out of shared memory is read-only, and maps may write."""
+    for sample in samples:
+        evidence = sample.evidence
+        yield replace(
+            sample,
+            image=sample.image.copy(),
+            evidence=None
+            if evidence is None
+            else Evidence(evidence.classes.copy(), evidence.coarse.copy(), evidence.fine.copy()),
+            joined={name: value.copy() for name, value in sample.joined.items()},
+        )
+
+
+def rows_of(samples: Iterable[Sample], kept: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Row]]:
+    """Encoded rows by map, of the samples as they come."""
+    rows: list[list[Row]] = [[] for _ in kept]
+    for sample in samples:
+        for (name, fields), of_map in zip(kept, rows, strict=True):
+            made = sample.made[name]
+            of_map.append((sample.key, sample.image.shape[:2], {f: encode(f, made[f]) for f in fields}))
+    return rows
+
+
+@dataclass(frozen=True)
+class TallyLeg:
+    """Counts a chunk."""
+
+    source: Source
+    tally: Tally
+    needs: Needs = "cpu"
+
+    @property
+    def name(self) -> str:
+        return self.tally.name
+
+    def open(self) -> Callable[[Chunk, Any], dict[str, np.ndarray]]:
         read = self.source.open()
-        opened = [step.open() for step in self.maps]
-
-        def work(number: int) -> dict[str, Any]:
-            start = time.perf_counter()
-            samples = read(number)
-            for step, kept in zip(self.maps, opened, strict=True):
-                samples = step.run(kept, samples)
-            count = self._commit(number, samples)
-            return {"images": count, "seconds": round(time.perf_counter() - start, 3)}
-
-        return work
-
-    def _commit(self, number: int, samples: Iterator[Sample]) -> int:
-        rows: list[list[Row]] = [[] for _ in self.maps]
-        count = 0
-        for sample in samples:
-            count += 1
-            for step, folder, kept in zip(self.maps, self.folders, rows, strict=True):
-                if folder is not None:
-                    made = sample.made[step.name]
-                    kept.append((sample.key, sample.image.shape[:2], {f: encode(f, made[f]) for f in step.fields}))
-        for folder, kept in zip(self.folders, rows, strict=True):
-            if folder is not None:
-                write_shard(Path(folder), number, kept)
-        return count
+        opened = self.tally.open()
+        return lambda chunk, passed: self.tally.count(opened, read(chunk))
 
 
 @dataclass(frozen=True)
 class TallyTask:
-    """Counts over a set; the counts are the record."""
+    """Counts over a set, a shard at a time; the counts are the record."""
 
     name: str
     source: Source
     tally: Tally
+    sizes: tuple[int, ...]
 
-    def open(self) -> Callable[[int], dict[str, np.ndarray]]:
-        read = self.source.open()
-        opened = self.tally.open()
-        return lambda number: self.tally.count(opened, read(number))
+    def chunks(self, number: int) -> tuple[Chunk, ...]:
+        return (Chunk(number, 0, self.sizes[number]),)
+
+    def legs(self, *, split: bool) -> tuple[TallyLeg, ...]:
+        return (TallyLeg(self.source, self.tally),)
+
+    def finish(self, number: int, parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return parts[0]

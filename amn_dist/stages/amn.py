@@ -22,6 +22,7 @@ from amn_dist.ops.cam import Maps, merge_amn
 from amn_dist.ops.mirror import maps_over_scales
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Evidence, Sample
+from amn_dist.verbs import Needs
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 """Published inference scales (amn 4.1)."""
@@ -79,6 +80,7 @@ class AmnMap:
     num_classes: int
     checkpoint: str
     name: str = "amn_map"
+    needs: Needs = "network"
     fields: tuple[str, ...] = ("activation.f16",)
 
     def open(self) -> AmnNet:

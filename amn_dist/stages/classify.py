@@ -22,6 +22,7 @@ from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.cam import Maps, merge_cam
 from amn_dist.ops.mirror import maps_over_scales
 from amn_dist.records import Batch, CropRule, Evidence, Sample
+from amn_dist.verbs import Needs
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 """Published inference scales (amn 4.1)."""
@@ -67,6 +68,7 @@ class CamMap:
     num_classes: int
     checkpoint: str
     name: str = "cam"
+    needs: Needs = "network"
     fields: tuple[str, ...] = ("activation.f16",)
 
     def open(self) -> CamNet:

@@ -23,6 +23,7 @@ from amn_dist.ops.mirror import mirrored
 from amn_dist.ops.resize import sample_labels
 from amn_dist.ops.walk import pseudo_mask
 from amn_dist.records import Batch, CropRule, Sample, grid_size
+from amn_dist.verbs import Needs
 
 EPSILON = 1e-5
 """Added to every pair count, as published."""
@@ -82,6 +83,7 @@ class WalkMap:
     checkpoint: str
     activation: str
     name: str = "walk"
+    needs: Needs = "network"
     fields: tuple[str, ...] = ("mask.png",)
 
     def open(self) -> EdgeNet:

@@ -9,6 +9,7 @@ from typing import Any
 from amn_dist.config import Seed
 from amn_dist.ops.seeds import confident_seed
 from amn_dist.records import Sample
+from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class SeedMap:
 
     name: str
     section: Seed
+    needs: Needs = "cpu"
     fields: tuple[str, ...] = ("seed.png",)
 
     def open(self) -> None:

@@ -24,6 +24,7 @@ from amn_dist.ops.crf import deeplab_crf
 from amn_dist.ops.normalise import caffe_input, imagenet_input
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Sample
+from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class PredictMap:
     num_classes: int
     checkpoint: str
     name: str = "predict"
+    needs: Needs = "network"
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -1,60 +1,122 @@
-"""Every farm: each shard once, failures named, dead workers replaced."""
+"""Every farm: each shard once, failures named, dead workers replaced, the same bytes whoever does what."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from amn_dist.config import Config, Loader
 from amn_dist.config import Farm as FarmSection
-from amn_dist.errors import ShardError, StageError
-from amn_dist.farms.farm import Farm
+from amn_dist.config import Seed as SeedSection
+from amn_dist.errors import ConfigError, ShardError, StageError
+from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
+from amn_dist.farms.ray.farm import RayFarm, connect, kinds
+from amn_dist.farms.stream import MapTask, Source
+from amn_dist.models.weights import save_network
+from amn_dist.records import Evidence, Sample
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.stages.classify import CamMap, cam_network
+from amn_dist.stages.seed import SeedMap
+from amn_dist.telemetry import summary
+from amn_dist.verbs import Map, Needs
+from data_shards.synthetic import pack_synthetic
+
+CHUNK = 3
 
 
 @dataclass(frozen=True)
-class Note:
-    """Writes one file a shard and says how often the task was opened in its process."""
+class NoteLeg:
+    """Tells which chunk it saw; kills its worker once at shard `deadly`, raises at `bad` shards."""
 
-    folder: str
+    name: str
+    needs: Needs
+    folder: str = ""
     bad: frozenset[int] = frozenset()
+    broken: int | None = None
     deadly: int | None = None
-    name: str = "note"
 
-    def open(self) -> Callable[[int], int]:
-        def work(number: int) -> int:
-            if number in self.bad:
-                raise ShardError(f"shard {number} is bad on purpose")
+    def open(self) -> Callable[[Chunk, Any], list[Any]]:
+        def work(chunk: Chunk, passed: Any) -> list[Any]:
+            if chunk.shard in self.bad and chunk.start == 0:
+                raise ShardError(f"shard {chunk.shard} is bad on purpose")
+            if chunk.shard == self.broken:
+                raise ValueError("a slip in a map")
             scar = Path(self.folder) / "scar"
-            if number == self.deadly and not scar.exists():
+            if chunk.shard == self.deadly and not scar.exists():
                 scar.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            (Path(self.folder) / f"{number}.txt").write_text("x")
-            return number * number
+            return [*(passed or []), (self.name, chunk.start, chunk.stop)]
 
         return work
 
 
-@pytest.fixture(scope="module", params=["local", "ray"])
-def farm(request: pytest.FixtureRequest) -> Iterator[Farm]:
-    if request.param == "local":
-        yield LocalFarm()
-        return
-    from amn_dist.farms.ray import RayFarm
+@dataclass(frozen=True)
+class Note:
+    """Writes one file a shard, when all its chunks went through both legs."""
 
-    running = RayFarm(FarmSection(workers=2))
-    yield running
-    running.close()
+    folder: str
+    bad: frozenset[int] = frozenset()
+    broken: int | None = None
+    deadly: int | None = None
+    size: int = 2 * CHUNK + 1
+    name: str = "note"
+
+    def chunks(self, number: int) -> Sequence[Chunk]:
+        return [Chunk(number, start, min(start + CHUNK, self.size)) for start in range(0, self.size, CHUNK)]
+
+    def legs(self, *, split: bool) -> Sequence[NoteLeg]:
+        first = NoteLeg("first", "network", self.folder, self.bad, self.broken)
+        return first, NoteLeg("second", "cpu", self.folder, deadly=self.deadly)
+
+    def finish(self, number: int, parts: Sequence[Any]) -> list[Any]:
+        with open(Path(self.folder) / f"{number}.txt", "x") as file:
+            file.write("x")
+        return [seen for part in parts for seen in part]
+
+    @property
+    def seen(self) -> list[tuple[str, int, int]]:
+        """What a finished shard tells."""
+        return [(leg, chunk.start, chunk.stop) for chunk in self.chunks(0) for leg in ("first", "second")]
 
 
-def test_every_shard_is_done_once(farm: Farm, tmp_path: Path) -> None:
-    records = list(farm.run(Note(str(tmp_path)), range(9)))
-    assert sorted(records) == [(number, number * number) for number in range(9)]
+@pytest.fixture(scope="module")
+def farms() -> Iterator[dict[str, Farm]]:
+    sections = {
+        "two": FarmSection(pools="two", workers=1, network_workers=1, ahead=1),
+        "ray": FarmSection(workers=1),
+    }
+    connect(FarmSection(workers=3), None)
+    running = {name: RayFarm(section) for name, section in sections.items()}
+    yield {"local": LocalFarm(), **running}
+    running["ray"].close()
+
+
+@pytest.fixture(params=["local", "ray", "two"])
+def farm(request: pytest.FixtureRequest, farms: dict[str, Farm]) -> Farm:
+    return farms[request.param]
+
+
+def finished(reports: Sequence[Report]) -> dict[int, Any]:
+    """Records by shard, none of them given twice."""
+    found = [(report.shard, report.record) for report in reports if report.shard is not None]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_every_shard_is_finished_once_from_all_its_chunks(farm: Farm, tmp_path: Path) -> None:
+    note = Note(str(tmp_path))
+    reports = list(farm.run(note, range(9)))
+    assert finished(reports) == {number: note.seen for number in range(9)}
     assert len(list(tmp_path.iterdir())) == 9
+    assert reports[-1].images == {"first": 63, "second": 63}
 
 
 def test_no_shards_is_no_work(farm: Farm, tmp_path: Path) -> None:
@@ -67,9 +129,129 @@ def test_failed_shards_are_named_after_the_others_are_done(farm: Farm, tmp_path:
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["0", "2", "3", "5"]
 
 
-def test_a_killed_worker_is_replaced_and_its_shard_done_again(farm: Farm, tmp_path: Path) -> None:
-    if isinstance(farm, LocalFarm):
-        pytest.skip("the local farm is this process")
-    records = list(farm.run(Note(str(tmp_path), deadly=3), range(8)))
-    assert sorted(number for number, _ in records) == list(range(8))
-    assert len(list(tmp_path.glob("*.txt"))) == 8
+@pytest.mark.parametrize("name", ["ray", "two"])
+def test_a_slip_in_a_worker_is_told_with_its_traceback(farms: dict[str, Farm], name: str, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"1 shard\(s\) failed \(2\).*a slip in a map.*first traceback"):
+        list(farms[name].run(Note(str(tmp_path), broken=2), range(4)))
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["0", "1", "3"]
+
+
+@pytest.mark.parametrize("name", ["ray", "two"])
+def test_a_killed_worker_is_replaced_and_its_chunk_done_again(
+    farms: dict[str, Farm], name: str, tmp_path: Path
+) -> None:
+    note = Note(str(tmp_path), deadly=3)
+    reports = list(farms[name].run(note, range(8)))
+    assert finished(reports) == {number: note.seen for number in range(8)}
+    assert reports[-1].images == {"first": 56, "second": 56}
+    (warning,) = [report.warning for report in reports if report.warning]
+    assert warning.startswith("shard 3: its worker") and "farm.workers" in warning
+
+
+def test_figures_of_a_report_add_up() -> None:
+    report = Report({"cam": 30, "cam_seed": 20}, busy={"network": 0.4, "cpu": 0.98})
+    figures = report.metrics(before=100, total=220, seconds=10.0)
+    assert figures["step"] == 120 and figures["images_per_s"] == 2.0 and figures["seconds_left"] == 50.0
+    assert figures["legs_per_s"] == {"cam": 3.0, "cam_seed": 2.0} and figures["busy"]["cpu"] == 0.98
+    assert summary(figures) == "2.0 images/s, busy: cpu 98% network 40%"
+
+
+@pytest.mark.parametrize(
+    ("settings", "resources", "sizes"),
+    [
+        ({}, {"CPU": 8}, {"workers": 8}),
+        ({"workers": 3, "threads": 2}, {"CPU": 8}, {"workers": 3}),
+        ({}, {"CPU": 64, "GPU": 8}, {"network": 8, "cpu": 56}),
+        ({"gpus_per_worker": 0.5, "threads": 2}, {"CPU": 64, "GPU": 4}, {"network": 8, "cpu": 24}),
+        ({"pools": "one"}, {"CPU": 64, "GPU": 8}, {"workers": 8}),
+        ({"pools": "two", "workers": 9}, {"CPU": 4}, {"network": 1, "cpu": 3}),
+    ],
+)
+def test_pools_fit_the_cluster(settings: dict[str, Any], resources: dict[str, float], sizes: dict[str, int]) -> None:
+    found = kinds(FarmSection(**settings), resources)
+    assert {name: size for name, (_, size) in found.items()} == sizes
+    gpus = sum(kind.gpus * size for kind, size in found.values())
+    assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in found.items() if name != "cpu")
+
+
+def test_a_share_no_gpu_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gpus_per_worker"):
+        kinds(FarmSection(gpus_per_worker=4.0), {"CPU": 8, "GPU": 2})
+
+
+@dataclass(frozen=True)
+class RedMap:
+    """Full-size maps from the pixels themselves, for every tagged class."""
+
+    name: str = "cam"
+    needs: Needs = "network"
+    fields: tuple[str, ...] = ("activation.npy",)
+
+    def open(self) -> None:
+        return None
+
+    def run(self, opened: None, samples: Iterator[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            classes = np.flatnonzero(sample.tags).astype(np.uint8) + 1
+            fine = np.stack([np.roll(sample.image[..., 0], int(c), 1) for c in classes]).astype(np.float32) / 256
+            sample.evidence = Evidence(classes, fine[:, ::4, ::4], fine)
+            sample.made[self.name] = {"activation.npy": sample.evidence.coarse.astype(np.float16)}
+            yield sample
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    folder = tmp_path_factory.mktemp("images")
+    pack_synthetic(folder, images=14, seed=3, classes=2, shard_size=8)
+    return ShardSet.open(folder)
+
+
+@pytest.fixture(scope="module")
+def cam(tmp_path_factory: pytest.TempPathFactory) -> CamMap:
+    small = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
+    config = Config.model_validate({"name": "x", "classify": {"backbone": small}, "cam": {"scales": [1.0, 0.5]}})
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_network(cam_network(config, 3), path)
+    return CamMap(config, 3, str(path))
+
+
+def stream(images: ShardSet, first: Map, out: Path, *, chunk: int) -> MapTask:
+    """A map with full-size maps and the seeds behind it, into out/cam and out/seed."""
+    return MapTask(
+        name="cam+seed",
+        source=Source(images.url, (), Loader(name="torchvision")),
+        maps=(first, SeedMap("seed", SeedSection(foreground=0.5, background=0.2))),
+        folders=(str(out / "cam"), str(out / "seed")),
+        sizes=images.shard_sizes,
+        chunk=chunk,
+    )
+
+
+def written(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_chunks_leave_the_bytes_of_whole_shards(farm: Farm, chunk: int, images: ShardSet, tmp_path: Path) -> None:
+    list(LocalFarm().run(stream(images, RedMap(), tmp_path / "whole", chunk=8), range(2)))
+    list(farm.run(stream(images, RedMap(), tmp_path / "chunks", chunk=chunk), range(2)))
+    assert written(tmp_path / "chunks") == written(tmp_path / "whole")
+    assert len(written(tmp_path / "whole")) == 8
+
+
+def test_networks_and_crf_in_two_pools_leave_the_bytes_of_one(
+    farms: dict[str, Farm], cam: CamMap, images: ShardSet, tmp_path: Path
+) -> None:
+    for name, farm in farms.items():
+        reports = list(farm.run(stream(images, cam, tmp_path / name, chunk=3), range(2)))
+        legs = ["cam", "seed"] if name == "two" else ["cam+seed"]
+        assert reports[-1].images == dict.fromkeys(legs, 14)
+        assert set(reports[-1].busy) == {"local": set(), "ray": {"workers"}, "two": {"network", "cpu"}}[name]
+    assert written(tmp_path / "ray") == written(tmp_path / "local")
+    assert written(tmp_path / "two") == written(tmp_path / "local")
+
+
+def test_a_finished_map_of_a_stream_is_not_written_again(farm: Farm, images: ShardSet, tmp_path: Path) -> None:
+    whole = stream(images, RedMap(), tmp_path, chunk=3)
+    list(farm.run(MapTask(**{**vars(whole), "folders": (None, whole.folders[1])}), [1]))
+    assert sorted(written(tmp_path)) == ["seed/000001.json", "seed/000001.tar"]

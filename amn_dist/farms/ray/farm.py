@@ -1,0 +1,94 @@
+"""The Ray farm: pools of workers over one machine or a cluster, and how it is reached."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ray
+
+from amn_dist.config import Farm as FarmSection
+from amn_dist.errors import ConfigError, StageError
+from amn_dist.farms.farm import Report, Task
+from amn_dist.farms.ray.pool import Kind, Pool
+from amn_dist.farms.ray.run import IN_FLIGHT, Run
+from amn_dist.farms.schedule import Room, Schedule
+
+ALL, NETWORK, CPU = "workers", "network", "cpu"
+"""Names of the pools: the only one, or the two a stream is split over."""
+
+
+class RayFarm:
+    """Runs tasks on the workers of a Ray cluster, its own unless an address is given."""
+
+    def __init__(self, section: FarmSection, *, address: str | None = None) -> None:
+        self._section = section
+        self._tasks = 0
+        if not ray.is_initialized():
+            connect(section, address)
+        self._pools = {name: Pool(*plan) for name, plan in kinds(section, ray.cluster_resources()).items()}
+
+    def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
+        self._tasks += 1
+        legs = task.legs(split=CPU in self._pools)
+        pools = [leg.needs if CPU in self._pools else ALL for leg in legs]
+        last = CPU if CPU in self._pools else ALL
+        schedule = Schedule(task, numbers, [*pools, last], room=self._room(), retries=self._section.retries)
+        return Run(f"{task.name}/{self._tasks}", task, legs, schedule, self._pools).reports()
+
+    def _room(self) -> Room:
+        waiting = sum(
+            pool.size * (IN_FLIGHT if name == NETWORK else self._section.ahead) for name, pool in self._pools.items()
+        )
+        store = ray.cluster_resources().get("object_store_memory", 0) / 2
+        return Room(waiting, int(self._section.evidence_gib * 2**30 or store))
+
+    def close(self) -> None:
+        self._pools.clear()
+        ray.shutdown()
+
+
+def kinds(section: FarmSection, resources: Mapping[str, float]) -> dict[str, tuple[Kind, int]]:
+    """The pools a cluster of these resources (CPU, GPU) is given, with their sizes."""
+    gpus, room = resources.get("GPU", 0.0), int(resources.get("CPU", 1)) // section.threads
+    share = section.gpus_per_worker if gpus else 0.0
+    held = int(gpus / section.gpus_per_worker) if gpus else room
+    if gpus and not held:
+        raise ConfigError(f"farm.gpus_per_worker: found {share}, but the cluster has {gpus:g} GPU(s); lower it")
+    if section.pools == "one" or (section.pools == "auto" and not gpus):
+        return {ALL: (Kind(ALL, section.threads, share), max(min(section.workers or room, room, held), 1))}
+    if room < 2:
+        raise StageError(
+            f"farm: two pools need {2 * section.threads} CPU cores, found {resources.get('CPU', 1):g}; set farm.pools=one"
+        )
+    networks = min(section.network_workers or (held if gpus else 1), held, room - 1)
+    rest = room - networks
+    return {
+        NETWORK: (Kind(NETWORK, section.threads, share), networks),
+        CPU: (Kind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
+    }
+
+
+def connect(section: FarmSection, address: str | None) -> None:
+    """Join a running cluster, or start one for this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+        else:
+            networks = (section.network_workers or 1) if section.pools == "two" else 0
+            cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
+            # "local": without it Ray would look for a cluster that somebody else runs here.
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except (ConnectionError, RuntimeError, OSError) as error:
+        where = f"Ray at {address}" if address else "a Ray cluster on this machine"
+        raise StageError(f"{where}: cannot be reached or started ({error}); see `amn doctor`") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray puts its own there, which exits with code 15

@@ -1,0 +1,93 @@
+"""Workers of one kind: who is there, who is coming, who is busy."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from amn_dist.errors import StageError
+from amn_dist.farms.ray.faults import cause_of_death
+from amn_dist.farms.ray.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a worker of a pool is given. gpus: share of a device. device: whether it sees one at all."""
+
+    name: str
+    threads: int
+    gpus: float
+    device: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Hand:
+    """A worker that has arrived. calls: notes it still owes, in the order it works."""
+
+    actor: Any
+    place: str
+    calls: deque[Any] = field(default_factory=deque)
+
+
+class Pool:
+    """Keeps `size` workers of a kind. One that dies is replaced when and where the cluster has room."""
+
+    def __init__(self, kind: Kind, size: int) -> None:
+        self.kind, self.size = kind, size
+        self.hands: list[Hand] = []
+        self.coming: dict[Any, Any] = {}
+        self._in_vain = 0
+        self._worked_s = self._present_s = 0.0
+        self.fill()
+
+    @property
+    def busy(self) -> float:
+        """Fraction of the workers' time since `restart` that was work."""
+        return self._worked_s / self._present_s if self._present_s else 0.0
+
+    def restart(self) -> None:
+        """Begin to count busy time anew."""
+        self._worked_s = self._present_s = 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        """Count the seconds since the last call, in which workers were as they are now."""
+        self._worked_s += seconds * sum(bool(hand.calls) for hand in self.hands)
+        self._present_s += seconds * len(self.hands)
+
+    def fill(self) -> None:
+        """Hire until the pool is whole; a worker the cluster has no room for comes when there is some."""
+        while len(self.hands) + len(self.coming) < self.size:
+            hired = ray.remote(num_cpus=self.kind.threads, num_gpus=self.kind.gpus, max_restarts=0)(Worker)
+            actor: Any = hired.remote(self.kind.threads, device=self.kind.device)
+            self.coming[actor.ready.remote()] = actor
+
+    def arrive(self, ready: Any) -> None:
+        """Take in a worker whose first answer is there. Raises StageError when none can be started."""
+        actor = self.coming.pop(ready)
+        try:
+            self.hands.append(Hand(actor, ray.get(ready)))
+        except RayError as error:
+            self._count_in_vain(cause_of_death(error))
+
+    def useful(self) -> None:
+        """A worker has ended a job: this pool can work."""
+        self._in_vain = 0
+
+    def bury(self, hand: Hand, why: str) -> None:
+        """Give up a dead worker. Raises StageError when they die one after the other without a job done."""
+        self.dismiss(hand)
+        self._count_in_vain(why)
+
+    def dismiss(self, hand: Hand) -> None:
+        """Give up a worker, dead or not, with what it holds."""
+        self.hands.remove(hand)
+        ray.kill(hand.actor)
+
+    def _count_in_vain(self, why: str) -> None:
+        self._in_vain += 1
+        if self._in_vain > 10 + 2 * self.size:
+            raise StageError(f"farm: the last {self._in_vain} workers did no job; the last of them {why}")

@@ -1,0 +1,91 @@
+"""What runs inside a worker process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import ObjectLostError
+
+from amn_dist.errors import AmnError
+from amn_dist.farms.farm import Chunk, Leg, Task
+from amn_dist.farms.schedule import Job
+
+Work = tuple[Task, Sequence[Leg]]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the driver hears of a call; its result stays in the object store.
+
+    size: bytes of a result that a later leg reads. record: of a finished shard. fault: an error that trying again would
+    not mend. lost: positions of inputs that are gone.
+    """
+
+    size: int = 0
+    record: Any = None
+    fault: str | None = None
+    lost: tuple[int, ...] = ()
+
+
+class Worker:
+    """An actor that lives as long as the farm: it opens a leg when it first meets it, then does its jobs."""
+
+    def __init__(self, threads: int, *, device: bool) -> None:
+        if not device:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every CPU worker would hold a context on a network's GPU
+        torch.set_num_threads(threads)
+        self._name: str | None = None
+        self._opened: dict[int, Callable[[Chunk, Any], Any]] = {}
+
+    def ready(self) -> str:
+        """Where this worker runs, for people: node address and process id."""
+        return f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
+
+    def do(self, name: str, work: Sequence[Any], job: Job) -> tuple[Any, Note]:
+        """The job's result, and a note. work: a handle of the task and its legs, fetched once a task."""
+        inputs, lost = fetch(job.inputs)
+        if lost:
+            return None, Note(lost=lost)
+        try:
+            if self._name != name:
+                self._opened.clear()
+                self._work: Work = ray.get(work[0])
+                self._name = name
+            return self._do(job, inputs)
+        except AmnError as error:
+            return None, Note(fault=str(error))
+
+    def _do(self, job: Job, inputs: list[Any]) -> tuple[Any, Note]:
+        task, legs = self._work
+        if job.chunk is None:
+            return None, Note(record=task.finish(job.shard, inputs))
+        if job.leg not in self._opened:
+            self._opened[job.leg] = legs[job.leg].open()
+        made = self._opened[job.leg](job.chunk, inputs[0] if inputs else None)
+        if job.finishes:
+            return None, Note(record=task.finish(job.shard, [made]))
+        return made, Note(size=size_of(made) if job.leg + 1 < len(legs) else 0)
+
+
+def fetch(handles: Sequence[Any]) -> tuple[list[Any], tuple[int, ...]]:
+    """The results behind handles, and the positions of those that died with their node."""
+    found, lost = [], []
+    for position, handle in enumerate(handles):
+        try:
+            found.append(ray.get(handle))
+        except ObjectLostError:
+            lost.append(position)
+    return found, tuple(lost)
+
+
+def size_of(made: Any) -> int:
+    """Bytes of a result in the object store; its arrays are not copied to find out."""
+    arrays: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(made, protocol=5, buffer_callback=arrays.append)
+    return len(rest) + sum(array.raw().nbytes for array in arrays)
