@@ -103,7 +103,7 @@ class Seed(Strict):
     """Threshold above which a class is claimed."""
     background: float = Field(default=0.05, gt=0, lt=1)
     """Threshold below which background is claimed; between the two pixels are ignored."""
-    crf: Literal["auto", "pydensecrf"] = "auto"
+    crf: Literal["auto", "cpu", "gpu", "pydensecrf"] = "auto"
     """Backend of the dense CRF."""
 
     @model_validator(mode="after")
@@ -191,7 +191,7 @@ class Segment(FitSection):
 class Predict(Strict):
     """Segmentation of the validation images, raw and after the test-time CRF (amn 4.2, 6)."""
 
-    crf: Literal["auto", "pydensecrf", "off"] = "auto"
+    crf: Literal["auto", "cpu", "gpu", "pydensecrf", "off"] = "auto"
     wrap_image: bool = False
     """Published test code hands the CRF a mean-subtracted image whose negative values wrap; on reproduces it."""
 

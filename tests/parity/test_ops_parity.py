@@ -10,7 +10,7 @@ import torch
 
 from amn_dist.ops.affinity import pair_affinity, pair_labels, path_cells, path_directions, window
 from amn_dist.ops.cam import merge_amn, merge_cam
-from amn_dist.ops.crf import deeplab_crf, dense_crf, hard_label_unary
+from amn_dist.ops.crf import Backend, deeplab_crf, dense_crf, hard_label_unary
 from amn_dist.ops.metrics import (
     THRESHOLDS,
     confusion,
@@ -112,17 +112,20 @@ def test_pseudo_mask_from_an_edge_network(golden: Path) -> None:
     assert np.array_equal(found[clear], arrays["out_label"][clear])
 
 
+@pytest.mark.parametrize(("backend", "tolerance"), [("pydensecrf", 1e-6), ("cpu", 1e-4)])
 @pytest.mark.parametrize("iterations", [1, 5, 10])
-def test_crf_marginals(golden: Path, iterations: int) -> None:
+def test_crf_marginals(golden: Path, iterations: int, backend: Backend, tolerance: float) -> None:
     arrays, meta = load(golden, "crf_raw_q_0")
     unary = hard_label_unary(arrays["in_labels"], meta["n_labels"])
     assert np.array_equal(unary.reshape(arrays["out_unary"].shape), arrays["out_unary"])
-    found = dense_crf(arrays["in_image"], unary, gaussian=(3, 3), bilateral=(50, 5, 10), iterations=iterations)
-    np.testing.assert_allclose(found, arrays[f"out_q_t{iterations}"], atol=1e-6)
+    kernels: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10)}
+    found = dense_crf(arrays["in_image"], unary, **kernels, iterations=iterations, backend=backend)
+    np.testing.assert_allclose(found, arrays[f"out_q_t{iterations}"], atol=tolerance)
 
 
+@pytest.mark.parametrize("backend", ["pydensecrf", "cpu"])
 @pytest.mark.parametrize("name", ["crf_seed_0", "crf_seed_1"])
-def test_seed(golden: Path, name: str) -> None:
+def test_seed(golden: Path, name: str, backend: Backend) -> None:
     arrays, meta = load(golden, name)
     maps = arrays["in_maps_u8"].astype(np.float32) / np.float32(255)
     maps = maps[1:] if meta["kind"] == "amn" else maps
@@ -130,21 +133,25 @@ def test_seed(golden: Path, name: str) -> None:
     for kind in ("fg", "bg"):
         labels = threshold_labels(maps, meta[f"t_{kind}"])
         assert np.array_equal(labels, arrays[f"out_{kind}_argmax"])
-        assert np.array_equal(refined_labels(arrays["in_image"], labels, len(classes) + 1), arrays[f"out_{kind}_crf"])
-    found = confident_seed(arrays["in_image"], maps, classes, foreground=meta["t_fg"], background=meta["t_bg"])
+        refined = refined_labels(arrays["in_image"], labels, len(classes) + 1, backend)
+        assert np.array_equal(refined, arrays[f"out_{kind}_crf"])
+    found = confident_seed(
+        arrays["in_image"], maps, classes, foreground=meta["t_fg"], background=meta["t_bg"], backend=backend
+    )
     assert np.array_equal(found, arrays["out_seed"])
 
 
+@pytest.mark.parametrize(("backend", "tolerance"), [("pydensecrf", 1e-5), ("cpu", 1e-4)])
 @pytest.mark.parametrize("kind", ["wrapped", "plain_bgr"])
-def test_deeplab_crf(golden: Path, kind: str) -> None:
+def test_deeplab_crf(golden: Path, kind: str, backend: Backend, tolerance: float) -> None:
     arrays, _ = load(golden, "deeplab_crf_0")
     image, wrapped = arrays["in_image_rgb"], kind == "wrapped"
     logits = torch.from_numpy(arrays["in_logit"])[None]
     fine = torch.nn.functional.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
-    found = deeplab_crf(image, fine[0].softmax(0).numpy(), wrap_image=wrapped)
+    found = deeplab_crf(image, fine[0].softmax(0).numpy(), wrap_image=wrapped, backend=backend)
     assert np.array_equal(found.argmax(0), arrays[f"out_label_{kind}"])
     if wrapped:
-        np.testing.assert_allclose(found, arrays["out_q_wrapped"], atol=1e-5)
+        np.testing.assert_allclose(found, arrays["out_q_wrapped"], atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["cam_forward_voc_0", "cam_forward_voc_1", "cam_forward_coco_0"])
