@@ -19,6 +19,8 @@ from amn_dist.stages.score import upsample
 STEPS = (
     ("cam", "activation.npy", "CAM"),
     ("cam_seed", "seed.png", "CAM seed"),
+    ("icd_map", "activation.npy", "ICD"),
+    ("icd_seed", "seed.png", "ICD seed"),
     ("amn_map", "activation.npy", "AMN"),
     ("amn_seed", "seed.png", "AMN seed"),
     ("walk", "mask.png", "pseudo-mask"),

@@ -71,11 +71,12 @@ class AmnFit:
 
 @dataclass(frozen=True)
 class AmnMap:
-    """Writes AMN's stride-4 maps of the tagged classes, f16[K, h, w]. Reads the first seed of the image."""
+    """Writes AMN's stride-4 maps of the tagged classes, f16[K, h, w]. Reads the seed AMN was trained on."""
 
     config: Config
     num_classes: int
     checkpoint: str
+    seed: str = "cam_seed"
     name: str = "amn_map"
     fields: tuple[str, ...] = ("activation.npy",)
 
@@ -90,7 +91,7 @@ class AmnMap:
                 opened,
                 sample.image,
                 sample.tags,
-                sample.joined["cam_seed"],
+                sample.joined[self.seed],
                 scales=section.scales,
                 dropout=dropout,
                 gate=section.seed_gate,
