@@ -18,7 +18,7 @@ from amn_dist.models.running import FeatureNorm, SignStatistics
 from amn_dist.ops.regions import cell_regions
 
 DEVIATION = 0.01
-"""Deviation of the initial weights of directions and of the layers that yield classes."""
+"""Deviation of the initial weights of directions and of the published layers that yield classes."""
 DROPOUT = 0.5
 """Share of the hidden features of the deep CAM head that dropout removes in training."""
 
@@ -155,9 +155,9 @@ class IcdNet(nn.Module):
     def _initialise(self) -> None:
         hidden = {name: layer for name, layer in self.named_modules() if name.endswith(("fc6", "fc7"))}
         initialise_convolutions(hidden)
-        for head in (self.cam, self.top_down):
-            nn.init.normal_(head.classifier.weight, std=DEVIATION)
+        nn.init.normal_(self.top_down.classifier.weight, std=DEVIATION)
         if isinstance(self.cam, DeepCam):
+            nn.init.normal_(self.cam.classifier.weight, std=DEVIATION)
             nn.init.zeros_(self.cam.classifier.bias)  # type: ignore[arg-type]
             self.top_down.fc6.load_state_dict(self.cam.fc6.state_dict())
             self.top_down.fc7.load_state_dict(self.cam.fc7.state_dict())
