@@ -39,6 +39,12 @@ def test_defaults_are_the_published_voc_settings() -> None:
     )
     assert (config.cam_seed.foreground, config.cam_seed.background) == (0.30, 0.05)
     assert (config.amn_seed.foreground, config.amn_seed.background) == (0.45, 0.15)
+    found = config.discriminate
+    assert (found.batch, found.epochs, found.crop, found.warmup) == (32, 20, 321, 661)
+    assert (found.lr, found.lr_hidden, found.lr_head, found.weight_decay) == (1e-3, 1e-3, 1e-2, 5e-4)
+    assert not found.momentum_slip and not found.mask_padding and found.schedule == "poly_epoch"
+    assert (config.icd_map.scales, config.icd_map.flip, config.icd_map.pad) == ((1.0,), False, 513)
+    assert (config.icd_seed.rule, config.icd_seed.crf) == ("signed", "auto")
     assert (config.irn.batch, config.irn.epochs, config.irn.radius, config.irn.lr_head) == (32, 3, 10, 0.1)
     assert (config.walk.radius, config.walk.beta, config.walk.steps, config.walk.background) == (5, 10, 256, 0.25)
 
