@@ -8,14 +8,19 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from amn_dist.errors import ConfigError
 
 Scales = tuple[float, ...]
+
+
+def _off(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
 class Strict(BaseModel):
@@ -192,7 +197,7 @@ class IcdSeed(Strict):
     """Threshold above which a class is claimed; rule threshold only."""
     background: float = Field(default=0.05, gt=0, lt=1)
     """Threshold below which background is claimed; rule threshold only."""
-    crf: Literal["auto", "pydensecrf", "off"] = "auto"
+    crf: Annotated[Literal["auto", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
     """Backend of the dense CRF. Off keeps what the rule leaves undecided."""
 
     @model_validator(mode="after")

@@ -55,6 +55,12 @@ def test_settings_override_the_file(tmp_path: Path) -> None:
     assert (config.classify.epochs, config.cam.scales, config.data.val) == (7, (1.0, 2.0), None)
 
 
+def test_a_bare_off_is_a_word(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\nicd_seed: {crf: off}\n")
+    assert load_config(path).icd_seed.crf == load_config(path, ("icd_seed.crf=off",)).icd_seed.crf == "off"
+    assert load_config(written(tmp_path, dump_config(load_config(path)))).icd_seed.crf == "off"
+
+
 def test_a_setting_changes_one_section_even_if_an_anchor_shares_it(tmp_path: Path) -> None:
     path = written(tmp_path, "name: a\nclassify: &fit {batch: 4}\namn: *fit\n")
     config = load_config(path, ("classify.batch=8",))

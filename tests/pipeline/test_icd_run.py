@@ -35,7 +35,7 @@ discriminate:
   warmup: 2
   mask_padding: true
 icd_map: {{pad: null, scales: [1.0, 0.5], flip: true}}
-icd_seed: {{rule: threshold, crf: "off"}}
+icd_seed: {{rule: threshold, crf: off}}
 amn: *fit
 amn_map: {{scales: [1.0]}}
 irn: *fit
