@@ -1,6 +1,6 @@
 """One file is one experiment: every setting, its unit, its source. Defaults are the published VOC 2012 settings.
 
-`amn N` is section N of docs/method.md.
+`amn N` and `icd N` are sections of docs/method.md.
 """
 
 from __future__ import annotations
@@ -8,14 +8,19 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from amn_dist.errors import ConfigError
 
 Scales = tuple[float, ...]
+
+
+def _off(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
 class Strict(BaseModel):
@@ -27,10 +32,11 @@ class Strict(BaseModel):
 class Backbone(Strict):
     """Feature extractor shared by name between stages, never by weights."""
 
-    name: Literal["resnet50", "resnet101", "vgg16", "small"] = "resnet50"
-    """resnet101 is the Caffe-style one of DeepLab (BGR input); small trains from scratch in minutes on a CPU."""
+    name: Literal["resnet50", "resnet101", "vgg16", "vgg16_deeplab", "small"] = "resnet50"
+    """resnet101 is the Caffe-style one of DeepLab (BGR input); vgg16_deeplab has DeepLab's 3x3 pools (icd 4.1); small
+    trains from scratch in minutes on a CPU."""
     stride: Literal[8, 16] = 16
-    """Pixels per feature cell of the last tap. resnet50: 16; resnet101 and small: 8; vgg16: either."""
+    """Pixels per feature cell of the last tap. resnet50: 16; resnet101, vgg16_deeplab and small: 8; vgg16: either."""
     weights: str | None = "torchvision"
     """`torchvision` (downloaded by name), a .pth or .safetensors file, or none for random initial weights."""
     frozen_taps: int = Field(default=1, ge=0, le=5)
@@ -63,8 +69,8 @@ class FitSection(Strict):
     momentum_slip: bool = True
     """Published runs of CAM and IRN pass the weight decay where SGD expects momentum: momentum is then 1e-4, not 0.9,
     and the learning rates are tuned to that. On reproduces them; off uses `momentum` (divide the rates by about 10)."""
-    schedule: Literal["poly", "constant"] = "poly"
-    """poly: lr * (1 - step / steps) ** 0.9, by global step."""
+    schedule: Literal["poly", "poly_epoch", "constant"] = "poly"
+    """poly: lr * (1 - step / steps) ** 0.9, by global step; poly_epoch: the same, changed once an epoch."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimiser steps between two checkpoints."""
     log_every: int = Field(default=10, ge=1)
@@ -120,7 +126,7 @@ class Amn(FitSection):
     optimiser: Literal["sgd", "adam"] = "adam"
     lr: float = Field(default=5e-6, gt=0)
     lr_head: float = Field(default=1e-4, gt=0)
-    schedule: Literal["poly", "constant"] = "constant"
+    schedule: Literal["poly", "poly_epoch", "constant"] = "constant"
     rescale: tuple[float, float] = (0.5, 1.5)
     """Range of the scale factor, uniform."""
     smoothing: float = Field(default=0.4, ge=0, lt=1)
@@ -137,6 +143,78 @@ class AmnMap(Strict):
     """Published inference leaves dropout on; drawn per image key, so maps do not depend on workers."""
     seed_gate: bool = True
     """Keep raw probabilities where the first seed says background, stretch the rest (published). Off stretches all."""
+
+
+class Superpixel(Strict):
+    """Graph-based superpixels of every photograph (icd 2)."""
+
+    scale: float = Field(default=75.0, gt=0)
+    """Larger means larger regions; on colours 0..255."""
+    sigma: float = Field(default=0.8, ge=0)
+    """Deviation of the blur before segmentation, pixels."""
+    min_size: int = Field(default=75, ge=1)
+    """Pixels below which a region joins a neighbour."""
+
+
+class Discriminate(FitSection):
+    """Intra-class discriminator: classifier, directions and top-down head, trained together (icd 4)."""
+
+    backbone: Backbone = Backbone(name="vgg16_deeplab", stride=8, frozen_taps=0)
+    batch: int = Field(default=32, ge=1)
+    epochs: int = Field(default=20, ge=1)
+    crop: int = Field(default=321, ge=16)
+    """Side of a training crop, pixels; one more than a multiple of the stride lets superpixels be sampled exactly."""
+    scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
+    """Factors a training image is resized by, one drawn a sample."""
+    lr: float = Field(default=1e-3, gt=0)
+    lr_hidden: float = Field(default=1e-3, gt=0)
+    """Learning rate of hidden layers, directions and the norm's shift. Published: hidden layers start pretrained."""
+    lr_head: float = Field(default=1e-2, gt=0)
+    """Learning rate of the two layers that yield classes."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """L2, coupled, on weights; biases and the norm's shift have none."""
+    momentum_slip: bool = False
+    schedule: Literal["poly", "poly_epoch", "constant"] = "poly_epoch"
+    warmup: int = Field(default=661, ge=0)
+    """Optimiser steps until the top-down loss has its full weight; published: two epochs, 661 on VOC train_aug."""
+    cam_head: Literal["deep", "linear"] = "deep"
+    """deep: pools and two hidden layers before the classes, as published on VGG-16. linear: one 1x1 convolution."""
+    width: int = Field(default=1024, ge=1)
+    """Channels of hidden layers."""
+    mask_padding: bool = False
+    """Leave cells outside the photograph out of losses and statistics. Off counts them, as published."""
+    colour: Literal["imagenet", "centred"] = "imagenet"
+    """Input: ImageNet mean and deviation, as torchvision's weights want it; or minus 127, as the published ones do."""
+
+
+class IcdMap(Strict):
+    """Inference of the intra-class discriminator (icd 5)."""
+
+    scales: Scales = (1.0,)
+    """Image scales whose signed logits are averaged."""
+    flip: bool = False
+    """See each scale with its mirror image too."""
+    pad: int | None = Field(default=513, ge=1)
+    """Side the photograph is padded to at scale 1, as published; larger ones, and none, to whole cells."""
+
+
+class IcdSeed(Strict):
+    """Signed maps to labels (icd 5.1, 5.3)."""
+
+    rule: Literal["signed", "threshold"] = "signed"
+    """signed: the sign decides (published). threshold: as seeds from CAM, on positive parts over their peaks."""
+    foreground: float = Field(default=0.30, gt=0, lt=1)
+    """Threshold above which a class is claimed; rule threshold only."""
+    background: float = Field(default=0.05, gt=0, lt=1)
+    """Threshold below which background is claimed; rule threshold only."""
+    crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
+    """Backend of the dense CRF. Off keeps what the rule leaves undecided."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IcdSeed:
+        if self.background > self.foreground:
+            raise ValueError(f"background {self.background} lies above foreground {self.foreground}")
+        return self
 
 
 class Irn(FitSection):
@@ -191,7 +269,7 @@ class Segment(FitSection):
 class Predict(Strict):
     """Segmentation of the validation images, raw and after the test-time CRF (amn 4.2, 6)."""
 
-    crf: Literal["auto", "cpu", "gpu", "pydensecrf", "off"] = "auto"
+    crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
     wrap_image: bool = False
     """Published test code hands the CRF a mean-subtracted image whose negative values wrap; on reproduces it."""
 
@@ -263,8 +341,11 @@ class Config(Strict):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the run's folder under runs/."""
-    method: Literal["irn", "amn"] = "amn"
-    """irn: CAM seeds into IRN (the baseline). amn: CAM seeds train AMN, AMN's seeds go into IRN."""
+    method: Literal["irn", "amn", "icd", "icd_amn"] = "amn"
+    """irn: CAM seeds into IRN (the baseline). amn: CAM seeds train AMN, AMN's seeds go into IRN. icd, icd_amn: the same
+    two with seeds and maps of the intra-class discriminator in the place of CAM's."""
+    pseudo_mask: Literal["walk", "seed"] = "walk"
+    """Labels of the segmentation network: the walk's masks; or the last seed, without IRN, as ICD is published."""
     seed: int = Field(default=0, ge=0)
     """Initial weights, sample order, crops and dropout follow from it."""
     weights: str = "weights"
@@ -274,6 +355,10 @@ class Config(Strict):
     infer: Infer = Infer()
     cam: Cam = Cam()
     cam_seed: Seed = Seed()
+    superpixel: Superpixel = Superpixel()
+    discriminate: Discriminate = Discriminate()
+    icd_map: IcdMap = IcdMap()
+    icd_seed: IcdSeed = IcdSeed()
     amn: Amn = Amn()
     amn_map: AmnMap = AmnMap()
     amn_seed: Seed = Seed(foreground=0.45, background=0.15)

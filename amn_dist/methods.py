@@ -5,8 +5,12 @@
 | classify  | fit  | images, tags                       | classifier                     |
 | cam       | map  | images, classifier                 | stride-4 activation            |
 | cam_seed  | map  | images, full-size maps of cam      | labels with 255                |
-| amn       | fit  | images, tags, cam_seed             | AMN network                    |
-| amn_map   | map  | images, AMN network, cam_seed      | stride-4 activation            |
+| superpixel | map | images                             | regions of like colour         |
+| discriminate | fit | images, tags, superpixel        | ICD network                    |
+| icd_map   | map  | images, ICD network                | stride-4 activation            |
+| icd_seed  | map  | images, full-size maps of icd_map  | labels, with 255 without CRF   |
+| amn       | fit  | images, tags, the first seed       | AMN network                    |
+| amn_map   | map  | images, AMN network, first seed    | stride-4 activation            |
 | amn_seed  | map  | images, full-size maps of amn_map  | labels with 255                |
 | irn       | fit  | images, the last seed              | edge network                   |
 | walk      | map  | images, edge network, activation   | pseudo-masks                   |
@@ -24,9 +28,12 @@ from typing import Literal
 from amn_dist.config import Config
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
+from amn_dist.stages.icd import IcdFit, IcdMap
+from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.irn import IrnFit, WalkMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.stages.segment import PredictMap, SegmentFit
+from amn_dist.stages.superpixel import SuperpixelMap
 from amn_dist.verbs import Fit, Map
 
 
@@ -61,8 +68,10 @@ class Stage:
 CLASSIFY = Stage("classify", "fit", fit=ClassifyFit)
 CAM = Stage("cam", "map", checkpoint="classify", map=CamMap)
 CAM_SEED = Stage("cam_seed", "map", follows="cam", map=lambda c, n, w: SeedMap("cam_seed", c.cam_seed))
-AMN = Stage("amn", "fit", label=("cam_seed", "seed.png"), fit=AmnFit)
-AMN_MAP = Stage("amn_map", "map", checkpoint="amn", joins=(("cam_seed", "seed.png"),), map=AmnMap)
+SUPERPIXEL = Stage("superpixel", "map", map=lambda c, n, w: SuperpixelMap(c.superpixel))
+DISCRIMINATE = Stage("discriminate", "fit", label=("superpixel", "superpixel.u16.png"), fit=IcdFit)
+ICD_MAP = Stage("icd_map", "map", checkpoint="discriminate", map=IcdMap)
+ICD_SEED = Stage("icd_seed", "map", follows="icd_map", map=lambda c, n, w: IcdSeedMap(c.icd_seed, n))
 AMN_SEED = Stage("amn_seed", "map", follows="amn_map", map=lambda c, n, w: SeedMap("amn_seed", c.amn_seed))
 
 
@@ -70,10 +79,35 @@ def stages(config: Config) -> tuple[Stage, ...]:
     """The stages of the configured method, each after everything it reads."""
     head: tuple[Stage, ...] = (CLASSIFY, CAM, CAM_SEED)
     activation, seed = "cam", "cam_seed"
-    if config.method == "amn":
-        head += (AMN, AMN_MAP, AMN_SEED)
+    if config.method in ("icd", "icd_amn"):
+        head = (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED)
+        activation, seed = "icd_map", "icd_seed"
+    if config.method in ("amn", "icd_amn"):
+        head += _amn(seed)
         activation, seed = "amn_map", "amn_seed"
-    tail = [
+    mask = (seed, "seed.png")
+    if config.pseudo_mask == "walk":
+        head += _walk(activation, seed)
+        mask = ("walk", "mask.png")
+    head += (Stage("segment", "fit", label=mask, fit=SegmentFit),)
+    if config.data.val is not None:
+        head += (Stage("predict", "map", over="val", checkpoint="segment", map=PredictMap),)
+    return (*head, Stage("score", "score"))
+
+
+def _amn(seed: str) -> tuple[Stage, ...]:
+    """AMN on the seed of an earlier stage."""
+    label = (seed, "seed.png")
+    return (
+        Stage("amn", "fit", label=label, fit=AmnFit),
+        Stage("amn_map", "map", checkpoint="amn", joins=(label,), map=lambda c, n, w: AmnMap(c, n, w, seed)),
+        AMN_SEED,
+    )
+
+
+def _walk(activation: str, seed: str) -> tuple[Stage, ...]:
+    """IRN on a seed, and its walk from an activation."""
+    return (
         Stage("irn", "fit", label=(seed, "seed.png"), fit=IrnFit),
         Stage(
             "walk",
@@ -82,18 +116,14 @@ def stages(config: Config) -> tuple[Stage, ...]:
             joins=((activation, "activation.f16"),),
             map=lambda c, n, w: WalkMap(c, n, w, activation),
         ),
-        Stage("segment", "fit", label=("walk", "mask.png"), fit=SegmentFit),
-    ]
-    if config.data.val is not None:
-        tail.append(Stage("predict", "map", over="val", checkpoint="segment", map=PredictMap))
-    return (*head, *tail, Stage("score", "score"))
+    )
 
 
 def scored(config: Config) -> dict[str, tuple[str, str, str]]:
     """What score looks at: name -> (stage, field, set it lies over)."""
     found: dict[str, tuple[str, str, str]] = {}
     for stage in stages(config):
-        if stage.name in ("cam", "amn_map"):
+        if stage.name in ("cam", "icd_map", "amn_map"):
             found[stage.name] = (stage.name, "activation.f16", stage.over)
         elif stage.name.endswith("_seed"):
             found[stage.name] = (stage.name, "seed.png", stage.over)

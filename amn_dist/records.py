@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,12 +27,14 @@ def grid_size(height: int, width: int, stride: int = 4) -> tuple[int, int]:
 class Evidence:
     """What a network believes about the classes an image is tagged with.
 
-    classes: uint8[K], 1-based ids in ascending order. coarse: f32[K, h, w]. fine: f32[K, H, W].
+    classes: uint8[K], 1-based ids in ascending order. coarse: f32[K, h, w]. fine: f32[K, H, W]. decided: uint8[H, W]
+    labels of a network that decides without a threshold, 255 where it does not; None from any other.
     """
 
     classes: np.ndarray
     coarse: np.ndarray
     fine: np.ndarray
+    decided: np.ndarray | None = None
 
 
 @dataclass(slots=True)
@@ -56,7 +59,8 @@ class Sample:
 class Batch:
     """One rank's share of a training batch.
 
-    image: f32[B, 3, H, W] normalised. tags: f32[B, C-1]. label: uint8[B, H, W] with 255 = ignore, or None.
+    image: f32[B, 3, H, W] normalised. tags: f32[B, C-1]. label: uint8[B, H, W] with 255 = ignore; or int32[B, H, W]
+    regions, negative outside the photo; or None.
     """
 
     keys: tuple[str, ...]
@@ -95,16 +99,20 @@ class CropRule:
     """How a training crop is cut from an image (spec amn.md 5.3).
 
     Exactly one of long_side (uniform int, long side in pixels), rescale (uniform float factor) and scales (one of
-    these factors, sizes truncated) is set. Sizes of long_side and rescale round half to even. After resizing the
-    image is normalised, flipped with probability 1/2 and cut to size x size; a side smaller than the crop lies at a
-    random offset inside it (place="random") or at the top left (place="corner"); the fill is 0 after normalisation
-    and 255 in the label. interpolation is Pillow's bicubic with antialias, or bilinear; labels are nearest.
+    these factors, sizes truncated, or with rounding="half_up" rounded) is set. Sizes of long_side and rescale round
+    half to even. After resizing the image is normalised, flipped with probability 1/2 and cut to size x size; a side
+    smaller than the crop lies at a random offset inside it (place="random") or at the top left (place="corner"); the
+    fill is 0 after normalisation. interpolation is Pillow's bicubic with antialias, or bilinear; labels are nearest.
+    label: `classes`, 8-bit ids taken at cell centres, 255 outside the photo; or `regions`, 16-bit ids taken at the
+    cells' first corners (as OpenCV does), -1 outside.
     """
 
     size: int
     long_side: tuple[int, int] | None = None
     rescale: tuple[float, float] | None = None
     scales: tuple[float, ...] | None = None
+    rounding: Literal["down", "half_up"] = "down"
+    label: Literal["classes", "regions"] = "classes"
     place: str = "random"
     interpolation: str = "cubic"
     colour: str = "imagenet"

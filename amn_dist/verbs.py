@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -45,6 +45,15 @@ class Fit(Protocol):
         pooled: f64[n], `normalisers` summed over the whole global batch. Parts divide by pooled counts, so that the
         sum over micro-batches and ranks is the loss of the global batch.
         """
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A network that gathers statistics over the pieces and ranks of a step, and keeps them in buffers."""
+
+    def end_step(self) -> None:
+        """Close a step; the loop calls it on every rank after each update, before any checkpoint."""
         ...
 
 

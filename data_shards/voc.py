@@ -32,7 +32,7 @@ def pack_voc(
     """Pack the images that ROOT/ImageSets/Segmentation/SPLIT.txt lists; tags are the classes of their XML files.
 
     Class names come from ROOT/classes.txt (id order, background first) or are VOC's. Truth is packed when any image of
-    the split has a mask; then all need one. difficult: whether objects marked so count.
+    the split has a mask; then all need one. difficult: whether objects marked so count where others are.
     Raises ShardError naming every bad sample; the same call again resumes.
     """
     folder = Path(root)
@@ -68,7 +68,8 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
 
 
 def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[str, ...]:
-    """Class names of the objects in a VOC annotation. Raises ShardError naming file and line.
+    """Class names of the objects in a VOC annotation; difficult=False: of difficult ones only where there are no others
+    (icd 1.2). Raises ShardError naming file and line.
 
     Files with a document type or entities are refused before anything in them is expanded or opened.
     """
@@ -83,16 +84,18 @@ def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[s
         raise ShardError(f"{name}: cannot be read as XML ({one_line(error)})") from error
     if tree.tag != "annotation":
         raise ShardError(f"{name}: found <{tree.tag}>, expected <annotation>")
-    return tuple(_labels(tree, name, difficult))
+    found = list(_labels(tree, name))
+    easy = [label for label, marked in found if not marked]
+    return tuple(easy if easy and not difficult else [label for label, _ in found])
 
 
-def _labels(tree: Element, name: str, difficult: bool) -> Iterator[str]:
+def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
+    """Name of every object, and whether it is marked as difficult."""
     for number, found in enumerate(tree.findall("object"), 1):
         label = (found.findtext("name") or "").strip()
         if not label:
             raise ShardError(f"{name}: object {number} has no name")
-        if difficult or (found.findtext("difficult") or "0").strip() != "1":
-            yield label
+        yield label, (found.findtext("difficult") or "0").strip() == "1"
 
 
 def _source(root: Path, name: str, classes: tuple[str, ...], *, difficult: bool, masked: bool) -> Source:

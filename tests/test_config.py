@@ -39,6 +39,12 @@ def test_defaults_are_the_published_voc_settings() -> None:
     )
     assert (config.cam_seed.foreground, config.cam_seed.background) == (0.30, 0.05)
     assert (config.amn_seed.foreground, config.amn_seed.background) == (0.45, 0.15)
+    found = config.discriminate
+    assert (found.batch, found.epochs, found.crop, found.warmup) == (32, 20, 321, 661)
+    assert (found.lr, found.lr_hidden, found.lr_head, found.weight_decay) == (1e-3, 1e-3, 1e-2, 5e-4)
+    assert not found.momentum_slip and not found.mask_padding and found.schedule == "poly_epoch"
+    assert (config.icd_map.scales, config.icd_map.flip, config.icd_map.pad) == ((1.0,), False, 513)
+    assert (config.icd_seed.rule, config.icd_seed.crf) == ("signed", "auto")
     assert (config.irn.batch, config.irn.epochs, config.irn.radius, config.irn.lr_head) == (32, 3, 10, 0.1)
     assert (config.walk.radius, config.walk.beta, config.walk.steps, config.walk.background) == (5, 10, 256, 0.25)
 
@@ -47,6 +53,12 @@ def test_settings_override_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "name: a\nclassify: {epochs: 2}\n")
     config = load_config(path, ("classify.epochs=7", "cam.scales=[1.0, 2.0]", "data.val=null"))
     assert (config.classify.epochs, config.cam.scales, config.data.val) == (7, (1.0, 2.0), None)
+
+
+def test_a_bare_off_is_a_word(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\nicd_seed: {crf: off}\n")
+    assert load_config(path).icd_seed.crf == load_config(path, ("icd_seed.crf=off",)).icd_seed.crf == "off"
+    assert load_config(written(tmp_path, dump_config(load_config(path)))).icd_seed.crf == "off"
 
 
 def test_a_setting_changes_one_section_even_if_an_anchor_shares_it(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ HOMES = {
     "deepspeed": "engines/deepspeed.py",
     "nvidia": "loaders/dali.py",
     "pydensecrf": "ops/crf.py",
+    "skimage": "ops/superpixel.py",
     "triton": "ops/walk_gpu.py",
     "webdataset": "shards/",
     "typer": "cli.py",

@@ -25,7 +25,7 @@ from amn_dist.engines.optimiser import rate_factor
 from amn_dist.engines.stopping import stop_on_sigterm
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.records import Batch
-from amn_dist.verbs import Fit
+from amn_dist.verbs import Fit, Stepwise
 
 MODEL = "model.safetensors"
 """Weights a Fit ends with."""
@@ -164,6 +164,8 @@ def _step(
         bad = (piece for piece, row in zip(pieces, local, strict=True) if not row.isfinite().all())
         raise _not_finite(course, step, found, bad)
     engine.update(rate_factor(course.fit.section, step, course.steps))
+    if isinstance(engine.network, Stepwise):
+        engine.network.end_step()
     return found, sums[-1] > 0
 
 

@@ -24,6 +24,8 @@ def rate_factor(section: FitSection, step: int, steps: int) -> float:
     """Factor on every group's initial rate at a global step counted from 0."""
     if section.schedule == "constant":
         return 1.0
+    if section.schedule == "poly_epoch":
+        return (1 - step * section.epochs // steps / section.epochs) ** POWER
     every = getattr(section, "schedule_every", 1)
     return (1 - (step // every * every) / steps) ** POWER
 

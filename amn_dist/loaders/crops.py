@@ -51,10 +51,19 @@ def cut_image(image: np.ndarray, crop: Crop, side: int) -> np.ndarray:
 def cut_label(label: np.ndarray, crop: Crop, side: int) -> np.ndarray:
     """Resize ids uint8[H, W] to the nearest at cell centres, flip and cut: uint8[side, side], 255 outside (amn 12)."""
     rows, columns = (_cells(old, new) for old, new in zip(crop.size, crop.resized, strict=True))
+    return _cut_ids(label, crop, rows, columns, np.full((side, side), IGNORE, np.uint8))
+
+
+def cut_regions(regions: np.ndarray, crop: Crop, side: int) -> np.ndarray:
+    """Resize ids [H, W] to those at the cells' first corners, flip and cut: int32[side, side], -1 outside (icd 1.3)."""
+    rows, columns = (np.arange(new) * old // new for old, new in zip(crop.size, crop.resized, strict=True))
+    return _cut_ids(regions, crop, rows, columns, np.full((side, side), -1, np.int32))
+
+
+def _cut_ids(ids: np.ndarray, crop: Crop, rows: np.ndarray, columns: np.ndarray, canvas: np.ndarray) -> np.ndarray:
     columns = columns[::-1] if crop.flip else columns
     box_y, box_x = _box(crop.source, crop.extent)
-    canvas = np.full((side, side), IGNORE, np.uint8)
-    canvas[_box(crop.target, crop.extent)] = label[np.ix_(rows[box_y], columns[box_x])]
+    canvas[_box(crop.target, crop.extent)] = ids[np.ix_(rows[box_y], columns[box_x])]
     return canvas
 
 
@@ -77,7 +86,8 @@ def _draw_size(rule: CropRule, height: int, width: int, random: np.random.Genera
     else:
         assert rule.scales is not None
         factor = rule.scales[random.integers(len(rule.scales))]
-        sizes = [int(side * factor) for side in (height, width)]
+        up = 0.5 if rule.rounding == "half_up" else 0.0
+        sizes = [int(side * factor + up) for side in (height, width)]
     return max(sizes[0], 1), max(sizes[1], 1)
 
 

@@ -30,7 +30,7 @@ GROUP = 8
 
 Item = TypeVar("Item")
 Labelled = tuple[Encoded, np.ndarray | None]
-"""A training sample and its label, cut: uint8[S, S]."""
+"""A training sample and its label, cut."""
 Columns = tuple[list[np.ndarray], ...]
 """A batch as DALI takes it: one list per input, one array per sample."""
 
@@ -45,7 +45,7 @@ class DaliCrops:
     device: str = "cpu"
 
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
-        prepare = partial(_prepare, side=self.rule.size)
+        prepare = partial(_prepare, rule=self.rule)
         with closing(work_ahead(prepare, batches, threads=self.threads, depth=1)) as prepared:
             build = partial(_crop_pipeline, self.rule, **self._settings())
             for group, (images, shapes) in _runs(build, prepared, partial(_crop_columns, side=self.rule.size)):
@@ -69,9 +69,9 @@ def dali_images(
             yield np.array(host[position])
 
 
-def _prepare(sample: Encoded, side: int) -> Labelled:
+def _prepare(sample: Encoded, rule: CropRule) -> Labelled:
     check_photo(sample.key, sample.image, sample.crop.size)
-    return sample, read_label(sample, side)
+    return sample, read_label(sample, rule)
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from amn_dist.config import Loader
 from amn_dist.errors import ShardError
-from amn_dist.loaders.crops import Crop, cut_label
-from amn_dist.ops.normalise import CAFFE_MEAN, DEVIATION, MEAN
+from amn_dist.loaders.crops import Crop, cut_label, cut_regions
+from amn_dist.ops.normalise import CAFFE_MEAN, CENTRE, DEVIATION, MEAN
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN, JPEG_MAGIC, PNG_MAGIC, check_size, decode_ids, one_line, sniff
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A training sample as it lies in its shards: photo, crop to cut from it, ids as an 8-bit PNG or None."""
+    """A training sample as it lies in its shards: photo, crop to cut from it, ids as an 8- or 16-bit PNG or None."""
 
     key: str
     image: bytes
@@ -33,7 +33,7 @@ class CropDecoder(Protocol):
     """Cuts training crops by one rule."""
 
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
-        """For every batch, in order, images f32[B, 3, S, S] normalised and labels uint8[B, S, S] or None.
+        """For every batch, in order, images f32[B, 3, S, S] normalised and labels [B, S, S] as the rule says, or None.
 
         No batch is larger than the first. Raises ShardError naming the key of a sample that cannot be decoded. Closing
         the iterator ends its threads.
@@ -67,7 +67,9 @@ def decode_images(encoded: Iterable[tuple[str, bytes]], *, loader: Loader, devic
 
 
 def normalisation(colour: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation f32[3] of pixels in 0..255: RGB for imagenet, BGR for caffe (amn 5.2)."""
+    """Mean and deviation f32[3] of pixels in 0..255: RGB for imagenet and centred, BGR for caffe (amn 5.2, icd 1.3)."""
+    if colour == "centred":
+        return np.full(3, CENTRE, np.float32), np.ones(3, np.float32)
     if colour == "caffe":
         return np.array(CAFFE_MEAN, np.float32), np.ones(3, np.float32)
     return (np.array(MEAN) * 255).astype(np.float32), (np.array(DEVIATION) * 255).astype(np.float32)
@@ -100,15 +102,16 @@ def wrong_size(key: str, found: Sequence[int], expected: Sequence[int]) -> Shard
     )
 
 
-def read_label(sample: Encoded, side: int) -> np.ndarray | None:
-    """Decode and cut a sample's label: uint8[side, side]. Raises ShardError naming the key."""
+def read_label(sample: Encoded, rule: CropRule) -> np.ndarray | None:
+    """Decode and cut a sample's label: uint8[S, S] classes or int32[S, S] regions. Raises ShardError naming the key."""
     if sample.label is None:
         return None
     try:
-        label = decode_ids(sample.label)
+        label = decode_ids(sample.label, bits=16 if rule.label == "regions" else 8)
     except ShardError as error:
         raise ShardError(f"{sample.key}: the label {error}") from error
     if label.shape != sample.crop.size:
         found, expected = ("x".join(map(str, size)) for size in (label.shape, sample.crop.size))
         raise ShardError(f"{sample.key}: the label has {found} pixels, its photo {expected}; make the labels again")
-    return cut_label(label, sample.crop, side)
+    cut = cut_regions if rule.label == "regions" else cut_label
+    return cut(label, sample.crop, rule.size)

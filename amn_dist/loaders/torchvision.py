@@ -84,7 +84,7 @@ def _cut(sample: Encoded, rule: CropRule) -> tuple[np.ndarray, np.ndarray | None
     mean, deviation = normalisation(rule.colour)
     pixels = resized[:, :, ::-1] if rule.colour == "caffe" else resized
     normalised = (pixels.astype(np.float32) - mean) / deviation
-    return cut_image(normalised, sample.crop, rule.size), read_label(sample, rule.size)
+    return cut_image(normalised, sample.crop, rule.size), read_label(sample, rule)
 
 
 def _resize(image: np.ndarray, crop: Crop, interpolation: str) -> np.ndarray:

@@ -11,9 +11,9 @@ from amn_dist.models.blueprint import Blueprint
 from amn_dist.models.caffe_resnet import resnet101
 from amn_dist.models.resnet import resnet50
 from amn_dist.models.small import small
-from amn_dist.models.vgg import vgg16
+from amn_dist.models.vgg import vgg16, vgg16_deeplab
 
-STRIDES = {"resnet50": (16,), "resnet101": (8,), "vgg16": (16, 8), "small": (8,)}
+STRIDES = {"resnet50": (16,), "resnet101": (8,), "vgg16": (16, 8), "vgg16_deeplab": (8,), "small": (8,)}
 """Strides of the last tap that each architecture offers."""
 
 
@@ -59,7 +59,8 @@ def build_backbone(section: config.Backbone) -> Backbone:
 def _blueprint(section: config.Backbone) -> Blueprint:
     if section.name == "vgg16":
         return vgg16(section.stride)
-    return {"resnet50": resnet50, "resnet101": resnet101, "small": small}[section.name]()
+    makers = {"resnet50": resnet50, "resnet101": resnet101, "vgg16_deeplab": vgg16_deeplab, "small": small}
+    return makers[section.name]()
 
 
 def _spans(names: tuple[str, ...], ends: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

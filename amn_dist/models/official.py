@@ -16,7 +16,9 @@ from amn_dist.models.aspp import RATES
 from amn_dist.models.backbone import Backbone, build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
+from amn_dist.models.icd import IcdNet
 from amn_dist.models.irn import EdgeNet
+from amn_dist.models.vgg import numbered_convolutions
 from amn_dist.models.weights import COUNTER, check_fit
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -41,6 +43,10 @@ IRN_ALIASES = (
 
 DISPLACEMENT = ("fc_dp", "dp_layers.", "mean_shift.")
 """Where IRN's names of the displacement branch begin."""
+
+
+ICD_FIXED = re.compile(r"(arg:|aux:)?feat_bn_gamma$")
+"""A gain that published training keeps at 1, whatever the file says."""
 
 
 def load_cam(state_dict: Mapping[str, Tensor], num_classes: int) -> CamNet:
@@ -80,6 +86,41 @@ def load_deeplab(state_dict: Mapping[str, Tensor], num_classes: int) -> DeepLab:
     with torch.device("meta"):
         network = DeepLab(build_backbone(section), num_classes)
     return _adopt(network, state_dict, names, "DeepLab checkpoint")
+
+
+def load_icd(state_dict: Mapping[str, Tensor], num_classes: int) -> IcdNet:
+    """Our intra-class discriminator with the weights of a published one; `arg:` and `aux:` may stand before the names.
+
+    The file does not say how many steps were taken: they count from 0.
+    """
+    found = {
+        re.sub(r"^(?:arg|aux):", "", name): torch.as_tensor(value)
+        for name, value in state_dict.items()
+        if not ICD_FIXED.match(name)
+    }
+    section = config.Backbone(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
+    network = IcdNet(build_backbone(section), num_classes)
+    own = {theirs: network.state_dict()[ours] for theirs, ours in _icd_names().items()}
+    check_fit(own, found, where="ICD checkpoint")
+    for name, tensor in own.items():
+        tensor.copy_(found[name])
+    return network.eval()
+
+
+def _icd_names() -> dict[str, str]:
+    """Published name -> ours."""
+    layers = {f"conv{name}": f"backbone.features.{number}" for name, number in numbered_convolutions().items()}
+    layers |= {"fc6": "cam.fc6", "fc7": "cam.fc7", "fc8": "cam.classifier"}
+    layers |= {"fc6_ft": "top_down.fc6", "fc7_ft": "top_down.fc7"}
+    names = {f"{theirs}_{part}": f"{ours}.{part}" for theirs, ours in layers.items() for part in ("weight", "bias")}
+    return names | {
+        "conv_ft_weight": "top_down.classifier.weight",
+        "icd_bu_weight": "directions.weight",
+        "feat_bn_beta": "norm.bias",
+        "feat_bn_moving_mean": "norm.running_mean",
+        "feat_bn_moving_var": "norm.running_var",
+        "icd_accum_resign_moving_mean": "sign.running",
+    }
 
 
 def _resnet50(*, frozen_taps: int) -> Backbone:

@@ -24,6 +24,31 @@ def vgg16(stride: int = 16) -> Blueprint:
     if stride == 8:
         del layers[POOL4]
     initialise_convolutions(layers)
+    return _blueprint(layers, stride)
+
+
+def vgg16_deeplab() -> Blueprint:
+    """Blueprint of VGG-16 as DeepLab lays it out, output stride 8 (icd 4.1): a map has (size - 1) // 8 + 1 cells.
+
+    Pools take 3x3 pixels, the fourth without a step; the fifth block is dilated by 2. Weights and layer numbers are
+    those of vgg16.
+    """
+    layers = _numbered_layers(dilation=2)
+    for name, layer in layers.items():
+        if isinstance(layer, nn.MaxPool2d):
+            layers[name] = nn.MaxPool2d(3, stride=1 if name == POOL4 else 2, padding=1)
+    initialise_convolutions(layers)
+    return _blueprint(layers, 8)
+
+
+def numbered_convolutions() -> dict[str, str]:
+    """Layer number in `features` of every convolution, by its usual name: block_place, both from 1."""
+    names = [f"{block}_{place}" for block, widths in enumerate(BLOCKS, 1) for place in range(1, len(widths) + 1)]
+    layers = _numbered_layers(dilation=1).items()
+    return dict(zip(names, (number for number, layer in layers if isinstance(layer, nn.Conv2d)), strict=True))
+
+
+def _blueprint(layers: dict[str, nn.Module], stride: int) -> Blueprint:
     return Blueprint(
         layers=layers,
         ends=("9", "15", "22", "25", "29"),

@@ -17,7 +17,7 @@ from amn_dist.models.backbone import Backbone
 
 Network = TypeVar("Network", bound=nn.Module)
 
-TORCHVISION = {"resnet50": "ResNet50_Weights", "vgg16": "VGG16_Weights"}
+TORCHVISION = {"resnet50": "ResNet50_Weights", "vgg16": "VGG16_Weights", "vgg16_deeplab": "VGG16_Weights"}
 """Where torchvision keeps the ImageNet weights it downloads by name (amn 2.1)."""
 
 HEAD = re.compile(r"(base\.)?(fc|classifier|aspp)\.")

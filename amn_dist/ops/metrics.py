@@ -47,13 +47,16 @@ def mean_iou(values: np.ndarray) -> float:
 
 
 def scores(
-    confusion: np.ndarray, protocol: Literal["voc", "coco", "deeplab"] = "voc", *, void: np.ndarray | None = None
+    confusion: np.ndarray, protocol: Literal["voc", "coco", "deeplab", "icd"] = "voc", *, void: np.ndarray | None = None
 ) -> np.ndarray:
     """Intersection over union of each class as a published evaluation counts it; `mean_iou` of it is its mIoU.
 
     voc: as `iou`, f64[C]. deeplab: classes absent from the truth are NaN, f64[C]. coco: truth 255 is one more class
-    that nothing matches, f64[C + 1]; void, int64[C] of void_predictions, counts its pixels.
+    that nothing matches, f64[C + 1]; void, int64[C] of void_predictions, counts its pixels. icd: classes neither true
+    nor predicted are 0; its confusion leaves out pixels predicted 255 too.
     """
+    if protocol == "icd":
+        return np.nan_to_num(iou(confusion))
     if protocol == "coco":
         matrix = np.zeros((len(confusion) + 1, len(confusion) + 1), np.int64)
         matrix[:-1, :-1] = confusion

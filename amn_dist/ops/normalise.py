@@ -14,6 +14,14 @@ DEVIATION = (0.229, 0.224, 0.225)
 CAFFE_MEAN = (104.008, 116.669, 122.675)
 """Mean of BGR in 0..255 that Caffe-style networks subtract."""
 
+CENTRE = 127.0
+"""Mean of every colour in 0..255 that ICD's network subtracts."""
+
+
+def centred_input(image: np.ndarray) -> np.ndarray:
+    """RGB uint8[..., H, W, 3] to f32[..., 3, H, W] minus CENTRE."""
+    return np.ascontiguousarray(np.moveaxis(image.astype(np.float32) - CENTRE, -1, -3))
+
 
 def imagenet_input(image: np.ndarray) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to f32[..., 3, H, W], normalised in float64."""

@@ -19,6 +19,8 @@ from amn_dist.stages.score import upsample
 STEPS = (
     ("cam", "activation.f16", "CAM"),
     ("cam_seed", "seed.png", "CAM seed"),
+    ("icd_map", "activation.f16", "ICD"),
+    ("icd_seed", "seed.png", "ICD seed"),
     ("amn_map", "activation.f16", "AMN"),
     ("amn_seed", "seed.png", "AMN seed"),
     ("walk", "mask.png", "pseudo-mask"),

@@ -10,6 +10,8 @@ from rich.table import Table
 NAMES = {
     "cam": "CAM",
     "cam_seed": "CAM seed",
+    "icd_map": "ICD",
+    "icd_seed": "ICD seed",
     "amn_map": "AMN",
     "amn_seed": "AMN seed",
     "walk": "pseudo-mask",

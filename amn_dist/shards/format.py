@@ -25,6 +25,8 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 PHOTOS = ("jpg", "png")
 """Fields that hold an image as it was found; a sample has exactly one of them or none."""
+WIDE = ".u16.png"
+"""Ending of fields whose ids need 16 bits."""
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
 _FIELD = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
@@ -48,7 +50,7 @@ def encode(field: str, array: np.ndarray) -> bytes:
     """Bytes of an array under this field; the same array gives the same bytes.
 
     *.npy: any numeric or boolean array. *.f16: float16[K, h, w], deflated. tags: uint8[C-1] of 0 and 1. *.png:
-    uint8[H, W], stored as 8-bit gray.
+    uint8[H, W], stored as 8-bit gray; *.u16.png: uint16[H, W], stored as 16-bit gray.
     """
     array = np.asarray(array)
     if field == "tags":
@@ -63,14 +65,16 @@ def encode(field: str, array: np.ndarray) -> bytes:
 
 
 def decode(field: str, data: bytes) -> np.ndarray:
-    """Array of a field's bytes, writable. tags: uint8[C-1]; *.png: uint8[H, W] ids; *.f16 and *.npy: as stored.
+    """Array of a field's bytes, writable.
+
+    tags: uint8[C-1]; *.png: uint8[H, W] ids, *.u16.png uint16; *.f16 and *.npy: as stored.
 
     Raises ShardError when the bytes are not what the field's name promises. Nothing is unpickled.
     """
     if field == "tags":
         return _checked_tags(np.frombuffer(data, np.uint8).copy())
     if field.endswith(".png"):
-        return decode_ids(data)
+        return decode_ids(data, bits=16 if field.endswith(WIDE) else 8)
     if field.endswith(".npy"):
         return _decode_npy(data)
     if field.endswith(".f16"):
@@ -78,15 +82,17 @@ def decode(field: str, data: bytes) -> np.ndarray:
     raise ShardError(f"field {field}: only tags, *.png, *.f16 and *.npy are arrays; its bytes can be read as they are")
 
 
-def decode_ids(data: bytes) -> np.ndarray:
-    """Ids uint8[H, W] of an 8-bit gray or palette PNG; colours of the palette do not matter."""
-    mode, bits = png_mode(data)
+def decode_ids(data: bytes, *, bits: int = 8) -> np.ndarray:
+    """Ids uint8[H, W] of an 8-bit gray or palette PNG, whatever its colours; uint16 of 16-bit gray."""
+    mode, found = png_mode(data)
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             check_size(image.width, image.height)
-            if image.mode not in ("L", "P") or (image.mode == "L" and bits != 8):
+            if bits == 16 and not (image.mode.startswith("I") and found == 16):
+                raise ShardError(f"is a {mode} PNG; expected ids in a 16-bit gray PNG")
+            if bits == 8 and (image.mode not in ("L", "P") or (image.mode == "L" and found != 8)):
                 raise ShardError(f"is a {mode} PNG; expected ids in an 8-bit gray or palette PNG")
-            return np.array(image, dtype=np.uint8)
+            return np.array(image, dtype=np.uint16 if bits == 16 else np.uint8)
     except BROKEN as error:
         raise ShardError(f"is a damaged PNG ({one_line(error)})") from error
 
@@ -135,8 +141,9 @@ def _checked_tags(tags: np.ndarray) -> np.ndarray:
 
 
 def _encode_png(field: str, array: np.ndarray) -> bytes:
-    if array.dtype != np.uint8 or array.ndim != 2 or not array.size:
-        raise ShardError(f"field {field}: found {array.dtype}{list(array.shape)}, expected uint8[H, W]")
+    expected = np.uint16 if field.endswith(WIDE) else np.uint8
+    if array.dtype != expected or array.ndim != 2 or not array.size:
+        raise ShardError(f"field {field}: found {array.dtype}{list(array.shape)}, expected {expected.__name__}[H, W]")
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(stream, "PNG", compress_level=6)
     return stream.getvalue()

@@ -74,11 +74,12 @@ class AmnFit:
 
 @dataclass(frozen=True)
 class AmnMap:
-    """Writes AMN's stride-4 maps of the tagged classes, f16[K, h, w]. Reads the first seed of the image."""
+    """Writes AMN's stride-4 maps of the tagged classes, f16[K, h, w]. Reads the seed AMN was trained on."""
 
     config: Config
     num_classes: int
     checkpoint: str
+    seed: str = "cam_seed"
     name: str = "amn_map"
     needs: Needs = "network"
     fields: tuple[str, ...] = ("activation.f16",)
@@ -95,7 +96,7 @@ class AmnMap:
                 opened,
                 [sample.image for sample in group],
                 [sample.tags for sample in group],
-                [sample.joined["cam_seed"] for sample in group],
+                [sample.joined[self.seed] for sample in group],
                 scales=section.scales,
                 dropout=[f"{self.config.seed}/{sample.key}" for sample in group] if section.dropout else False,
                 gate=section.seed_gate,

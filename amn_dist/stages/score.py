@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from amn_dist.ops.metrics import THRESHOLDS, confusion, iou, mean_iou, threshold_confusions, threshold_histogram
+from amn_dist.ops.metrics import (
+    THRESHOLDS,
+    confusion,
+    iou,
+    mean_iou,
+    scores,
+    threshold_confusions,
+    threshold_histogram,
+)
 from amn_dist.records import IGNORE, Sample
 
 
@@ -87,9 +95,13 @@ def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, A
 
 
 def label_scores(matrix: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
-    """Scores of labels in the VOC protocol (255 counts as background), and of their decided pixels alone."""
+    """Scores of labels in the VOC protocol (255 counts as background), and of their decided pixels alone.
+
+    miou_decided: in ICD's protocol, which leaves undecided pixels out and counts classes that do not occur as 0.
+    """
     return {
         "miou": mean_iou(iou(matrix)),
+        "miou_decided": mean_iou(scores(kept, "icd")),
         "iou": nullable(iou(matrix)),
         "decided": float(kept.sum() / max(matrix.sum(), 1)),
         "accuracy_decided": float(np.trace(kept) / max(kept.sum(), 1)),

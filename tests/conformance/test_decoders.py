@@ -18,6 +18,7 @@ from amn_dist.errors import ShardError
 from amn_dist.loaders.crops import cut_image, cut_label, draw_crop
 from amn_dist.loaders.decode import Encoded, crop_decoder, decode_images, normalisation
 from amn_dist.records import CropRule
+from amn_dist.shards.format import encode as encode_array
 
 RULES = {
     "classify": CropRule(size=96, long_side=(60, 140)),
@@ -231,3 +232,40 @@ def test_closing_ends_the_threads(name: str) -> None:
 def count_threads() -> int:
     """Threads of this process, DALI's own among them."""
     return len(list(Path("/proc/self/task").iterdir()))
+
+
+REGIONS = CropRule(
+    size=96,
+    scales=(0.5, 0.75, 1.5),
+    place="corner",
+    interpolation="linear",
+    rounding="half_up",
+    label="regions",
+    colour="centred",
+)
+
+
+def test_twins_cut_regions_of_16_bits_the_same() -> None:
+    samples = []
+    for ordinal, (key, content) in enumerate({**kinds(), "large": encode(photo(3, 301, 211))}.items()):
+        height, width = upright(content).shape[:2]
+        ids = (65_535 - np.arange(height * width)).astype(np.uint16).reshape(height, width)
+        crop = draw_crop(REGIONS, height, width, seed=0, epoch=0, ordinal=ordinal)
+        samples.append(Encoded(key, content, crop, encode_array("a.u16.png", ids)))
+    ((ours, first),), ((other, second),) = (cut_all(name, REGIONS, [samples]) for name in NAMES)
+    assert first is not None and second is not None and torch.equal(first, second)
+    assert first.dtype == torch.int32 and first.max() > 2**15 and first.min() == -1
+    assert (ours - other).abs().mean() < 2
+    for sample, image, regions in zip(samples, ours, first, strict=True):
+        (top, left), (height, width) = sample.crop.target, sample.crop.extent
+        inside = torch.zeros(96, 96, dtype=torch.bool)
+        inside[top : top + height, left : left + width] = True
+        assert torch.equal(regions >= 0, inside) and not image[:, ~inside].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_regions_in_8_bits_are_refused(name: str) -> None:
+    crop = draw_crop(REGIONS, 60, 90, seed=0, epoch=0, ordinal=0)
+    label = encode_array("a.png", np.zeros((60, 90), np.uint8))
+    with pytest.raises(ShardError, match="odd: the label is a 8-bit gray PNG; expected ids in a 16-bit gray PNG"):
+        cut_all(name, REGIONS, [[Encoded("odd", encode(photo(0, 60, 90)), crop, label)]])

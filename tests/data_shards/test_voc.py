@@ -299,3 +299,9 @@ def test_unreadable_output_is_one_line(root: Path, tmp_path: Path) -> None:
         pack_voc(root, "train", tmp_path / "file" / "out")
     with pytest.raises(ShardError, match="file"):
         pack_voc(root, "train", os.fspath(tmp_path / "file"))
+
+
+def test_an_image_of_difficult_objects_alone_keeps_them(root: Path, tmp_path: Path) -> None:
+    (root / XML).write_text((root / XML).read_text().replace("<difficult>0</difficult>", "<difficult>1</difficult>"))
+    pack_voc(root, "train", tmp_path / "out", difficult=False)
+    assert ShardSet.open(tmp_path / "out").load(0, "tags").tolist() == [1, 1, 0]

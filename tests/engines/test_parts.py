@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amn_dist.config import Amn, Classify, FitSection, Irn, Segment
+from amn_dist.config import Amn, Classify, Discriminate, FitSection, Irn, Segment
 from amn_dist.engines.checkpoints import KEEP, State, complete, resume, save_checkpoint
 from amn_dist.engines.engine import Engine
 from amn_dist.engines.gang import Gang, join_gang
@@ -79,6 +79,13 @@ def test_poly_falls_to_zero_at_the_end() -> None:
 def test_segment_changes_its_rate_every_ten_steps() -> None:
     factors = [rate_factor(Segment(), step, 100) for step in range(30)]
     assert set(factors[:10]) == {1.0} and factors[10:20] == pytest.approx([0.9**0.9] * 10)
+
+
+def test_discriminate_changes_its_rate_every_epoch() -> None:
+    section = Discriminate(epochs=4)
+    factors = [rate_factor(section, step, 100) for step in range(100)]
+    assert [factors.count(value) for value in sorted(set(factors), reverse=True)] == [25, 25, 25, 25]
+    assert factors[::25] == pytest.approx([(1 - epoch / 4) ** 0.9 for epoch in range(4)])
 
 
 def test_amn_keeps_its_rate() -> None:

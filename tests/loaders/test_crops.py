@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from amn_dist.errors import ConfigError
-from amn_dist.loaders.crops import Crop, canvas_corner, cut_image, cut_label, draw_crop
+from amn_dist.loaders.crops import Crop, canvas_corner, cut_image, cut_label, cut_regions, draw_crop
 from amn_dist.records import CropRule
 
 LONG = CropRule(size=64, long_side=(40, 90))
@@ -124,3 +124,29 @@ def test_the_canvas_corner_says_the_same_before_the_flip() -> None:
         padded[128 : 128 + crop.resized[0], 128 : 128 + crop.resized[1]] = pixels
         window = padded[128 + y : 192 + y, 128 + x : 192 + x]
         assert (cut_image(pixels, crop, 64) == (window[:, ::-1] if crop.flip else window)).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_regions_are_taken_at_the_first_corner_of_a_cell(shape: tuple[int, int]) -> None:
+    rule = CropRule(size=64, scales=(0.5, 0.75, 1.5), place="corner", rounding="half_up", label="regions")
+    ids = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint16)
+    for ordinal in range(20):
+        crop = draw(rule, shape, ordinal)
+        found = cut_regions(ids, crop, 64)
+        assert found.dtype == np.int32
+        for y, x in np.ndindex(64, 64):
+            row, column = y + crop.source[0], x + crop.source[1]
+            column = crop.resized[1] - 1 - column if crop.flip else column
+            if y >= crop.extent[0] or x >= crop.extent[1]:
+                assert found[y, x] == -1
+                continue
+            row, column = row * shape[0] // crop.resized[0], column * shape[1] // crop.resized[1]
+            assert found[y, x] == row * shape[1] + column
+
+
+def test_sizes_are_cut_off_or_rounded() -> None:
+    down, up = (
+        {draw(CropRule(size=64, scales=(0.75,), rounding=rounding), (50, 70), 0).resized}
+        for rounding in ("down", "half_up")
+    )
+    assert down == {(37, 52)} and up == {(38, 53)}

@@ -100,3 +100,15 @@ def test_an_image_without_classes_is_background_at_every_threshold() -> None:
     maps, classes = np.zeros((0, *truth.shape), np.float32), np.zeros(0, np.uint8)
     curve = threshold_confusions(threshold_histogram(maps, classes, truth, CLASSES))
     assert (curve == confusion(np.zeros_like(truth), truth, CLASSES)).all()
+
+
+def test_icd_leaves_undecided_pixels_out_and_counts_absent_classes() -> None:
+    prediction, truth = masks(3)
+    kept = np.where(prediction == 255, 255, truth)
+    found = scores(confusion(prediction, kept, CLASSES), "icd")
+    valid = (prediction != 255) & (truth != 255)
+    for k in range(CLASSES):
+        both = (valid & (prediction == k) & (truth == k)).sum()
+        either = (valid & ((prediction == k) | (truth == k))).sum()
+        assert found[k] == (both / either if either else 0)
+    assert found[3] == 0 and np.isnan(scores(confusion(prediction, kept, CLASSES), "voc")[3])

@@ -125,3 +125,23 @@ def test_illegal_keys(key: str) -> None:
 def test_illegal_fields(field: str) -> None:
     with pytest.raises(ShardError, match="field"):
         check_field(field)
+
+
+def test_ids_of_16_bits_return_what_went_in() -> None:
+    ids = np.random.default_rng(0).integers(0, 2**16, (31, 47), dtype=np.uint16)
+    content = encode("superpixel.u16.png", ids)
+    found = decode("superpixel.u16.png", content)
+    assert found.dtype == np.uint16 and np.array_equal(found, ids) and found.flags.writeable
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), ids)
+
+
+def test_a_field_says_how_wide_its_ids_are() -> None:
+    wide, narrow = np.zeros((2, 3), np.uint16), np.zeros((2, 3), np.uint8)
+    with pytest.raises(ShardError, match=r"expected uint16\[H, W\]"):
+        encode("superpixel.u16.png", narrow)
+    with pytest.raises(ShardError, match=r"expected uint8\[H, W\]"):
+        encode("seed.png", wide)
+    with pytest.raises(ShardError, match="8-bit gray PNG; expected ids in a 16-bit"):
+        decode("superpixel.u16.png", encode("seed.png", narrow))
+    with pytest.raises(ShardError, match="16-bit gray PNG; expected ids in an 8-bit"):
+        decode("seed.png", encode("superpixel.u16.png", wide))

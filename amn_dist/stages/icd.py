@@ -1,0 +1,192 @@
+"""ICD: a discriminator of object and background inside every class, and the signed maps it yields (icd 4, 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amn_dist.config import Config, FitSection
+from amn_dist.models.backbone import build_backbone
+from amn_dist.models.groups import device_of
+from amn_dist.models.icd import IcdNet
+from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
+from amn_dist.models.inference import load_for_inference
+from amn_dist.models.precision import resolve_precision
+from amn_dist.models.weights import load_backbone_weights
+from amn_dist.ops.normalise import centred_input, imagenet_input
+from amn_dist.ops.regions import refine
+from amn_dist.ops.resize import resize_image, scaled_size
+from amn_dist.ops.signed import signed_activation, signed_labels
+from amn_dist.records import Batch, CropRule, Evidence, Sample, grid_size
+from amn_dist.verbs import Needs
+
+INPUTS = {"imagenet": imagenet_input, "centred": centred_input}
+"""Photograph to network input, by discriminate.colour."""
+
+
+@dataclass(frozen=True)
+class IcdFit:
+    """Trains classifier, directions and top-down head together, on tags and superpixels."""
+
+    config: Config
+    num_classes: int
+    name: str = "discriminate"
+
+    @property
+    def section(self) -> FitSection:
+        return self.config.discriminate
+
+    @property
+    def rule(self) -> CropRule:
+        section = self.config.discriminate
+        return CropRule(
+            size=section.crop,
+            scales=section.scales,
+            rounding="half_up",
+            label="regions",
+            place="corner",
+            interpolation="linear",
+            colour=section.colour,
+        )
+
+    def network(self) -> nn.Module:
+        network = icd_network(self.config, self.num_classes)
+        load_backbone_weights(network.backbone, self.config.initial_weights(self.section.backbone))
+        return network
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Backbone at lr, layers that yield classes at lr_head, the rest at lr_hidden; biases without decay."""
+        section = self.config.discriminate
+        rates = {"backbone": section.lr, "hidden": section.lr_hidden, "head": section.lr_head}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                decay = 0.0 if name.endswith("bias") else section.weight_decay
+                groups.setdefault((rates[_part(name)], decay), []).append(parameter)
+        return [{"params": found, "lr": lr, "weight_decay": decay} for (lr, decay), found in groups.items()]
+
+    def normalisers(self, batch: Batch) -> Tensor:
+        return torch.tensor([len(batch)], dtype=torch.float64)
+
+    def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
+        assert batch.label is not None
+        tags, images = batch.tags, pooled[0].item()
+        seen = network(batch.image, tags, batch.label)
+        target = refine(seen.score.detach(), tags, batch.label)
+        parts = {
+            "classification": classification_part(seen.cam, tags, seen.inside) / images,
+            "bottom_up": bottom_up_part(seen.score, tags, seen.inside) / images,
+            "top_down": seen.weight.float() * top_down_part(seen.logits, target, tags, seen.inside) / images,
+        }
+        return {**parts, "total": torch.stack(list(parts.values())).sum()}
+
+
+@dataclass(frozen=True)
+class IcdMap:
+    """Writes the stride-4 activation of the tagged classes, f16[K, h, w], made of positive parts (icd 5.2)."""
+
+    config: Config
+    num_classes: int
+    checkpoint: str
+    name: str = "icd_map"
+    needs: Needs = "network"
+    fields: tuple[str, ...] = ("activation.f16",)
+
+    def open(self) -> IcdNet:
+        precision = resolve_precision(self.config.infer.precision)
+        return load_for_inference(icd_network(self.config, self.num_classes), self.checkpoint, precision=precision)
+
+    def run(self, opened: IcdNet, samples: Iterator[Sample]) -> Iterator[Sample]:
+        options = {**self.config.icd_map.model_dump(), "colour": self.config.discriminate.colour}
+        for sample in samples:
+            sample.evidence = evidence_of(*image_icd(opened, sample.image, sample.tags, **options))
+            sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
+            yield sample
+
+
+def icd_network(config: Config, num_classes: int) -> IcdNet:
+    """The configured discriminator with random weights."""
+    section = config.discriminate
+    return IcdNet(
+        build_backbone(section.backbone),
+        num_classes,
+        width=section.width,
+        deep=section.cam_head == "deep",
+        mask_padding=section.mask_padding,
+        warmup=section.warmup,
+    )
+
+
+@torch.inference_mode()
+def image_icd(
+    model: IcdNet,
+    image: np.ndarray,
+    tags: np.ndarray,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    pad: int | None = 513,
+    colour: str = "imagenet",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signed logits and CAM logits of one image, each averaged over scales and mirror images at the image's size.
+
+    image: uint8[H, W, 3]. tags: [C-1] multi-hot. pad: side the image is padded to at scale 1, bottom and right.
+    Returns classes uint8[K] (1-based), signed f32[K, H, W], CAM f32[K, H, W].
+    """
+    height, width = image.shape[:2]
+    present = np.flatnonzero(tags)
+    total = torch.zeros(2, len(present), height, width, device=device_of(model))
+    for scale in scales if len(present) else ():
+        seen = _at_scale(model, image, present, scale, flip=flip, pad=pad, colour=colour)
+        fine = functional.interpolate(seen.flatten(0, 1), size=(height, width), mode="bilinear", align_corners=False)
+        total += fine.unflatten(0, seen.shape[:2]).mean(1)
+    cam, signed = (total / len(scales)).cpu().numpy()
+    return (present + 1).astype(np.uint8), signed, cam
+
+
+def evidence_of(classes: np.ndarray, signed: np.ndarray, cam: np.ndarray) -> Evidence:
+    """Activations at both sizes, and the labels that the signs decide, of the maps of image_icd."""
+    grid = grid_size(*signed.shape[1:])
+    coarse = (
+        functional.interpolate(torch.from_numpy(maps)[None], size=grid, mode="bilinear", align_corners=False)[0].numpy()
+        if len(classes)
+        else np.zeros((0, *grid), np.float32)
+        for maps in (signed, cam)
+    )
+    return Evidence(
+        classes, signed_activation(*coarse), signed_activation(signed, cam), signed_labels(signed, cam, classes)
+    )
+
+
+def _at_scale(
+    model: IcdNet, image: np.ndarray, present: np.ndarray, scale: float, *, flip: bool, pad: int | None, colour: str
+) -> Tensor:
+    """CAM and signed logits f32[2, F, K, H', W'] over the image at a scale; F is 2 with the mirror image, else 1."""
+    height, width = image.shape[:2]
+    size = scaled_size(height, width, scale)
+    resized = image if size == (height, width) else resize_image(image, size)
+    x = torch.from_numpy(INPUTS[colour](resized))[None]
+    x = torch.cat([x, x.flip(-1)]) if flip else x
+    least = 0 if pad is None else round((pad - 1) * scale) + 1
+    stride = model.backbone.strides[-1]
+    # Cells lie on pixels 0, stride, 2 * stride ...: a canvas ends on the last of them.
+    canvas = [-(-(max(side, least) - 1) // stride) * stride + 1 for side in size]
+    x = functional.pad(x, (0, canvas[1] - size[1], 0, canvas[0] - size[0]))
+    x = x.to(device_of(model), memory_format=torch.channels_last)
+    maps = torch.stack(model.maps(x))[:, :, present]
+    laid = functional.interpolate(maps.flatten(0, 1), size=canvas, mode="bilinear", align_corners=False)
+    laid = laid.unflatten(0, maps.shape[:2])[..., : size[0], : size[1]]
+    return torch.stack([laid[:, 0], laid[:, 1].flip(-1)], 1) if flip else laid
+
+
+def _part(name: str) -> str:
+    """Which rate a parameter learns at, by its name."""
+    if name.startswith("backbone."):
+        return "backbone"
+    return "head" if ".classifier." in name else "hidden"
