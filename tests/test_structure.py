@@ -15,7 +15,7 @@ FLOORS = (
     {"plan", "doctor", "predict"},
     {"report"},
     {"pipeline"},
-    {"runs"},
+    {"runs", "gangs"},
     {"methods"},
     {"stages", "engines", "farms"},
     {"models", "loaders"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"errors", "__init__"},
 )
 HOMES = {
-    "ray": "farms/ray.py",
+    "ray": "farms/ray",
     "deepspeed": "engines/deepspeed.py",
     "nvidia": "loaders/dali.py",
     "pydensecrf": "ops/crf.py",

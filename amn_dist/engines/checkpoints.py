@@ -65,9 +65,7 @@ def _fault(part: Callable[[], None], gang: Gang) -> str | None:
     return None
 
 
-def resume(
-    folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable[[str], None]
-) -> tuple[Engine, int]:
+def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable[[str], None]) -> tuple[Engine, int]:
     """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
 
     The checkpoint may be another engine's, ZeRO stage's or number of processes'.

@@ -286,7 +286,9 @@ def test_records_say_where_and_how_fast(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
-def test_every_engine_and_gang_measures_the_norm_of_the_whole_gradient(outcome: Outcome, engine: str, zero: int) -> None:
+def test_every_engine_and_gang_measures_the_norm_of_the_whole_gradient(
+    outcome: Outcome, engine: str, zero: int
+) -> None:
     expected = [record["gradient_norm"] for record in outcome.records("sgd-torch0")]
     for name in (f"sgd-{engine}{zero}", f"two-{engine}{zero}"):
         assert [record["gradient_norm"] for record in outcome.records(name)] == pytest.approx(expected, rel=1e-4)

@@ -23,7 +23,7 @@ from amn_dist.engines.meter import Meter
 from amn_dist.engines.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.engines.precision import resolve_precision
 from amn_dist.engines.stopping import stop_on_sigterm
-from amn_dist.errors import ConfigError, StageError
+from amn_dist.errors import ConfigError
 from amn_dist.records import Batch
 
 STATE = State(0, 0, "torch", 0, 1, {})

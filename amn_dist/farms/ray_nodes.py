@@ -1,0 +1,44 @@
+"""The nodes of a Ray cluster, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node said. place: its address. resources: CPU, GPU and the like. fault: why there is no value."""
+
+    place: str
+    resources: Mapping[str, float]
+    value: Any = None
+    fault: str | None = None
+
+
+def ask_nodes(question: Callable[[], Any], *, timeout_s: float) -> list[Answer]:
+    """Call a function once on every node that counts as alive; silent nodes have a fault after timeout_s."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = ray.remote(num_cpus=0, max_retries=0)(question)
+    calls = [
+        asked.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in nodes
+    ]
+    ready, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
+    return [_answer(node, call, call in ready, timeout_s) for node, call in zip(nodes, calls, strict=True)]
+
+
+def _answer(node: Mapping[str, Any], call: Any, ready: bool, timeout_s: float) -> Answer:
+    place, resources = node["NodeManagerAddress"], node["Resources"]
+    if not ready:
+        ray.cancel(call, force=True)
+        return Answer(place, resources, fault=f"no answer within {timeout_s:g} s")
+    try:
+        return Answer(place, resources, ray.get(call))
+    except RayError as error:
+        return Answer(place, resources, fault=" ".join(str(error).split())[-200:])
