@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import AmnError, StageError
 from amn_dist.farms.farm import Task, failed_shards
+from amn_dist.farms.ray_nodes import bring_token
 
 IN_FLIGHT = 2
 """Shards queued on a worker, so that it never waits for the driver."""
@@ -91,6 +92,7 @@ def connect(section: FarmSection, address: str | None) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is not None:
+            bring_token()
             ray.init(address=address, **quiet)
             return
         cores = max(len(os.sched_getaffinity(0)), section.workers * section.threads)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import Config
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -31,6 +34,14 @@ def ask_nodes(question: Callable[[], Any], *, timeout_s: float) -> list[Answer]:
     ]
     ready, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
     return [_answer(node, call, call in ready, timeout_s) for node, call in zip(nodes, calls, strict=True)]
+
+
+def bring_token() -> None:
+    """Show clusters this user's token if there is one: Ray sends it only when told to."""
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if "RAY_AUTH_MODE" not in os.environ and (named or (Path.home() / ".ray" / "auth_token").is_file()):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # Ray has read the environment already
 
 
 def _answer(node: Mapping[str, Any], call: Any, ready: bool, timeout_s: float) -> Answer:
