@@ -11,7 +11,7 @@ PACKAGE = ROOT / "amn_dist"
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"demo"},
+    {"demo", "checkup"},
     {"plan", "doctor", "predict"},
     {"report"},
     {"pipeline"},
