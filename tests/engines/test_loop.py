@@ -59,6 +59,8 @@ def together() -> list[dict[str, Any]]:
         *cases,
         {"folder": "two-uneven-torch", "section": UNEVEN},
         {"folder": "two-nan-torch", "nan_key": NOT_A_NUMBER},
+        {"folder": "two-of-one", "section": {"batch": 1}},
+        {"folder": "two-unlike", "section": {"batch": 5, "micro_batch": 2}},
         *[{**case, "stop_at": 5, "struck": int(case["zero"] == 0)} for case in (*shrinking(), *staying())],
     ]
 
@@ -250,6 +252,12 @@ def test_four_ranks_give_the_curve_of_one(outcome: Outcome, tmp_path: Path) -> N
     for engine, zero in ENGINES:
         expected = pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
         assert four.curve(f"four-{engine}{zero}", 3) == expected
+
+
+def test_batches_that_cannot_be_shared_are_refused_by_every_rank(outcome: Outcome) -> None:
+    for rank in (0, 1):
+        assert outcome.error("two-of-one", rank).startswith("ConfigError: batch 1: 2 processes need one image each")
+        assert outcome.error("two-unlike", rank).startswith("ConfigError: micro_batch 2: shares of 2 and 3 images")
 
 
 @pytest.mark.parametrize("name", ["nan-torch", "nan-deepspeed", "two-nan-torch"])
