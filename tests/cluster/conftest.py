@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NET = "10.77.0"
 PORT = 6399
+STORE = "--object-store-memory=150000000"
 
 
 def command(*words: str | Path, **options: object) -> str:
@@ -75,33 +76,38 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    """Two hosts with a core each, up as one cluster; everything of them is removed afterwards."""
+def wires(tmp_path: Path) -> Iterator[Hosts]:
+    """Two hosts on which nothing runs yet; everything of them is removed afterwards."""
     if os.geteuid() != 0 or not all(shutil.which(tool) for tool in ("ip", "awk", "setsid")):
         pytest.skip("network namespaces need root and iproute2")
     names = tuple(f"amn{os.getpid() % 10000}{letter}" for letter in "ab")
     if subprocess.run(["ip", "netns", "add", names[0]], capture_output=True).returncode:
         pytest.skip("this kernel or container lets nobody make network namespaces")
-    cluster = Hosts(tmp_path / "cluster", names)
-    cluster.folder.mkdir()
+    wired = Hosts(tmp_path / "cluster", names)
+    wired.folder.mkdir()
     try:
         command("ip", "netns", "add", names[1])
         cables = [f"{name}v" for name in names]
         command("ip", "link", "add", cables[0], "netns", names[0], "type", "veth", "peer", cables[1], "netns", names[1])
-        lines = []
         for number, (name, cable) in enumerate(zip(names, cables, strict=True), 1):
             inside = ("ip", "-n", name)
             command(*inside, "link", "set", "lo", "up")
             command(*inside, "address", "add", f"{NET}.{number}/24", "dev", cable)
             command(*inside, "link", "set", cable, "up")
             command(*inside, "route", "add", "default", "via", f"{NET}.{3 - number}")
-            lines.append(f"{name} {NET}.{number} --num-cpus=1 --object-store-memory=150000000")
-        (cluster.folder / "hosts").write_text("\n".join(lines) + "\n")
-        cluster.launch("up")
-        yield cluster
+        yield wired
     finally:
         for name in names:
-            cluster.kill(name)
+            wired.kill(name)
         time.sleep(0.5)
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def hosts(wires: Hosts) -> Hosts:
+    """Two hosts with a core each, up as one cluster."""
+    lines = [f"{name} {NET}.{number} --num-cpus=1 {STORE}" for number, name in enumerate(wires.names, 1)]
+    (wires.folder / "hosts").write_text("\n".join(lines) + "\n")
+    wires.launch("up")
+    return wires
