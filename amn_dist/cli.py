@@ -135,11 +135,19 @@ def show(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine can do, which versions it has, and what is missing."""
+def doctor(
+    cluster: Annotated[bool, typer.Option("--cluster", help="Ask every node of a Ray cluster too.")] = False,
+    address: Address = None,
+    run: Annotated[Path, typer.Option("--run", help="Folder for runs, to be seen by every node.")] = Path("runs"),
+) -> None:
+    """Say what this machine (or cluster) can do, which versions it has, and what is missing."""
     from amn_dist.doctor import examine
 
     checks = examine()
+    if cluster or address is not None:
+        from amn_dist.checkup import examine_cluster
+
+        checks += examine_cluster(address, run)
     table = Table(box=None)
     for heading in ("", "check", "found", "what to do"):
         table.add_column(heading)

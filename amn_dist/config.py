@@ -295,7 +295,17 @@ class Engine(Strict):
 
     name: Literal["deepspeed", "torch"] = "deepspeed"
     processes: int = Field(default=1, ge=1)
-    """Training processes on this machine."""
+    """Training processes, over all machines; the most there are when some are lost."""
+    min_processes: int = Field(default=1, ge=1)
+    """Fewest processes a Fit goes on with after machines are lost."""
+    launcher: Literal["ray", "torchrun"] = "ray"
+    """Who starts more than one process: Ray Train in the cluster of the farm, or torchrun on this machine."""
+    retries: int = Field(default=3, ge=0)
+    """Times in a row the processes are started again after some died, without a new checkpoint in between."""
+    rejoin_s: float = Field(default=60, ge=0)
+    """Seconds that lost machines get to come back before a Fit goes on without them."""
+    timeout_s: float = Field(default=600, gt=0)
+    """Seconds a process waits for the others before it gives up."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast where the device computes it natively, else fp32."""
     zero: Literal[0, 1, 2] = 0

@@ -21,3 +21,7 @@ class ShardError(AmnError):
 
 class StageError(AmnError):
     """A stage that could not be finished."""
+
+
+class PeerLost(StageError):
+    """A process of a gang is gone or does not answer; the gang can be started again from its last checkpoint."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,13 @@ from amn_dist.config import Config, dump_config, load_config
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source, TallyTask
+from amn_dist.gangs import leaving_faults, train_together, train_with_torchrun
 from amn_dist.methods import Stage, scored, stages
 from amn_dist.runs import Origin, Run, file_digest, origin_of, read_json, reuse, write_json, write_text
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index
 from amn_dist.stages.score import ScoreTally, activation_scores, label_scores
-from amn_dist.telemetry import Observe, environment, stage_log
+from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
 
 
 @dataclass
@@ -183,25 +182,27 @@ class Pipeline:
         if self.run.begin(stage, origin):
             self._say(f"{stage.name}: unfinished work of other settings, inputs or code was dropped")
         start = time.monotonic()
-        with stage_log(self.run.stage(stage.name), stage.name, self.console) as observe:
-            {"fit": self._fit, "map": self._map, "score": self._score}[stage.verb](stage, observe, wanted)
-            observe({"done": True, "seconds": round(time.monotonic() - start, 3)})
+        with stage_log(self.run.stage(stage.name), stage.name, self.console) as log:
+            {"fit": self._fit, "map": self._map, "score": self._score}[stage.verb](stage, log, wanted)
+            log({"done": True, "seconds": round(time.monotonic() - start, 3)})
         self._say(f"{stage.name}: done in {time.monotonic() - start:.0f} s")
 
-    def _fit(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
+    def _fit(self, stage: Stage, log: StageLog, wanted: Sequence[Stage]) -> None:
         if self.config.engine.processes > 1 and "RANK" not in os.environ:
-            self._gang(stage)
+            self._gang(stage, log)
         else:
-            self._fit_here(stage, observe)
+            self._fit_here(stage, log)
         digest = file_digest(self.run.checkpoint(stage.name))
         write_json(self.run.stage(stage.name) / "done.json", {"digest": digest})
 
     def _advance_member(self, stage: Stage) -> None:
         """This rank's share of a Fit; the first rank keeps the log."""
-        if os.environ.get("RANK", "0") != "0":
-            return self._fit_here(stage, lambda record: None)
-        with stage_log(self.run.stage(stage.name), stage.name, self.console) as observe:
-            self._fit_here(stage, observe)
+        folder = self.run.stage(stage.name)
+        with leaving_faults(folder):
+            if os.environ.get("RANK", "0") != "0":
+                return self._fit_here(stage, lambda record: None)
+            with stage_log(folder, stage.name, self.console) as log:
+                self._fit_here(stage, log)
 
     def _fit_here(self, stage: Stage, observe: Observe) -> None:
         from amn_dist.engines.gang import join_gang
@@ -209,7 +210,8 @@ class Pipeline:
         from amn_dist.loaders.batches import batches
 
         assert stage.fit is not None
-        task, gang = stage.fit(self.config, self.num_classes), join_gang()
+        task = stage.fit(self.config, self.num_classes)
+        gang = join_gang(timeout_s=self.config.engine.timeout_s)
         images = self.sets["train"]
         labels = None if stage.label is None else (self.open(stage.label[0]), stage.label[1])
 
@@ -236,17 +238,34 @@ class Pipeline:
             observe=observe,
         )
 
-    def _gang(self, stage: Stage) -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--rdzv-backend=c10d"]
-        command += ["--rdzv-endpoint=127.0.0.1:0", f"--nproc-per-node={self.config.engine.processes}"]
-        # Behind `--` torchrun does not take our options for abbreviations of its own.
-        command += ["-m", "--", "amn_dist", "fit", str(self.run.folder / "config.yaml"), stage.name]
+    def _gang(self, stage: Stage, log: StageLog) -> None:
+        folder, engine = self.run.stage(stage.name), self.config.engine
+        train_together(
+            self._with_ray(stage, log) if engine.launcher == "ray" else self._with_torchrun(stage),
+            folder,
+            retries=engine.retries,
+            tell=lambda text: log({"warning": text}),
+        )
+
+    def _with_ray(self, stage: Stage, log: StageLog) -> Callable[[], None]:
+        from amn_dist.farms.ray.gang import leave_ray, train_in_ray
+
+        if self.farm is not None:  # its workers hold the cores and devices that the gang needs
+            self._stop_farm()
+        self._workers.callback(leave_ray)
+        work = partial(train_member, self.run.folder.resolve(), self.data.resolve(), stage.name)
+
+        def start() -> None:
+            with following(log):
+                folder = self.run.stage(stage.name)
+                train_in_ray(work, self.config.engine, farm=self.config.farm, address=self.address, folder=folder)
+
+        return start
+
+    def _with_torchrun(self, stage: Stage) -> Callable[[], None]:
+        command = ["fit", str(self.run.folder / "config.yaml"), stage.name]
         command += ["--run", str(self.run.folder), "--data", str(self.data), "--member"]
-        ended = subprocess.run(command, check=False)
-        if ended.returncode:
-            raise StageError(
-                f"{stage.name}: the gang of {self.config.engine.processes} ended with code {ended.returncode}"
-            )
+        return partial(train_with_torchrun, command, self.config.engine)
 
     def _map(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
         stream = self._stream(stage, wanted)
@@ -337,6 +356,11 @@ class Pipeline:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
+
+
+def train_member(folder: Path, data: Path, name: str) -> None:
+    """One rank's share of a Fit of the run in `folder`, in a process that a launcher has told its rank."""
+    Pipeline(load_config(folder / "config.yaml"), Run(folder), data).execute(only=name, member=True)
 
 
 def start_farm(config: Config, address: str | None = None) -> Farm:

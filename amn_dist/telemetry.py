@@ -7,17 +7,33 @@ import importlib.metadata
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Observe = Callable[[dict[str, Any]], None]
 """Takes one record of metrics. Records with `step` and `steps` move the bar."""
+
+METRICS = "metrics.jsonl"
+"""Every record of a stage, one a line."""
+
+FOLLOW_S = 1.0
+"""Seconds between two looks at what another process has written."""
 
 PACKAGES = (
     "torch",
@@ -37,12 +53,17 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "packages": {name: package_version(name) for name in ("amn-dist", *PACKAGES)},
+        "packages": versions(),
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions of this package and of those its results depend on."""
+    return {name: package_version(name) for name in ("amn-dist", *PACKAGES)}
 
 
 def package_version(name: str) -> str | None:
@@ -62,11 +83,66 @@ def cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
-@contextlib.contextmanager
-def stage_log(folder: Path, name: str, console: Console) -> Iterator[Observe]:
-    """Open a stage's metrics.jsonl (appended to on resume) and its progress bar.
+@dataclass
+class StageLog:
+    """Where the records of a stage go: metrics.jsonl, TensorBoard's event file, the bar, the console."""
 
-    Yields a function that records one dict: it gains `time` (seconds since the epoch) and `stage`.
+    folder: Path
+    name: str
+    console: Console
+    bar: Progress
+    line: TaskID
+    lines: TextIO
+    events: EventFile
+    last_said: float = 0.0
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Keep a record and show it."""
+        self.lines.write(json.dumps({"time": round(time.time(), 3), "stage": self.name, **record}) + "\n")
+        self.lines.flush()
+        self.events(record)
+        self.show(record)
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show a record that is kept elsewhere."""
+        if "step" in record and "steps" in record:
+            self.bar.update(self.line, completed=record["step"], total=record["steps"], note=summary(record))
+        if "warning" in record:
+            self.console.print(f"{self.name}: {record['warning']}", style="yellow", markup=False, highlight=False)
+        if not self.console.is_terminal and "step" in record and time.monotonic() - self.last_said > 10:
+            self.last_said = time.monotonic()
+            said = f"{self.name} {record['step']}/{record['steps']} {summary(record)}"
+            self.console.print(said, markup=False, highlight=False)
+
+
+@dataclass
+class EventFile:
+    """Figures of a stage as TensorBoard reads them, one curve a name; opened when the first figure comes."""
+
+    folder: Path
+    writer: Any = None
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if "step" not in record:
+            return
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder), max_queue=200)
+        for name, value in record.items():
+            if name not in ("step", "steps") and isinstance(value, int | float):
+                self.writer.add_scalar(name, value, global_step=record["step"])
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+@contextlib.contextmanager
+def stage_log(folder: Path, name: str, console: Console) -> Iterator[StageLog]:
+    """Open a stage's metrics.jsonl (appended to on resume), event files beside it, and its progress bar.
+
+    Yields what records one dict: it gains `time` (seconds since the epoch) and `stage`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bar = Progress(
@@ -79,23 +155,41 @@ def stage_log(folder: Path, name: str, console: Console) -> Iterator[Observe]:
         console=console,
         disable=not console.is_terminal,
     )
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines, bar:
+    with (
+        (folder / METRICS).open("a", encoding="utf-8") as lines,
+        contextlib.closing(EventFile(folder / "tensorboard")) as events,
+        bar,
+    ):
         line = bar.add_task(name, total=None, note="")
-        last_said = time.monotonic()
+        yield StageLog(folder, name, console, bar, line, lines, events, time.monotonic())
 
-        def observe(record: dict[str, Any]) -> None:
-            nonlocal last_said
-            lines.write(json.dumps({"time": round(time.time(), 3), "stage": name, **record}) + "\n")
-            lines.flush()
-            if "step" in record and "steps" in record:
-                bar.update(line, completed=record["step"], total=record["steps"], note=summary(record))
-            if "warning" in record:
-                console.print(f"{name}: {record['warning']}", style="yellow", markup=False, highlight=False)
-            if not console.is_terminal and "step" in record and time.monotonic() - last_said > 10:
-                last_said = time.monotonic()
-                console.print(f"{name} {record['step']}/{record['steps']} {summary(record)}", highlight=False)
 
-        yield observe
+@contextlib.contextmanager
+def following(log: StageLog) -> Iterator[None]:
+    """Show what another process adds to a stage's metrics.jsonl, until the block ends."""
+    over = threading.Event()
+    path = log.folder / METRICS
+    start = path.stat().st_size if path.is_file() else 0
+
+    def follow() -> None:
+        position, ending = start, False
+        while not ending:
+            ending = over.wait(FOLLOW_S)
+            with path.open("rb") as lines:
+                lines.seek(position)
+                added = lines.read()
+            whole = added[: added.rfind(b"\n") + 1]
+            position += len(whole)
+            for text in whole.splitlines():
+                log.show(json.loads(text))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def summary(record: dict[str, Any]) -> str:

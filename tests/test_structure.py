@@ -11,11 +11,11 @@ PACKAGE = ROOT / "amn_dist"
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"demo"},
+    {"demo", "checkup"},
     {"plan", "doctor", "predict"},
     {"report"},
     {"pipeline"},
-    {"runs"},
+    {"runs", "gangs"},
     {"methods"},
     {"stages", "engines", "farms"},
     {"models", "loaders"},

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
 from amn_dist.engines.engine import Engine
-from amn_dist.engines.gang import Gang
+from amn_dist.engines.gang import Gang, lost_peer
+from amn_dist.engines.snapshot import UNREADABLE
 from amn_dist.errors import StageError
 
 KEEP = 2
 """Checkpoints that stay."""
 STATE = "state.json"
 """Says what the checkpoint is; written last into the temporary folder."""
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, BadZipFile)
-"""What damaged files raise while they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +36,43 @@ class State:
 
 
 def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> None:
-    """Write folder/NNNNNN under a temporary name, rename it, keep the newest two; every rank calls it."""
+    """Write folder/NNNNNN under a temporary name, rename it, keep the newest two; every rank calls it.
+
+    Raises StageError on every rank when the first one cannot write.
+    """
     temporary = folder / f".tmp-{state.step:06d}"
-    if gang.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".tmp-*"):
-            shutil.rmtree(left)
-        temporary.mkdir()
-    gang.wait()
+    for part in (
+        lambda: _prepare(folder, temporary) if gang.rank == 0 else None,
+        lambda: engine.save(temporary),
+        lambda: _finish(temporary, folder, state) if gang.rank == 0 else None,
+    ):
+        fault = gang.first(_fault(part, gang))
+        if fault is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise StageError(
+                f"{folder}: checkpoint of step {state.step} cannot be written ({fault}); older ones are whole; "
+                "free space, then the same command goes on"
+            )
+
+
+def _fault(part: Callable[[], None], gang: Gang) -> str | None:
     try:
-        engine.save(temporary)
-        gang.wait()
-        if gang.rank == 0:
-            _finish(temporary, folder / f"{state.step:06d}", state)
+        part()
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        shutil.rmtree(temporary, ignore_errors=True)
-        told = " ".join(str(error).split())[:120]
-        raise StageError(
-            f"{folder}: checkpoint of step {state.step} cannot be written ({told}); older ones are whole; "
-            "free space, then the same command goes on"
-        ) from error
-    if gang.rank == 0:
-        for old in complete(folder)[KEEP:]:
-            shutil.rmtree(old)
-    gang.wait()
+        if gang.rank != 0 or lost_peer(error):
+            raise
+        return " ".join(str(error).split())[:120]
+    return None
 
 
-def resume(
-    folder: Path, build: Callable[[], Engine], gang: Gang, expected: State, warn: Callable[[str], None]
-) -> tuple[Engine, int]:
+def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable[[str], None]) -> tuple[Engine, int]:
     """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
 
-    Raises StageError for a checkpoint that is sound, but of another engine or another number of ZeRO processes.
+    The checkpoint may be another engine's, ZeRO stage's or number of processes'.
     """
     engine = build()
     for name in gang.first([path.name for path in complete(folder)]):
-        state, fault = _try_load(folder / name, engine, expected)
+        state, fault = _try_load(folder / name, engine)
         if gang.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
             assert state is not None
             return engine, state.step
@@ -90,37 +88,33 @@ def complete(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
-def _try_load(path: Path, engine: Engine, expected: State) -> tuple[State | None, str | None]:
+def _try_load(path: Path, engine: Engine) -> tuple[State | None, str | None]:
     try:
         state = State(**json.loads((path / STATE).read_text()))
         if _files(path) != state.files:
             return None, "files are missing or of another size"
-        _check_maker(path, state, expected)
         engine.load(path)
     except UNREADABLE as error:
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     return state, None
 
 
-def _check_maker(path: Path, state: State, expected: State) -> None:
-    if (state.engine, state.zero) != (expected.engine, expected.zero):
-        raise StageError(
-            f"{path}: was made by engine {state.engine} with zero {state.zero}, found {expected.engine} with zero "
-            f"{expected.zero}; go on with the same engine, or redo the stage"
-        )
-    if state.zero and state.processes != expected.processes:
-        raise StageError(
-            f"{path}: ZeRO {state.zero} split it over {state.processes} processes, found {expected.processes}; "
-            "go on with as many, or redo the stage with engine.zero=0"
-        )
+def _prepare(folder: Path, temporary: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".tmp-*"):
+        shutil.rmtree(left)
+    temporary.mkdir()
 
 
-def _finish(temporary: Path, final: Path, state: State) -> None:
+def _finish(temporary: Path, folder: Path, state: State) -> None:
     record: dict[str, Any] = {**asdict(state), "files": _files(temporary)}
     (temporary / STATE).write_text(json.dumps(record, indent=1))
+    final = folder / f"{state.step:06d}"
     if final.exists():
         shutil.rmtree(final)
     os.replace(temporary, final)
+    for old in complete(folder)[KEEP:]:
+        shutil.rmtree(old)
 
 
 def _files(path: Path) -> dict[str, int]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.gang import Gang, form_group
-from amn_dist.engines.optimiser import freeze_others, make_optimiser, set_rates
+from amn_dist.engines.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
+from amn_dist.engines.snapshot import gather_moments, read_snapshot, split_moments, write_snapshot
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
 from amn_dist.verbs import Fit
@@ -21,9 +22,6 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
-
-TAG = "deepspeed"
-"""Folder inside a checkpoint that DeepSpeed writes its files into."""
 
 
 class DeepSpeedEngine:
@@ -39,6 +37,8 @@ class DeepSpeedEngine:
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
+        self.trained = [parameter for group in groups for parameter in group["params"]]
+        self.zero, self.gang = section.zero, gang
         self.pieces = pieces
         # DeepSpeed means over ranks and micro-batches; losses here are parts of one global sum.
         self.scale = float(gang.size * pieces)
@@ -62,15 +62,27 @@ class DeepSpeedEngine:
 
     def update(self, factor: float) -> None:
         set_rates(self.optimiser.param_groups, self.initial_rates, factor)
+        if not self.zero:  # ZeRO computes it, and no rank has all gradients
+            self.norm = gradient_norm(self.trained)
         self.runner.step()
+        if self.zero:
+            self.norm = torch.as_tensor(self.runner.get_global_grad_norm())
 
     def save(self, folder: Path) -> None:
-        self.runner.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        if self.zero:
+            moments = gather_moments(self.optimiser, self.trained)
+        else:
+            moments = [self.optimiser.state.get(parameter, {}) for parameter in self.trained]
+        if self.gang.rank == 0:
+            write_snapshot(folder, self.network, moments)
 
     def load(self, folder: Path) -> None:
-        path, _ = self.runner.load_checkpoint(str(folder), tag=TAG)
-        if path is None:
-            raise FileNotFoundError(f"{folder / TAG}: DeepSpeed's files are missing")
+        moments = read_snapshot(folder, self.network, self.trained)
+        if self.zero:
+            split_moments(self.optimiser, self.trained, moments)
+            return
+        for parameter, kept in zip(self.trained, moments, strict=True):
+            self.optimiser.state[parameter] = kept
 
     def close(self) -> None:
         # ZeRO's hooks would keep the network and its optimiser in memory.

@@ -17,11 +17,13 @@ from amn_dist.verbs import Fit
 class Engine(Protocol):
     """A network with its optimiser. The sum of the losses over pieces and ranks is the loss of the global batch.
 
-    initial_rates: learning rate of every optimiser group before the schedule.
+    initial_rates: learning rate of every optimiser group before the schedule. norm: of the global gradient, a scalar,
+    after an update.
     """
 
     network: nn.Module
     initial_rates: list[float]
+    norm: Tensor
 
     def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
         """Forward and backward of every piece; yields its parts of the loss, detached.
@@ -39,7 +41,7 @@ class Engine(Protocol):
         ...
 
     def load(self, folder: Path) -> None:
-        """Restore what `save` wrote; every rank calls it."""
+        """Restore what any engine's `save` wrote, on any number of ranks; every rank calls it."""
         ...
 
     def close(self) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, PeerLost
+
+TIMEOUT_S = 600.0
+"""How long a rank waits for the others unless told otherwise."""
+
+LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out waiting")
+"""In messages of collectives whose other end is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +65,11 @@ class Gang:
         self.sum(torch.zeros(1, dtype=torch.float64))
 
 
-def join_gang() -> Gang:
+def join_gang(*, timeout_s: float = TIMEOUT_S) -> Gang:
     """Join the gang a launcher describes by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; default: alone.
 
-    A process group that exists (Ray Train makes one) is used. Raises ConfigError when the description is not whole.
+    A process group that exists (Ray Train makes one) is used. timeout_s: how long any rank waits for another, here and
+    later. Raises ConfigError when the description is not whole, PeerLost when the others cannot be met.
     """
     size = _number("WORLD_SIZE", 1)
     gang = Gang(_number("RANK", 0), size, _number("LOCAL_RANK", 0))
@@ -70,8 +81,59 @@ def join_gang() -> Gang:
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise ConfigError(f"WORLD_SIZE {size}: {', '.join(missing)} not set; start with torchrun or deepspeed")
-        distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=size)
+        _meet(gang, timeout_s)
     return gang
+
+
+def _meet(gang: Gang, timeout_s: float) -> None:
+    try:
+        wait = timedelta(seconds=timeout_s)
+        distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=gang.size, timeout=wait)
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise PeerLost(
+            f"rank {gang.rank} of {gang.size}: could not meet the others at {place} within {timeout_s:g} s "
+            f"({_told(error)}); are all started, is the port open, is GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME) right?"
+        ) from error
+
+
+def check_versions(gang: Gang, versions: Mapping[str, str | None]) -> None:
+    """Raise ConfigError on every rank unless all have these versions (by package)."""
+    if gang.size == 1:
+        return
+    texts = gang.gather([json.dumps(dict(versions), sort_keys=True)])
+    first = json.loads(texts[0])
+    for rank, text in enumerate(texts):
+        other = json.loads(text)
+        for name in sorted(first):
+            if other.get(name) != first[name]:
+                raise ConfigError(
+                    f"rank {rank}: {name} {other.get(name)}, rank 0 has {first[name]}; "
+                    "install the same versions on every node (launch/install.sh)"
+                )
+
+
+@contextmanager
+def naming_lost_peers(gang: Gang, name: str) -> Iterator[None]:
+    """Turn what a collective raises when a rank is gone into PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if gang.size == 1 or not lost_peer(error):
+            raise
+        raise PeerLost(
+            f"{name}: rank {gang.rank} of {gang.size} lost the others ({_told(error)}); "
+            "the same command goes on from the last checkpoint"
+        ) from error
+
+
+def lost_peer(error: Exception) -> bool:
+    """Whether an error says that another rank is gone or silent."""
+    return isinstance(error, distributed.DistError) or bool(LOST.search(str(error)))
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def form_group(gang: Gang) -> None:

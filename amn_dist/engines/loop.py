@@ -19,16 +19,19 @@ from amn_dist.config import Engine as EngineSection
 from amn_dist.config import FitSection
 from amn_dist.engines.checkpoints import State, resume, save_checkpoint
 from amn_dist.engines.engine import Engine, build_engine
-from amn_dist.engines.gang import Gang, join_gang
-from amn_dist.engines.meter import Meter
+from amn_dist.engines.gang import Gang, check_versions, join_gang, naming_lost_peers
+from amn_dist.engines.meter import Meter, peak_memory_gib
 from amn_dist.engines.optimiser import rate_factor
 from amn_dist.engines.stopping import stop_on_sigterm
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.records import Batch
+from amn_dist.telemetry import versions
 from amn_dist.verbs import Fit, Stepwise
 
 MODEL = "model.safetensors"
 """Weights a Fit ends with."""
+STOP = "stop"
+"""A file of this name in the Fit's folder asks for what SIGTERM asks for; it reaches gangs on other machines."""
 NAMED_KEYS = 32
 """Keys an error message spells out."""
 
@@ -73,20 +76,22 @@ def fit(
 
     batches_from: this rank's batches from a global sample on. samples: size of the training set. observe: gets a
     record every log_every steps, on every rank: step, steps, the parts of the global loss, lr of the first group,
-    images_per_s, data_wait (share of time); or a warning.
+    images_per_s, data_wait (share of time), gradient_norm, memory_gib (peak of this process); or a warning.
     Raises StageError for a loss that is not finite (before the update; the step and the keys are named) and after
-    SIGTERM (a checkpoint is saved first).
+    SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first); PeerLost when another rank is gone.
     """
-    gang = join_gang()
+    gang = join_gang(timeout_s=engine.timeout_s)
     pieces = count_pieces(fit.section, gang.size)
     course = Course(fit, Path(folder), engine, gang, seed, count_steps(fit.section, samples), pieces, observe)
-    running, done = _start(course)
-    _run(course, running, batches_from, done)
-    path = course.folder / MODEL
-    if gang.rank == 0:
-        _save_model(running.network, path)
-    running.close()
-    gang.wait()
+    with naming_lost_peers(gang, fit.name):
+        check_versions(gang, versions())
+        running, done = _start(course)
+        _run(course, running, batches_from, done)
+        path = course.folder / MODEL
+        if gang.rank == 0:
+            _save_model(running.network, path)
+        running.close()
+        gang.wait()
     return path
 
 
@@ -122,7 +127,7 @@ def _start(course: Course) -> tuple[Engine, int]:
         return build_engine(course.fit, course.section, course.gang, pieces=course.pieces)
 
     checkpoints = course.folder / "checkpoints"
-    return resume(checkpoints, build, course.gang, course.state(0), lambda text: course.observe({"warning": text}))
+    return resume(checkpoints, build, course.gang, lambda text: course.observe({"warning": text}))
 
 
 def _run(course: Course, engine: Engine, batches_from: BatchesFrom, done: int) -> None:
@@ -130,16 +135,21 @@ def _run(course: Course, engine: Engine, batches_from: BatchesFrom, done: int) -
         return
     section = course.fit.section
     with ExitStack() as stack:
-        asked = stack.enter_context(stop_on_sigterm())
+        signalled = stack.enter_context(stop_on_sigterm())
+
+        def asked() -> bool:
+            return signalled.is_set() or (course.gang.rank == 0 and (course.folder / STOP).exists())
+
         source = batches_from(done * section.batch)
         stack.callback(getattr(source, "close", lambda: None))
         meter = Meter(section.batch)
         for step in range(done, course.steps):
-            parts, stopping = _step(course, engine, meter.next(source), step, asked.is_set)
+            parts, stopping = _step(course, engine, meter.next(source), step, asked)
             now = step + 1
             if now % section.log_every == 0 or now == course.steps:
                 rate = engine.initial_rates[0] * rate_factor(section, step, course.steps)
-                course.observe({"step": now, "steps": course.steps, **parts, "lr": rate, **meter.read()})
+                cost = {"gradient_norm": float(engine.norm), "memory_gib": peak_memory_gib(course.gang.device)}
+                course.observe({"step": now, "steps": course.steps, **parts, "lr": rate, **meter.read(), **cost})
             if now % section.checkpoint_every == 0 or now == course.steps or stopping:
                 course.save(engine, now)
             if stopping and now < course.steps:

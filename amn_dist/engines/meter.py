@@ -1,10 +1,13 @@
-"""How fast a Fit goes, and how much of that it waits for data."""
+"""How fast a Fit goes, how much of that it waits for data, and what memory it takes."""
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import torch
 
 from amn_dist.records import Batch
 
@@ -33,3 +36,10 @@ class Meter:
         found = {"images_per_s": round(self.steps * self.batch / elapsed, 3), "data_wait": self.waited / elapsed}
         self.began, self.waited, self.steps = now, 0.0, 0
         return found
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this process has held so far: on the accelerator if it has one, else resident."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)

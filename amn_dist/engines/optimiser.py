@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,3 +43,8 @@ def freeze_others(network: torch.nn.Module, groups: list[dict[str, Any]]) -> Non
     for parameter in network.parameters():
         if id(parameter) not in trained:
             parameter.requires_grad_(False)
+
+
+def gradient_norm(trained: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Euclidean norm of all gradients, a scalar on their device."""
+    return torch.nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])

@@ -11,12 +11,11 @@ from torch import Tensor, distributed, nn
 
 from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.gang import Gang
-from amn_dist.engines.optimiser import freeze_others, make_optimiser, set_rates
+from amn_dist.engines.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
+from amn_dist.engines.snapshot import read_snapshot, write_snapshot
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
 from amn_dist.verbs import Fit
-
-FILE = "torch.pt"
 
 
 class Autocast(nn.Module):
@@ -43,6 +42,7 @@ class TorchEngine:
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
+        self.trained = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = make_optimiser(fit.section, groups)
         self.runner = Autocast(self.network, gang.device, resolve_precision(section.precision))
         self._share_weights()
@@ -57,16 +57,17 @@ class TorchEngine:
     def update(self, factor: float) -> None:
         self._sum_gradients()
         set_rates(self.optimiser.param_groups, self.initial_rates, factor)
+        self.norm = gradient_norm(self.trained)
         self.optimiser.step()
 
     def save(self, folder: Path) -> None:
         if self.gang.rank == 0:
-            torch.save({"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}, folder / FILE)
+            moments = [self.optimiser.state.get(parameter, {}) for parameter in self.trained]
+            write_snapshot(folder, self.network, moments)
 
     def load(self, folder: Path) -> None:
-        found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(found["network"])
-        self.optimiser.load_state_dict(found["optimiser"])
+        for parameter, kept in zip(self.trained, read_snapshot(folder, self.network, self.trained), strict=True):
+            self.optimiser.state[parameter] = kept
 
     def close(self) -> None:
         pass
@@ -81,10 +82,9 @@ class TorchEngine:
     def _sum_gradients(self) -> None:
         if self.gang.size == 1:
             return
-        trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         distributed.all_reduce(flat)
         sums = flat.split([gradient.numel() for gradient in gradients])
-        for parameter, gradient, total in zip(trained, gradients, sums, strict=True):
+        for parameter, gradient, total in zip(self.trained, gradients, sums, strict=True):
             parameter.grad = gradient.copy_(total.view(gradient.shape))

@@ -59,10 +59,26 @@ def together() -> list[dict[str, Any]]:
         *cases,
         {"folder": "two-uneven-torch", "section": UNEVEN},
         {"folder": "two-nan-torch", "nan_key": NOT_A_NUMBER},
-        {"folder": "shrink-torch", "section": SLIP_OFF, "stop_at": 5, "struck": 1},
-        {"folder": "shrink-deepspeed", "section": SLIP_OFF, "stop_at": 5, "engine": "deepspeed"},
-        {"folder": "split", "stop_at": 5, "engine": "deepspeed", "zero": 1},
+        {"folder": "two-of-one", "section": {"batch": 1}},
+        {"folder": "two-unlike", "section": {"batch": 5, "micro_batch": 2}},
+        *[{**case, "stop_at": 5, "struck": int(case["zero"] == 0)} for case in (*shrinking(), *staying())],
     ]
+
+
+def shrinking() -> list[dict[str, Any]]:
+    """Cases begun by two ranks and ended by one."""
+    return [{"folder": f"shrink-{e}{z}", "engine": e, "zero": z, "section": ADAM} for e, z in ENGINES]
+
+
+def staying() -> list[dict[str, Any]]:
+    """Cases begun and ended by two ranks."""
+    more = {"section": {**SLIP_OFF, "micro_batch": 2}}
+    return [{"folder": f"stay-{e}{z}", "engine": e, "zero": z, **more} for e, z in ENGINES]
+
+
+def growing() -> list[dict[str, Any]]:
+    """Cases begun by one process and ended by two."""
+    return [{"folder": f"grow-{e}{z}", "engine": e, "zero": z, "section": SLIP_OFF} for e, z in ENGINES]
 
 
 def alone() -> list[dict[str, Any]]:
@@ -87,14 +103,14 @@ def alone() -> list[dict[str, Any]]:
             {"folder": f"slip-{engine}", "engine": engine},
             {"folder": f"nan-{engine}", "engine": engine, "nan_key": NOT_A_NUMBER, "section": {"micro_batch": 2}},
             {"folder": f"dropout-{engine}", "engine": engine, **DROPOUT},
-            {"folder": f"shrink-{engine}", "engine": engine, "section": SLIP_OFF},
         ]
     return [
         *cases,
         {"folder": "uneven-torch", "section": UNEVEN},
-        {"folder": "split", "engine": "deepspeed", "zero": 1},
-        {"folder": "other", "stop_at": 5},
-        {"folder": "other", "engine": "deepspeed"},
+        *shrinking(),
+        *[{**case, "stop_at": 5} for case in growing()],
+        {"folder": "other", "section": SLIP_OFF, "stop_at": 5},
+        {"folder": "other", "section": SLIP_OFF, "engine": "deepspeed", "zero": 1},
     ]
 
 
@@ -120,11 +136,12 @@ def run(root: Path, cases: list[dict[str, Any]], *, ranks: int) -> list[int]:
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     root = tmp_path_factory.mktemp("tiny")
     codes = {"together": run(root, together(), ranks=2), "alone": run(root, alone(), ranks=1)}
+    codes["again"] = run(root, [*staying(), *growing()], ranks=2)
     return Outcome(root, codes)
 
 
 def test_gangs_end_as_they_should(outcome: Outcome) -> None:
-    assert outcome.codes == {"together": [0, 0], "alone": [0]}
+    assert outcome.codes == {"together": [0, 0], "alone": [0], "again": [0, 0]}
 
 
 def test_the_loss_falls(outcome: Outcome) -> None:
@@ -202,21 +219,45 @@ def test_sigterm_saves_and_the_same_command_goes_on(outcome: Outcome, engine: st
     assert outcome.digest(f"stop-{name}") == outcome.digest(f"adam-{name}")
 
 
-@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
-def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(outcome: Outcome, engine: str) -> None:
-    name = f"shrink-{engine}"
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(outcome: Outcome, engine: str, zero: int) -> None:
+    name = f"shrink-{engine}{zero}"
     assert outcome.error(name, 0) == outcome.error(name, 1)
     assert "stopped at step 6" in outcome.error(name)
-    assert len(outcome.curve(name, 1)) == 6
-    assert outcome.curve(name) == pytest.approx(outcome.curve(f"sgd-{engine}0"), rel=1e-5)
+    assert len(outcome.curve(name, 1)) == 6 and len(outcome.curve(name)) == 12
+    assert outcome.curve(name) == pytest.approx(outcome.curve(f"adam-{engine}{zero}"), rel=1e-5)
 
 
-def test_zero_checkpoints_of_other_gangs_are_refused(outcome: Outcome) -> None:
-    assert "ZeRO 1 split it over 2 processes, found 1" in outcome.error("split")
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_two_ranks_go_on_bit_exact(outcome: Outcome, engine: str, zero: int) -> None:
+    assert outcome.curve(f"stay-{engine}{zero}") == outcome.curve(f"two-{engine}{zero}")
+    assert outcome.digest(f"stay-{engine}{zero}") == outcome.digest(f"two-{engine}{zero}")
 
 
-def test_checkpoints_of_another_engine_are_refused(outcome: Outcome) -> None:
-    assert "was made by engine torch with zero 0, found deepspeed" in outcome.error("other")
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_two_ranks_go_on_from_one(outcome: Outcome, engine: str, zero: int) -> None:
+    found = outcome.curve(f"grow-{engine}{zero}")
+    assert len(found) == 12 and found == pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
+
+
+def test_another_engine_goes_on(outcome: Outcome) -> None:
+    assert outcome.curve("other") == pytest.approx(outcome.curve("sgd-torch0"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_four_ranks_give_the_curve_of_one(outcome: Outcome, tmp_path: Path) -> None:
+    cases = [{"folder": f"four-{e}{z}", "engine": e, "zero": z, "section": SLIP_OFF} for e, z in ENGINES]
+    assert run(tmp_path, cases, ranks=4) == [0] * 4
+    four = Outcome(tmp_path, {})
+    for engine, zero in ENGINES:
+        expected = pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
+        assert four.curve(f"four-{engine}{zero}", 3) == expected
+
+
+def test_batches_that_cannot_be_shared_are_refused_by_every_rank(outcome: Outcome) -> None:
+    for rank in (0, 1):
+        assert outcome.error("two-of-one", rank).startswith("ConfigError: batch 1: 2 processes need one image each")
+        assert outcome.error("two-unlike", rank).startswith("ConfigError: micro_batch 2: shares of 2 and 3 images")
 
 
 @pytest.mark.parametrize("name", ["nan-torch", "nan-deepspeed", "two-nan-torch"])
@@ -244,7 +285,18 @@ def test_two_checkpoints_stay_and_nothing_unfinished(outcome: Outcome, name: str
 
 def test_records_say_where_and_how_fast(outcome: Outcome) -> None:
     records = outcome.records("sgd-deepspeed0")
-    assert set(records[0]) == {"step", "steps", "background", "foreground", "total", "lr", "images_per_s", "data_wait"}
+    losses = {"background", "foreground", "total"}
+    speed = {"images_per_s", "data_wait", "memory_gib"}
+    assert set(records[0]) == {"step", "steps", "lr", "gradient_norm", *losses, *speed}
     assert records[0]["lr"] == pytest.approx(0.05)
     assert records[6]["lr"] == pytest.approx(0.05 * 0.5**0.9)
     assert all(record["images_per_s"] > 0 and 0 <= record["data_wait"] <= 1 for record in records)
+
+
+@pytest.mark.parametrize(("engine", "zero"), ENGINES)
+def test_every_engine_and_gang_measures_the_norm_of_the_whole_gradient(
+    outcome: Outcome, engine: str, zero: int
+) -> None:
+    expected = [record["gradient_norm"] for record in outcome.records("sgd-torch0")]
+    for name in (f"sgd-{engine}{zero}", f"two-{engine}{zero}"):
+        assert [record["gradient_norm"] for record in outcome.records(name)] == pytest.approx(expected, rel=1e-4)

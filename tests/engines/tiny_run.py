@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from amn_dist.config import Engine, FitSection
 from amn_dist.engines.loop import fit
-from amn_dist.errors import AmnError
+from amn_dist.errors import AmnError, ShardError
 from amn_dist.loaders.order import batch_ordinals
 from amn_dist.records import Batch, CropRule
 
@@ -32,7 +32,8 @@ SIDE = 8
 
 @dataclass(frozen=True)
 class Case:
-    """One run. *_at: after this step the rank `struck` is sent a signal; nan_key: a sample that is not a number."""
+    """One run. kill_at, stop_at: after this step the rank `struck` is sent a signal; missing_at: it misses the shard of
+    this step; nan_key: a sample that is not a number."""
 
     folder: str
     engine: str = "torch"
@@ -43,8 +44,10 @@ class Case:
     dropout: float = 0.0
     kill_at: int = 0
     stop_at: int = 0
+    missing_at: int = 0
     struck: int = 0
     nan_key: str = ""
+    timeout_s: float = 60.0
 
 
 class TinyNet(nn.Module):
@@ -113,6 +116,14 @@ def batches(consumed: int, batch: int, rank: int, world: int, nan_key: str) -> I
         yield Batch(tuple(f"key{o}" for o in share), tuple(share), torch.stack(images), tags, torch.stack(labels))
 
 
+def shards(case: Case, consumed: int, batch: int, rank: int, world: int) -> Iterator[Batch]:
+    """The batches of a rank whose disk may lack a shard."""
+    for number, made in enumerate(batches(consumed, batch, rank, world, case.nan_key), 1):
+        if number == case.missing_at and rank == case.struck:
+            raise ShardError("000003.tar: no such file; is the storage mounted on this node?")
+        yield made
+
+
 def train(case: Case) -> None:
     """Run one case as the rank the environment says."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -131,9 +142,11 @@ def train(case: Case) -> None:
     try:
         fit(
             TinyFit(section, case.dropout),
-            lambda consumed: batches(consumed, section.batch, rank, world, case.nan_key),
+            lambda consumed: shards(case, consumed, section.batch, rank, world),
             folder=folder,
-            engine=Engine.model_validate({"name": case.engine, "zero": case.zero, "precision": case.precision}),
+            engine=Engine.model_validate(
+                {"name": case.engine, "zero": case.zero, "precision": case.precision, "timeout_s": case.timeout_s}
+            ),
             seed=3,
             samples=SAMPLES,
             observe=observe,
@@ -156,4 +169,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for row in json.loads(Path(sys.argv[1]).read_text()):
         case = Case(**{**asdict(Case("")), **row})
-        (train_in_child if case.kill_at else train)(case)
+        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+        (train_in_child if case.kill_at and alone else train)(case)

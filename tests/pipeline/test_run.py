@@ -163,8 +163,10 @@ def test_scores_pictures_and_predictions_of_a_finished_run(finished: Path, data:
     assert (tmp_path / "out" / "photo.overlay.jpg").is_file() and (tmp_path / "row.png").is_file()
 
 
-def test_two_processes_learn_what_one_learns(finished: Path, data: Path, tmp_path: Path) -> None:
-    run(data, "amn", tmp_path / "two", "--until", "classify", "--no-reuse", "--set", "engine.processes=2")
+@pytest.mark.parametrize("launcher", ["ray", "torchrun"])
+def test_two_processes_learn_what_one_learns(finished: Path, data: Path, tmp_path: Path, launcher: str) -> None:
+    gang = ("--set", "engine.processes=2", "--set", f"engine.launcher={launcher}")
+    run(data, "amn", tmp_path / "two", "--until", "classify", "--no-reuse", *gang)
     one, two = (load_file(folder / "classify" / "model.safetensors") for folder in (finished, tmp_path / "two"))
     assert one.keys() == two.keys()
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 2e-3

@@ -1,0 +1,93 @@
+"""Weights and optimiser of a Fit as one file that any engine, ZeRO stage and number of processes reads."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor, distributed, nn
+
+FILE = "snapshot.pt"
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, BadZipFile)
+"""What damaged files raise while they are read."""
+
+Moments = dict[str, Any]
+"""What an optimiser remembers of one parameter: tensors of its shape, and counters."""
+
+
+def write_snapshot(folder: Path, network: nn.Module, moments: Sequence[Moments]) -> None:
+    """Write folder/snapshot.pt. moments: in the order of the trained parameters."""
+    torch.save({"network": network.state_dict(), "moments": list(moments)}, folder / FILE)
+
+
+def read_snapshot(folder: Path, network: nn.Module, trained: Sequence[nn.Parameter]) -> list[Moments]:
+    """Restore the network; returns the moments, fitted to the layout and device of the trained parameters."""
+    found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    if len(found["moments"]) != len(trained):
+        raise ValueError(f"{len(found['moments'])} trained parameters, expected {len(trained)}")
+    network.load_state_dict(found["network"])
+    return [
+        {name: _fitted(value, parameter) for name, value in kept.items()}
+        for kept, parameter in zip(found["moments"], trained, strict=True)
+    ]
+
+
+def _fitted(value: Any, parameter: nn.Parameter) -> Any:
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    return value
+
+
+def gather_moments(zero: Any, trained: Sequence[nn.Parameter]) -> list[Moments]:
+    """Put together what ZeRO 1 or 2 (DeepSpeed's optimiser) has split over the ranks; every rank calls it."""
+    found: dict[int, Moments] = {}
+    for group, part in enumerate(zero.single_partition_of_fp32_groups):
+        whole = {name: _joined(value, part) for name, value in zero.optimizer.state[part].items()}
+        for parameter, start in _places(zero, group):
+            found[id(parameter)] = {name: _cut(value, parameter, start) for name, value in whole.items()}
+    return [found[id(parameter)] for parameter in trained]
+
+
+def split_moments(zero: Any, trained: Sequence[nn.Parameter], moments: Sequence[Moments]) -> None:
+    """Give this rank of ZeRO 1 or 2 its part of the moments, and its part of the weights that were just loaded."""
+    zero.refresh_fp32_params()
+    known = {id(parameter): kept for parameter, kept in zip(trained, moments, strict=True)}
+    for group, part in enumerate(zero.single_partition_of_fp32_groups):
+        places = _places(zero, group)
+        size, rank = part.numel(), distributed.get_rank()
+        for name, first in known[id(places[0][0])].items():
+            if not _spread(first, places[0][0]):
+                zero.optimizer.state[part][name] = first
+                continue
+            flat = torch.zeros(size * distributed.get_world_size(), dtype=first.dtype, device=part.device)
+            for parameter, start in places:
+                flat[start : start + parameter.numel()] = known[id(parameter)][name].contiguous().view(-1)
+            zero.optimizer.state[part][name] = flat[rank * size : (rank + 1) * size].clone()
+
+
+def _places(zero: Any, group: int) -> list[tuple[nn.Parameter, int]]:
+    """The parameters of a group and where each begins in ZeRO's flat buffer."""
+    return list(zip(zero.round_robin_bit16_groups[group], zero.round_robin_bit16_offsets[group], strict=True))
+
+
+def _joined(value: Any, part: Tensor) -> Any:
+    if not _spread(value, part):
+        return value
+    parts = [torch.empty_like(value) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
+
+
+def _cut(value: Any, parameter: nn.Parameter, start: int) -> Any:
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    return value[start : start + parameter.numel()].view(parameter.shape).clone()
+
+
+def _spread(value: Any, like: Tensor) -> bool:
+    """Whether a value has an entry for every weight; the others are counters."""
+    return isinstance(value, Tensor) and value.dim() > 0 and value.shape == like.shape

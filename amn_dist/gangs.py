@@ -1,0 +1,97 @@
+"""More than one training process: who starts them, when they are started again, how they are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from amn_dist.config import Engine as EngineSection
+from amn_dist.engines.checkpoints import complete
+from amn_dist.engines.loop import STOP
+from amn_dist.errors import AmnError, ConfigError, PeerLost, ShardError, StageError
+
+FAULT = "fault.json"
+"""In a Fit's folder: the error of a member that starting again would not mend."""
+KINDS = {kind.__name__: kind for kind in (ConfigError, ShardError, StageError)}
+
+
+def train_together(start: Callable[[], None], folder: Path, *, retries: int, tell: Callable[[str], None]) -> None:
+    """Start a gang; when processes or nodes die, start it again from its last checkpoint.
+
+    start: raises PeerLost when the gang breaks. folder: the Fit's, where members leave checkpoints and faults.
+    retries: times in a row without a new checkpoint. Raises a member's own error at once.
+    """
+    left, before = retries, complete(folder / "checkpoints")[:1]
+    with stopping_by_file(folder):
+        while True:
+            (folder / FAULT).unlink(missing_ok=True)
+            try:
+                return start()
+            except PeerLost as lost:
+                _raise_fault(folder)
+                now = complete(folder / "checkpoints")[:1]
+                left, before = (left if now == before else retries), now
+                if left == 0:
+                    raise
+                left -= 1
+                tell(f"{lost}; started again from {now[0].name if now else 'the beginning'}")
+
+
+@contextmanager
+def leaving_faults(folder: Path) -> Iterator[None]:
+    """In a member: leave an error that starting again would not mend where the leader finds it."""
+    try:
+        yield
+    except PeerLost:
+        raise
+    except AmnError as error:
+        kind = type(error).__name__
+        text = json.dumps({"kind": kind, "rank": int(os.environ.get("RANK", "0")), "text": str(error)})
+        beside = folder / f".{FAULT}.{os.getpid()}"
+        beside.write_text(text)
+        os.replace(beside, folder / FAULT)
+        raise
+
+
+@contextmanager
+def stopping_by_file(folder: Path) -> Iterator[None]:
+    """Turn SIGTERM into the file that asks a gang to save and end; a second SIGTERM does what it did before."""
+    (folder / STOP).unlink(missing_ok=True)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ask(number: int, frame: object) -> None:
+        (folder / STOP).touch()
+        signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        (folder / STOP).unlink(missing_ok=True)
+
+
+def train_with_torchrun(arguments: Sequence[str], engine: EngineSection) -> None:
+    """Run `amn ARGUMENTS` in every process of a gang on this machine. Raises PeerLost when any ends badly."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=127.0.0.1:0", f"--nproc-per-node={engine.processes}"]
+    # Behind `--` torchrun does not take our options for abbreviations of its own.
+    ended = subprocess.run([*command, "-m", "--", "amn_dist", *arguments], check=False)
+    if ended.returncode:
+        raise PeerLost(f"a gang of {engine.processes} under torchrun ended with code {ended.returncode}")
+
+
+def _raise_fault(folder: Path) -> None:
+    if (folder / FAULT).is_file():
+        fault = json.loads((folder / FAULT).read_text())
+        raise KINDS[fault["kind"]](f"rank {fault['rank']}: {fault['text']}")

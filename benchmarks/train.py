@@ -1,0 +1,267 @@
+"""How fast does a network learn here, against the published loop in plain torch, and on two processes against one?
+
+Networks and crops are the published ones; on a CPU a step has fewer images (`--images`). Every rival sees the same
+images, and its first loss must be that of the published loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from amn_dist.config import Config, load_config
+from amn_dist.config import Engine as EngineSection
+from amn_dist.engines.engine import Engine, build_engine
+from amn_dist.engines.gang import Gang, join_gang
+from amn_dist.engines.torch import TorchEngine
+from amn_dist.loaders.batches import batches
+from amn_dist.models.blueprint import EPSILON, FixedBatchNorm
+from amn_dist.models.resnet import Bottleneck
+from amn_dist.records import Batch
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.stages.amn import AmnFit
+from amn_dist.stages.classify import ClassifyFit
+from amn_dist.stages.irn import IrnFit
+from amn_dist.stages.segment import SegmentFit
+from amn_dist.verbs import Fit
+from benchmarks.harness import Timing, race, write_result
+from benchmarks.reference.published_train import published_step
+from data_shards.synthetic import pack_synthetic
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "voc12_amn.yaml"
+FITS = {"classify": ClassifyFit, "amn": AmnFit, "irn": IrnFit, "segment": SegmentFit}
+CLASSES = 21
+DRAWN = 6
+"""Classes of the drawn scenes that the loader reads."""
+TOLERANCE = 1e-3
+"""Relative, on the first loss: convolutions of other layouts add in another order."""
+GANGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("plain", {"name": "torch"}),
+    ("zero0", {"zero": 0}),
+    ("zero1", {"zero": 1}),
+    ("zero2", {"zero": 2}),
+)
+
+
+def published(stage: str, *, crop: int, classes: int = CLASSES) -> Fit:
+    """The published Fit of a stage with random weights, at another crop if asked."""
+    off = tuple(f"{name}.backbone.weights=null" for name in FITS)
+    settings = (*off, f"{stage}.crop={crop}") if crop else off
+    config: Config = load_config(CONFIG, settings)
+    torch.manual_seed(0)
+    fit: Fit = FITS[stage](config, classes)  # type: ignore[abstract]
+    return fit
+
+
+def images(fit: Fit, count: int) -> Batch:
+    """Random images with blocks of labels, a tenth of them without one."""
+    random = torch.Generator().manual_seed(1)
+    side = fit.rule.size
+    image = torch.randn(count, 3, side, side, generator=random).contiguous(memory_format=torch.channels_last)
+    blocks = torch.randint(0, 3, (count, 1, 8, 8), generator=random).float()
+    label = torch.nn.functional.interpolate(blocks, size=side)[:, 0].to(torch.uint8)
+    label[torch.rand(label.shape, generator=random) < 0.1] = 255
+    tags = torch.zeros(count, CLASSES - 1)
+    tags[:, :2] = 1
+    return Batch(tuple(map(str, range(count))), tuple(range(count)), image, tags, label)
+
+
+def engine_step(engine: Engine, fit: Fit, batch: Batch) -> float:
+    """One step of an engine; its loss."""
+    pooled = fit.normalisers(batch)
+    losses = [float(parts["total"]) for parts in engine.accumulate([batch], pooled)]
+    engine.update(1.0)
+    return losses[0]
+
+
+def built(fit: Fit, **settings: Any) -> Engine:
+    torch.manual_seed(0)
+    return build_engine(fit, EngineSection.model_validate({"precision": "fp32", **settings}), Gang(), pieces=1)
+
+
+def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
+    """The published loop and both engines on one batch."""
+    torch.manual_seed(0)
+    return {
+        "published": published_step(fit, batch),
+        "torch": partial(engine_step, built(fit, name="torch"), fit, batch),
+        "deepspeed": partial(engine_step, built(fit), fit, batch),
+    }
+
+
+def what_pays(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
+    """The torch engine with one thing changed at a time."""
+    found: dict[str, Callable[[], float]] = {}
+    for name in ("as it is", "contiguous", "fused optimiser", "folded fixed norms"):
+        engine = built(fit, name="torch")
+        assert isinstance(engine, TorchEngine)
+        seen = batch
+        if name == "contiguous":
+            engine.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            seen = Batch(batch.keys, batch.ordinals, batch.image.contiguous(), batch.tags, batch.label)
+        if name == "fused optimiser":
+            for group in engine.optimiser.param_groups:
+                group["fused"], group["foreach"] = True, False
+        if name == "folded fixed norms":
+            fold_fixed(engine.network)
+        found[name] = partial(engine_step, engine, fit, seen)
+    return found
+
+
+def fold_fixed(network: Any) -> None:
+    """Put the norms of layers that do not learn into their convolutions."""
+    backbone = network.backbone
+    for block in (
+        b for span in backbone.spans[: backbone.frozen_taps] for n in span for b in backbone.features[n].modules()
+    ):
+        if isinstance(block, Bottleneck):
+            for number in (1, 2, 3):
+                _fold(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"))
+                setattr(block, f"bn{number}", nn.Identity())
+
+
+def _fold(convolution: nn.Conv2d, norm: FixedBatchNorm) -> None:
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, None, norm.running_mean, norm.running_var, EPSILON, norm.weight, norm.bias
+    )
+    convolution.weight = nn.Parameter(
+        weight.detach().contiguous(memory_format=torch.channels_last), requires_grad=False
+    )
+    convolution.bias = nn.Parameter(bias.detach(), requires_grad=False)
+
+
+def agreeing(found: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """First losses; all must be the first one's."""
+    losses = {name: call() for name, call in found.items()}
+    expected = next(iter(losses.values()))
+    for name, loss in losses.items():
+        assert abs(loss - expected) <= TOLERANCE * abs(expected), f"{name}: first loss {loss}, expected {expected}"
+    return losses
+
+
+def rows(timings: dict[str, Timing], count: int) -> dict[str, Any]:
+    """Images a second of every rival, and how many times the first one's that is."""
+    base = next(iter(timings.values())).median
+    return {
+        name: {
+            **timing.as_json(),
+            "images_per_s": round(count / timing.median, 3),
+            "ratio": round(base / timing.median, 3),
+        }
+        for name, timing in timings.items()
+    }
+
+
+def with_loader(stage: str, crop: int, count: int, rounds: int) -> dict[str, Any]:
+    """Steps on images at hand against steps that take theirs from shards; both train."""
+    fit = published(stage, crop=crop, classes=DRAWN + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        pack_synthetic(Path(folder) / "set", images=4 * count, seed=0, classes=DRAWN)
+        shards = ShardSet.open(f"{folder}/set")
+        labels = None if fit.name == "classify" else (shards, "gt.png")
+        loader = fit.config.loader  # type: ignore[attr-defined]
+        source = batches(shards, labels, rule=fit.rule, batch=count, seed=0, loader=loader)
+        engine, first = built(fit), next(source)
+        timings = race(
+            {
+                "loader off": partial(engine_step, engine, fit, first),
+                "loader on": lambda: engine_step(engine, fit, next(source).to("cpu")),
+                "loader alone": lambda: next(source),
+            },
+            rounds=rounds,
+        )
+        source.close()  # type: ignore[attr-defined]
+    return rows(timings, count)
+
+
+def gang_member(stage: str, crop: int, count: int, rounds: int, out: Path) -> None:
+    """As one rank: time the engines on this rank's share of the batch; the first rank writes the figures."""
+    gang = join_gang()
+    fit = published(stage, crop=crop)
+    whole = images(fit, count)
+    share = list(whole.split(count // gang.size))[gang.rank]
+    pooled = gang.sum(fit.normalisers(share))
+    figures: dict[str, Any] = {}
+    losses = []
+    for name, settings in GANGS:
+        torch.manual_seed(0)
+        section = EngineSection.model_validate({"precision": "fp32", **settings})
+        engine = build_engine(fit, section, gang, pieces=1)
+
+        def step(engine: Engine = engine) -> float:
+            parts = [parts["total"] for parts in engine.accumulate([share], pooled)]
+            engine.update(1.0)
+            return float(gang.sum(parts[0].double()[None]))
+
+        losses.append(step())
+        figures[name] = race({name: step}, rounds=rounds)[name]
+        engine.close()
+    assert max(losses) - min(losses) <= TOLERANCE * abs(losses[0]), losses
+    if gang.rank == 0:
+        gradients = sum(p.numel() for group in fit.parameter_groups(fit.network()) for p in group["params"]) * 4
+        out.write_text(json.dumps({"loss": losses[0], "gradient_bytes": gradients, **rows(figures, count)}))
+
+
+def gangs(stage: str, crop: int, count: int, rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Figures of one and two processes, one core each."""
+    for size in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "figures.json"
+            words = ["--member", str(out), "--stages", stage, "--crop", str(crop), "--images", str(count)]
+            command = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc-per-node={size}",
+                "-m",
+                "--",
+            ]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+            words = [*command, "benchmarks.train", *words, "--rounds", str(rounds)]
+            subprocess.run(words, check=True, env=environment)
+            yield f"{size} process(es)", json.loads(out.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stages", nargs="*", default=list(FITS), choices=list(FITS))
+    parser.add_argument("--images", type=int, default=2, help="a step")
+    parser.add_argument("--crop", type=int, default=0, help="side, pixels; 0: the published one")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--member", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.member:
+        return gang_member(asked.stages[0], asked.crop, asked.images, asked.rounds, asked.member)
+    record: dict[str, Any] = {"question": "a training step here against the published loop, fp32", "stages": {}}
+    record |= {"images_a_step": asked.images, "threads": torch.get_num_threads()}
+    for stage in asked.stages:
+        fit = published(stage, crop=asked.crop)
+        batch = images(fit, asked.images)
+        rival = rivals(fit, batch)
+        losses = agreeing(rival)
+        record["stages"][stage] = {"crop": fit.rule.size, "loss": losses["published"]}
+        record["stages"][stage] |= {"engines": rows(race(rival, rounds=asked.rounds), asked.images)}
+        record["stages"][stage]["loader"] = with_loader(stage, asked.crop, asked.images, asked.rounds)
+    fit = published("classify", crop=asked.crop)
+    variants = what_pays(fit, images(fit, asked.images))
+    agreeing(variants)
+    record["what_pays"] = rows(race(variants, rounds=asked.rounds), asked.images)
+    record["gangs"] = dict(gangs("classify", asked.crop, asked.images, asked.rounds))
+    write_result("train", record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Two hosts work on one run, and one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_shards.synthetic import pack_synthetic
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+CONFIG = """
+name: hosts
+method: irn
+classify:
+  backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
+  optimiser: adam
+  lr: 1.0e-3
+  lr_head: 1.0e-3
+  batch: 8
+  epochs: 16
+  crop: 64
+  checkpoint_every: 2
+  log_every: 1
+  long_side: [72, 112]
+cam: {scales: [1.0, 0.5]}
+engine: {processes: 2, rejoin_s: 3, timeout_s: 60}
+loader: {threads: 1}
+"""
+ALONE = ("--set", "engine.processes=1", "--set", "farm.name=local")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    pack_synthetic(root / "train", images=24, seed=0, classes=2, shard_size=2)
+    pack_synthetic(root / "val", images=8, seed=9, classes=2, shard_size=4)
+    (root / "hosts.yaml").write_text(CONFIG)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run on one host, in one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    words = ["run", data / "hosts.yaml", "--data", data, "--run", folder, "--until", "cam_seed", *ALONE]
+    done = subprocess.run(
+        [sys.executable, "-m", "amn_dist", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def records(folder: Path, stage: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / stage / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(folder: Path) -> dict[int, float]:
+    """Loss by step; of a step done twice, the later."""
+    return {record["step"]: record["total"] for record in records(folder, "classify") if "total" in record}
+
+
+def digest(folder: Path, stage: str, last: str) -> str:
+    return str(json.loads((folder / stage / last).read_text())["digest"])
+
+
+def until(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Wait for a file of the pattern while the process lives."""
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    return said
+
+
+def words(data: Path, folder: Path, hosts: Any) -> list[str | Path]:
+    run = ["run", data / "hosts.yaml", "--data", data, "--run", folder, "--until", "cam_seed", "--no-reuse"]
+    return [*run, "--address", hosts.address]
+
+
+def test_two_hosts_learn_and_map_what_one_does(hosts: Any, data: Path, alone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ended(hosts.amn(*words(data, folder, hosts)))
+    assert json.loads((folder / "classify/checkpoints/000048/state.json").read_text())["processes"] == 2
+    assert curve(folder) == pytest.approx(curve(alone), rel=1e-3)
+    state = hosts.launch("status")
+    assert all(f"{name}: up" in state for name in hosts.names)
+    hosts.launch("down")
+    assert not any(hosts.folder.glob("*.pid"))
+
+
+def test_a_host_that_dies_in_a_fit_is_done_without(hosts: Any, data: Path, alone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = hosts.amn(*words(data, folder, hosts))
+    until(folder, "classify/checkpoints/00000[4-9]/state.json", process)
+    hosts.kill(hosts.names[1])
+    said = ended(process)
+    assert "started again from" in said
+    assert json.loads((folder / "classify/checkpoints/000048/state.json").read_text())["processes"] == 1
+    assert sorted(curve(folder)) == list(range(1, 49))
+    assert curve(folder) == pytest.approx(curve(alone), rel=1e-3)
+
+
+def test_a_host_that_dies_in_a_map_is_done_without(hosts: Any, data: Path, alone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copytree(alone / "classify", folder / "classify")
+    process = hosts.amn(*words(data, folder, hosts))
+    until(folder, "cam_seed/*.json", process)
+    hosts.kill(hosts.names[1])
+    ended(process)
+    for stage in ("cam", "cam_seed"):
+        assert digest(folder, stage, "index.json") == digest(alone, stage, "index.json")

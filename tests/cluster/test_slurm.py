@@ -1,0 +1,166 @@
+"""A real Slurm of two nodes runs launch/slurm.sbatch; a job step dies, the job is queued again and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_shards.synthetic import pack_synthetic
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
+CONF = """
+ClusterName=amn
+SlurmctldHost={hostname}(10.77.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+ReturnToService=2
+MessageTimeout=60
+SlurmctldPort=6817
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+NodeName=n1 NodeAddr=10.77.0.1 NodeHostname={hostname} Port=6818 CPUs=2 State=UNKNOWN
+NodeName=n2 NodeAddr=10.77.0.2 NodeHostname={hostname} Port=6818 CPUs=2 State=UNKNOWN
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+CONFIG = """
+name: slurm
+method: irn
+classify:
+  backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
+  optimiser: adam
+  lr: 1.0e-3
+  lr_head: 1.0e-3
+  batch: 8
+  epochs: 16
+  crop: 64
+  checkpoint_every: 2
+  log_every: 1
+  long_side: [72, 112]
+cam: {scales: [1.0, 0.5]}
+engine: {processes: 2, rejoin_s: 3, timeout_s: 60}
+loader: {threads: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Slurm over two hosts. environment: makes its commands find it."""
+
+    hosts: Any
+    environment: dict[str, str]
+
+    def __call__(self, *words: str | Path) -> str:
+        inside = ["ip", "netns", "exec", self.hosts.names[0], *map(str, words)]
+        done = subprocess.run(inside, capture_output=True, text=True, env=self.environment, cwd=ROOT)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def slurm(wires: Any) -> Iterator[Slurm]:
+    """Daemons with a key and a configuration of their own; they end with their hosts."""
+    places = [*os.environ["PATH"].split(os.pathsep), "/usr/sbin", "/sbin"]
+    if missing := [tool for tool in TOOLS if shutil.which(tool, path=os.pathsep.join(places)) is None]:
+        pytest.skip(f"Slurm is absent ({', '.join(missing)}); apt-get install slurmctld slurmd slurm-client munge")
+    # munged trusts only a socket whose parents nobody else may write; /tmp is writable by all.
+    folder = Path("/run") / f"amn-slurm-{os.getpid()}"
+    for name in ("", "state", "spool.n1", "spool.n2"):
+        (folder / name).mkdir(mode=0o755)
+    hostname = os.uname().nodename
+    (folder / "slurm.conf").write_text(CONF.format(folder=folder, hostname=hostname))
+    key = folder / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(os.urandom(128))
+    environment = {**wires.environment(), "SLURM_CONF": str(folder / "slurm.conf"), "PATH": os.pathsep.join(places)}
+    files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+    daemons = [
+        (0, ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *files]),
+        (0, ["slurmctld", "-D"]),
+        (0, ["slurmd", "-D", "-N", "n1"]),
+        (1, ["slurmd", "-D", "-N", "n2"]),
+    ]
+    started = []
+    try:
+        for host, words in daemons:
+            inside = ["ip", "netns", "exec", wires.names[host], *words]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            started.append(subprocess.Popen(inside, env=environment, **quiet))  # type: ignore[call-overload]
+            time.sleep(2)
+        assert all(daemon.poll() is None for daemon in started), (folder / "slurmctld.log").read_text()
+        yield Slurm(wires, environment)
+    finally:
+        for daemon in reversed(started):
+            daemon.terminate()
+        for daemon in started:
+            daemon.wait(timeout=60)
+        shutil.rmtree(folder)
+
+
+def wait(what: str, ready: Any, *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < until, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
+def curve(folder: Path) -> dict[int, float]:
+    """Loss by step; of a step done twice, the later."""
+    lines = map(json.loads, (folder / "classify" / "metrics.jsonl").read_text().splitlines())
+    return {record["step"]: record["total"] for record in lines if "total" in record}
+
+
+def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: Path) -> None:
+    pack_synthetic(tmp_path / "train", images=24, seed=0, classes=2, shard_size=6)
+    pack_synthetic(tmp_path / "val", images=4, seed=9, classes=2, shard_size=4)
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    words = ["c.yaml", "--data", ".", "--until", "cam_seed", "--no-reuse"]
+    alone = [*words, "--run", "alone", "--set", "engine.processes=1", "--set", "farm.name=local"]
+    command = [sys.executable, "-m", "amn_dist", "run", *alone]
+    subprocess.run(command, cwd=tmp_path, check=True, env=slurm.environment, capture_output=True)
+
+    wait("n1 and n2 idle", lambda: slurm("sinfo", "-h", "-o", "%T %D") == "idle 2", seconds=60)
+    options = [f"--chdir={tmp_path}", "--parsable", "--cpus-per-task=1", f"--output={tmp_path}/job.out"]
+    job = slurm("sbatch", *options, ROOT / "launch" / "slurm.sbatch", *words, "--run", "run")
+    run = tmp_path / "run"
+
+    def said() -> str:
+        return (tmp_path / "job.out").read_text() if (tmp_path / "job.out").exists() else ""
+
+    def state() -> str:
+        return slurm("squeue", "-h", "-j", job, "-t", "all", "-o", "%T")
+
+    def training() -> bool:
+        assert state() in ("PENDING", "CONFIGURING", "RUNNING"), said()
+        return bool(list(run.glob("classify/checkpoints/00000[4-9]/state.json")))
+
+    wait("a checkpoint", training, seconds=300)
+    slurm("scancel", f"{job}.0")
+    wait("the requeue", lambda: "queued again" in said(), seconds=200)
+    wait("the end", lambda: state() in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), seconds=500)
+    assert state() == "COMPLETED", said()
+    assert curve(run) == pytest.approx(curve(tmp_path / "alone"), rel=1e-3)
+    assert (run / "cam_seed" / "index.json").is_file()
