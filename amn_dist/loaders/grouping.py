@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 
 from amn_dist.records import Sample
@@ -23,7 +23,7 @@ def photo_size(sample: Sample) -> Size:
 
 
 def in_groups(
-    samples: Iterator[Sample],
+    samples: Iterable[Sample],
     infer: Callable[[list[Sample]], None],
     *,
     batch_pixels: int,
@@ -34,11 +34,12 @@ def in_groups(
     A group takes as many samples as batch_pixels holds at their size, one at least. No further ahead is read than it
     takes to fill the group of the oldest sample.
     """
+    source = iter(samples)
     held: deque[Sample] = deque()
     waiting: list[Sample] = []  # those of `held` that are not inferred yet
 
     def pull() -> bool:
-        for sample in samples:
+        for sample in source:
             held.append(sample)
             waiting.append(sample)
             return True

@@ -30,8 +30,13 @@ def named_dropout(x: Tensor, names: Sequence[str], rate: float) -> Tensor:
             first, second, low = (np.uint32(word) for word in (*seeds, lowest))
             _drop(share.numpy().reshape(-1), first, second, low, np.float32(scale), out.view(-1).numpy())
         else:
-            torch.mul(share, (draws(seeds, share.numel(), x.device) >= lowest).view_as(share) * scale, out=out)
+            _drop_on_device(share, seeds, lowest, scale, out)
     return kept.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _drop_on_device(x: Tensor, seeds: tuple[int, int], lowest: int, scale: float, out: Tensor) -> None:
+    kept = draws(seeds, x.numel(), x.device).view_as(x) >= lowest
+    torch.mul(x, kept * scale, out=out)
 
 
 def draws(seeds: tuple[int, int], number: int, device: torch.device | str) -> Tensor:

@@ -39,9 +39,7 @@ def imagenet_pairs(images: Tensor) -> Tensor:
         pairs = torch.empty(number, 2, height, width, 3)
         _fill_pairs(images.numpy(), _TABLE, pairs.numpy())
     else:
-        table = torch.from_numpy(_TABLE).to(images.device)
-        values = torch.stack([table[:, channel][images[..., channel].long()] for channel in range(3)], dim=-1)
-        pairs = torch.stack([values, values.flip(2)], dim=1)
+        pairs = _pairs_on_device(images)
     return pairs.flatten(0, 1).permute(0, 3, 1, 2)
 
 
@@ -53,6 +51,13 @@ def caffe_input(image: np.ndarray) -> np.ndarray:
 
 _TABLE = np.ascontiguousarray(imagenet_input(np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3))[..., 0].T)
 """Input of every value 0..255 of every channel: f32[256, 3]."""
+
+
+def _pairs_on_device(images: Tensor) -> Tensor:
+    """What _fill_pairs writes, in torch: f32[B, 2, H, W, 3]."""
+    table = torch.from_numpy(_TABLE).to(images.device)
+    values = torch.stack([table[:, channel][images[..., channel].long()] for channel in range(3)], dim=-1)
+    return torch.stack([values, values.flip(2)], dim=1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

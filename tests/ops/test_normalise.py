@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from amn_dist.ops.normalise import caffe_input, imagenet_input, imagenet_pairs
+from amn_dist.ops.normalise import _pairs_on_device, caffe_input, imagenet_input, imagenet_pairs
 
 PIXELS = np.array([[[255, 0, 128], [1, 2, 3]]], np.uint8)
 
@@ -33,3 +33,5 @@ def test_pairs_are_images_beside_their_mirror_images() -> None:
     expected = torch.from_numpy(imagenet_input(batch))
     assert pairs.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pairs[::2], expected) and torch.equal(pairs[1::2], expected.flip(-1))
+    on_device = _pairs_on_device(torch.from_numpy(batch))
+    assert torch.equal(on_device.flatten(0, 1).permute(0, 3, 1, 2), pairs)
