@@ -50,6 +50,7 @@ class Hosts:
             "STATE": str(self.folder),
             "PORT": str(PORT),
             "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
         }
 
     def launch(self, verb: str) -> str:
