@@ -96,7 +96,7 @@ def connect(section: FarmSection, address: str | None) -> None:
             ray.init(address=address, **quiet)
             return
         cores = max(len(os.sched_getaffinity(0)), section.workers * section.threads)
-        ray.init(num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (ConnectionError, RuntimeError, OSError) as error:
         where = f"Ray at {address}" if address else "a Ray cluster on this machine"
         raise StageError(f"{where}: cannot be reached or started ({error}); see `amn doctor`") from error
