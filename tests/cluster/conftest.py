@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ def command(*words: str | Path, **options: object) -> str:
 
 @dataclass(frozen=True)
 class Hosts:
-    """A Ray cluster over namespaces. names: the first is the head's."""
+    """A Ray cluster over namespaces. names: the first is the head's. ray: where Ray keeps its sockets and logs."""
 
     folder: Path
     names: tuple[str, ...]
+    ray: Path
 
     @property
     def address(self) -> str:
@@ -50,6 +52,9 @@ class Hosts:
             "STATE": str(self.folder),
             "PORT": str(PORT),
             "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            # Its own place, and a short one (sockets): other Rays of this machine must not take it for theirs.
+            "RAY_TMPDIR": str(self.ray),
         }
 
     def launch(self, verb: str) -> str:
@@ -83,7 +88,7 @@ def wires(tmp_path: Path) -> Iterator[Hosts]:
     names = tuple(f"amn{os.getpid() % 10000}{letter}" for letter in "ab")
     if subprocess.run(["ip", "netns", "add", names[0]], capture_output=True).returncode:
         pytest.skip("this kernel or container lets nobody make network namespaces")
-    wired = Hosts(tmp_path / "cluster", names)
+    wired = Hosts(tmp_path / "cluster", names, Path(tempfile.mkdtemp(prefix="amn")))
     wired.folder.mkdir()
     try:
         command("ip", "netns", "add", names[1])
@@ -102,6 +107,7 @@ def wires(tmp_path: Path) -> Iterator[Hosts]:
         time.sleep(0.5)
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+        shutil.rmtree(wired.ray, ignore_errors=True)
 
 
 @pytest.fixture

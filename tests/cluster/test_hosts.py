@@ -100,6 +100,8 @@ def test_two_hosts_learn_and_map_what_one_does(hosts: Any, data: Path, alone: Pa
     assert curve(folder) == pytest.approx(curve(alone), rel=1e-3)
     state = hosts.launch("status")
     assert all(f"{name}: up" in state for name in hosts.names)
+    seen = ended(hosts.amn("doctor", "--cluster", "--address", hosts.address, "--run", tmp_path))
+    assert seen.count("versions equal") == seen.count("read and written") == 2 and "2 nodes sum up" in seen
     hosts.launch("down")
     assert not any(hosts.folder.glob("*.pid"))
 

@@ -20,7 +20,7 @@ from data_shards.synthetic import pack_synthetic
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
+TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "nsenter")
 CONF = """
 ClusterName=amn
 SlurmctldHost={hostname}(10.77.0.1)
@@ -106,7 +106,8 @@ def slurm(wires: Any) -> Iterator[Slurm]:
     started = []
     try:
         for host, words in daemons:
-            inside = ["ip", "netns", "exec", wires.names[host], *words]
+            # `ip netns exec` would hide /sys/fs/cgroup, which slurmd looks for.
+            inside = ["nsenter", f"--net=/run/netns/{wires.names[host]}", *words]
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             started.append(subprocess.Popen(inside, env=environment, **quiet))  # type: ignore[call-overload]
             time.sleep(2)

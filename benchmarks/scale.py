@@ -1,0 +1,170 @@
+"""How long would a run on COCO take on 1 to 64 GPUs, on 2 to 1000 CPU cores? A model, its assumptions, and a check.
+
+Measured times come from results/train.json; what is not measured is an assumption and is written down as one. A Fit: a
+step costs its share of the compute, the part of the ring all-reduce of the gradients that does not hide behind the
+backward pass, and a fixed synchronisation; the loader may be the bottleneck. A Map: shards are dealt to workers, the
+last round is as long as a whole shard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from benchmarks.harness import RESULTS, write_result
+
+COCO_TRAIN, COCO_VAL = 82_783, 40_504
+GPUS = (1, 8, 64)
+CORES = (2, 8, 64, 256, 1000)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a place can do. bytes_per_s: of one process's link to the next. hidden: share of the all-reduce behind the
+    backward pass. decode_per_s: images a core decodes and crops. cores_per_process: that feed or are a process."""
+
+    bytes_per_s: float
+    sync_s: float
+    hidden: float
+    decode_per_s: float
+    cores_per_process: int
+
+
+@dataclass(frozen=True)
+class FitCost:
+    """A Fit. image_s: forward and backward of an image on one process. gradient_bytes: of the trained weights."""
+
+    images: int
+    batch: int
+    image_s: float
+    gradient_bytes: int
+
+
+@dataclass(frozen=True)
+class MapCost:
+    """A Map. image_s: an image on one worker. shard: images in one."""
+
+    images: int
+    image_s: float
+    shard: int = 500
+
+
+def step_time(cost: FitCost, machine: Machine, processes: int) -> float:
+    """Seconds of a step on a number of processes."""
+    share = math.ceil(cost.batch / processes)
+    compute = share * cost.image_s
+    ring = 2 * (processes - 1) / processes * cost.gradient_bytes / machine.bytes_per_s
+    exchange = 0.0 if processes == 1 else ring * (1 - machine.hidden) + machine.sync_s * math.log2(processes)
+    feed = share / (machine.decode_per_s * machine.cores_per_process)
+    return max(compute + exchange, feed)
+
+
+def fit_time(cost: FitCost, machine: Machine, processes: int) -> float:
+    """Seconds of a Fit; more processes than images of a batch do not help."""
+    return cost.images / cost.batch * step_time(cost, machine, min(processes, cost.batch))
+
+
+def map_time(cost: MapCost, workers: int) -> float:
+    """Seconds of a Map on a number of workers."""
+    shards = math.ceil(cost.images / cost.shard)
+    return math.ceil(shards / workers) * cost.shard * cost.image_s
+
+
+GPU = Machine(bytes_per_s=20e9, sync_s=50e-6, hidden=0.7, decode_per_s=100.0, cores_per_process=8)
+CPU = Machine(bytes_per_s=1e9, sync_s=1e-3, hidden=0.0, decode_per_s=100.0, cores_per_process=1)
+"""A 10 Gbit/s network between CPU nodes; NVLink or 200 Gbit/s between GPUs."""
+
+ASSUMED_IMAGE_S = {
+    "gpu": {"classify": 0.004, "cam": 0.03, "cam_seed": 0.10, "amn": 0.005, "amn_map": 0.03, "amn_seed": 0.10}
+    | {"irn": 0.003, "walk": 0.02, "segment": 0.012, "predict": 0.03},
+    "cpu": {"classify": 2.4, "cam": 6.0, "cam_seed": 0.8, "amn": 2.6, "amn_map": 6.5, "amn_seed": 0.8}
+    | {"irn": 1.2, "walk": 0.6, "segment": 4.0, "predict": 2.5},
+}
+"""Seconds an image on one GPU (CRF seeds: on a core of its host), or on one core."""
+EPOCHS = {"classify": 5, "amn": 5, "irn": 3}
+BATCH = {"classify": 16, "amn": 16, "irn": 32}
+SEGMENT_STEPS, SEGMENT_BATCH = 100_000, 10
+"""As published for COCO (amn 4.1, 4.2)."""
+GRADIENT_BYTES = {"classify": 94_000_000, "amn": 100_000_000, "irn": 2_000_000, "segment": 170_000_000}
+
+
+def measured_cpu() -> dict[str, Any]:
+    """Seconds an image and gradient bytes of the training benchmark on this machine, where it has been run."""
+    path = RESULTS / "train.json"
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text())
+    count = record["images_a_step"]
+    return {
+        "image_s": {
+            stage: figures["engines"]["deepspeed"]["median_s"] / count * record["threads"]
+            for stage, figures in record["stages"].items()
+        },
+        "gangs": record.get("gangs", {}),
+        "images_a_step": count,
+    }
+
+
+def prediction(kind: str, machine: Machine, sizes: tuple[int, ...], image_s: dict[str, float]) -> dict[str, Any]:
+    """Hours of every stage of AMN on COCO, by number of GPUs or cores."""
+    table: dict[str, Any] = {}
+    for size in sizes:
+        hours: dict[str, float] = {}
+        for stage, seconds in image_s.items():
+            if stage in EPOCHS:
+                fit = FitCost(EPOCHS[stage] * COCO_TRAIN, BATCH[stage], seconds, GRADIENT_BYTES[stage])
+                taken = fit_time(fit, machine, size)
+            elif stage == "segment":
+                images = SEGMENT_STEPS * SEGMENT_BATCH
+                taken = fit_time(FitCost(images, SEGMENT_BATCH, seconds, GRADIENT_BYTES[stage]), machine, size)
+            else:
+                workers = size * machine.cores_per_process if kind == "gpu" and stage.endswith("seed") else size
+                taken = map_time(MapCost(COCO_VAL if stage == "predict" else COCO_TRAIN, seconds), workers)
+            hours[stage] = round(taken / 3600, 3)
+        table[str(size)] = {**hours, "total": round(sum(hours.values()), 2)}
+    return table
+
+
+def check(gangs: dict[str, Any], images: int, machine: Machine) -> dict[str, Any]:
+    """Step of two processes as predicted from one, against the measured one."""
+    rows = {}
+    one, two = gangs["1 process(es)"], gangs["2 process(es)"]
+    for name in ("plain", "zero0", "zero1", "zero2"):
+        image_s = one[name]["median_s"] / images
+        cost = FitCost(images, images, image_s, one["gradient_bytes"])
+        predicted = step_time(cost, replace(machine, decode_per_s=1e9), 2)
+        measured = two[name]["median_s"]
+        rows[name] = {
+            "one_s": one[name]["median_s"],
+            "two_predicted_s": round(predicted, 4),
+            "two_measured_s": measured,
+            "off_by": round(measured / predicted - 1, 3),
+        }
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--link-gbit", type=float, default=8.0, help="between CPU processes, Gbit/s")
+    asked = parser.parse_args()
+    cpu = replace(CPU, bytes_per_s=asked.link_gbit * 1e9 / 8)
+    found = measured_cpu()
+    image_s = {**ASSUMED_IMAGE_S["cpu"], **found.get("image_s", {})}
+    record: dict[str, Any] = {
+        "question": "hours of AMN on COCO by stage, predicted",
+        "measured": sorted(found.get("image_s", {})),
+        "assumptions": {"gpu": asdict(GPU), "cpu": asdict(cpu), "image_s": {**ASSUMED_IMAGE_S, "cpu": image_s}},
+        "gpus": prediction("gpu", GPU, GPUS, ASSUMED_IMAGE_S["gpu"]),
+        "cores": prediction("cpu", cpu, CORES, image_s),
+    }
+    if found.get("gangs"):
+        # Two processes of one machine talk through its memory.
+        record["one_to_two"] = check(found["gangs"], found["images_a_step"], replace(cpu, bytes_per_s=2e9))
+    write_result("scale", record)
+
+
+if __name__ == "__main__":
+    main()
