@@ -1,6 +1,6 @@
 """The discriminator trained on noise in a process of its own: `python icd_run.py CASES.json`, as one rank.
 
-A case: folder, engine, and stop_at, the step after which the process asks itself to stop.
+A case: folder, engine, precision, what differs in its section, and stop_at, the step after which it stops itself.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def train(case: dict[str, Any]) -> None:
             task,
             lambda consumed: batches(consumed, task.section.batch, rank, world),
             folder=folder,
-            engine=Engine.model_validate({"name": case["engine"], "precision": "fp32"}),
+            engine=Engine.model_validate({"name": case["engine"], "precision": case.get("precision", "fp32")}),
             seed=3,
             samples=SAMPLES,
             observe=observe,

@@ -17,12 +17,16 @@ from torch import Tensor
 SCRIPT = Path(__file__).with_name("icd_run.py")
 STATISTICS = ("norm.running_mean", "norm.running_var", "sign.running")
 
-TOGETHER: list[dict[str, Any]] = [{"folder": "two", "engine": "torch"}, {"folder": "two-deep", "engine": "deepspeed"}]
+TOGETHER: list[dict[str, Any]] = [{"folder": "two", "engine": "torch"}]
 ALONE: list[dict[str, Any]] = [
     {"folder": "one", "engine": "torch"},
     {"folder": "pieces", "engine": "torch", "section": {"micro_batch": 2}},
+    {"folder": "bf16", "engine": "torch", "precision": "bf16"},
     {"folder": "stopped", "engine": "torch", "stop_at": 3},
     {"folder": "stopped", "engine": "torch"},
+]
+DEEP_TOGETHER: list[dict[str, Any]] = [{"folder": "two-deep", "engine": "deepspeed"}]
+DEEP_ALONE: list[dict[str, Any]] = [
     {"folder": "deep", "engine": "deepspeed"},
     {"folder": "deep-stopped", "engine": "deepspeed", "stop_at": 3},
     {"folder": "deep-stopped", "engine": "deepspeed"},
@@ -53,6 +57,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def deep(trained: Path) -> Path:
+    """The same folder with DeepSpeed's runs in it."""
+    assert run(trained, DEEP_TOGETHER, ranks=2) == [0, 0]
+    assert run(trained, DEEP_ALONE, ranks=1) == [0]
+    return trained
+
+
 def weights(root: Path, name: str) -> dict[str, Tensor]:
     return load_file(root / name / "model.safetensors")
 
@@ -62,20 +74,39 @@ def curve(root: Path, name: str) -> list[float]:
     return [record["total"] for record in map(json.loads, lines) if "total" in record]
 
 
-@pytest.mark.parametrize("name", ["two", "two-deep", "deep"])
-def test_gangs_and_engines_learn_what_one_process_learns(trained: Path, name: str) -> None:
-    assert curve(trained, name) == pytest.approx(curve(trained, "one"), rel=1e-4)
-    one, other = weights(trained, "one"), weights(trained, name)
+def check_equal(root: Path, name: str) -> None:
+    """A run learned what one process of the plain engine learned."""
+    assert curve(root, name) == pytest.approx(curve(root, "one"), rel=1e-4)
+    one, other = weights(root, "one"), weights(root, name)
     assert one.keys() == other.keys() and one["steps"] == other["steps"] == 6
     for tensor in STATISTICS:
         assert one[tensor].any() and (one[tensor] - other[tensor]).abs().max() < 1e-4 * one[tensor].abs().max(), tensor
 
 
-@pytest.mark.parametrize(("name", "whole"), [("stopped", "one"), ("deep-stopped", "deep")])
-def test_after_an_interruption_statistics_and_weights_end_bit_exact(trained: Path, name: str, whole: str) -> None:
-    assert len(curve(trained, name)) == 6 and curve(trained, name) == curve(trained, whole)
-    expected, found = weights(trained, whole), weights(trained, name)
+def check_resumed(root: Path, name: str, whole: str) -> None:
+    """An interrupted run ended with every bit of a whole one."""
+    assert len(curve(root, name)) == 6 and curve(root, name) == curve(root, whole)
+    expected, found = weights(root, whole), weights(root, name)
     assert all((found[tensor] == expected[tensor]).all() for tensor in expected)
+
+
+def test_two_processes_learn_what_one_learns(trained: Path) -> None:
+    check_equal(trained, "two")
+
+
+def test_after_an_interruption_statistics_and_weights_end_bit_exact(trained: Path) -> None:
+    check_resumed(trained, "stopped", "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deep", "two-deep"])
+def test_deepspeed_learns_what_plain_torch_learns(deep: Path, name: str) -> None:
+    check_equal(deep, name)
+
+
+@pytest.mark.slow
+def test_deepspeed_resumes_bit_exact(deep: Path) -> None:
+    check_resumed(deep, "deep-stopped", "deep")
 
 
 def test_micro_batches_move_the_averages_once_a_step(trained: Path) -> None:
@@ -83,3 +114,10 @@ def test_micro_batches_move_the_averages_once_a_step(trained: Path) -> None:
     assert pieces["steps"] == 6
     # Features are normalised piece by piece, so that weights differ a little from step 2 on.
     assert (one["norm.running_var"] - pieces["norm.running_var"]).abs().max() < 0.1 * one["norm.running_var"].max()
+
+
+def test_bf16_stays_near_and_keeps_statistics_in_fp32(trained: Path) -> None:
+    assert curve(trained, "bf16") == pytest.approx(curve(trained, "one"), rel=0.1)
+    one, other = weights(trained, "one"), weights(trained, "bf16")
+    assert all(other[name].dtype == one[name].dtype for name in one)
+    assert (one["norm.running_mean"] - other["norm.running_mean"]).abs().max() < 0.02
