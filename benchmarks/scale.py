@@ -62,9 +62,12 @@ def step_time(cost: FitCost, machine: Machine, processes: int) -> float:
     return max(compute + exchange, feed)
 
 
-def fit_time(cost: FitCost, machine: Machine, processes: int) -> float:
-    """Seconds of a Fit; more processes than images of a batch do not help."""
-    return cost.images / cost.batch * step_time(cost, machine, min(processes, cost.batch))
+def fit_time(cost: FitCost, machine: Machine, size: int, *, threads: bool = False) -> float:
+    """Seconds of a Fit on `size` GPUs or cores: at most a process an image of the batch; threads share the rest."""
+    processes = min(size, cost.batch)
+    gain = (size // processes) ** THREADS_EXPONENT if threads else 1.0
+    faster = replace(cost, image_s=cost.image_s / gain)
+    return cost.images / cost.batch * step_time(faster, machine, processes)
 
 
 def map_time(cost: MapCost, workers: int) -> float:
@@ -73,6 +76,8 @@ def map_time(cost: MapCost, workers: int) -> float:
     return math.ceil(shards / workers) * cost.shard * cost.image_s
 
 
+THREADS_EXPONENT = 0.85
+"""n cores in one process are worth n to this power."""
 GPU = Machine(bytes_per_s=20e9, sync_s=50e-6, hidden=0.7, decode_per_s=100.0, cores_per_process=8)
 CPU = Machine(bytes_per_s=1e9, sync_s=1e-3, hidden=0.0, decode_per_s=100.0, cores_per_process=1)
 """A 10 Gbit/s network between CPU nodes; NVLink or 200 Gbit/s between GPUs."""
@@ -116,10 +121,11 @@ def prediction(kind: str, machine: Machine, sizes: tuple[int, ...], image_s: dic
         for stage, seconds in image_s.items():
             if stage in EPOCHS:
                 fit = FitCost(EPOCHS[stage] * COCO_TRAIN, BATCH[stage], seconds, GRADIENT_BYTES[stage])
-                taken = fit_time(fit, machine, size)
+                taken = fit_time(fit, machine, size, threads=kind == "cpu")
             elif stage == "segment":
                 images = SEGMENT_STEPS * SEGMENT_BATCH
-                taken = fit_time(FitCost(images, SEGMENT_BATCH, seconds, GRADIENT_BYTES[stage]), machine, size)
+                fit = FitCost(images, SEGMENT_BATCH, seconds, GRADIENT_BYTES[stage])
+                taken = fit_time(fit, machine, size, threads=kind == "cpu")
             else:
                 workers = size * machine.cores_per_process if kind == "gpu" and stage.endswith("seed") else size
                 taken = map_time(MapCost(COCO_VAL if stage == "predict" else COCO_TRAIN, seconds), workers)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -56,7 +57,7 @@ def train_in_ray(
     )
     try:
         trainer.fit()
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayError) as error:
         raise PeerLost(f"a gang of {found.processes} broke ({_told(error)})") from error
     finally:
         shutil.rmtree(own, ignore_errors=True)
@@ -92,6 +93,6 @@ def _hello() -> None:
     return None
 
 
-def _told(error: TrainingFailedError) -> str:
+def _told(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
