@@ -61,7 +61,7 @@ def records(reports: Iterator[Report]) -> dict[int, Any]:
     return {report.shard: report.record for report in reports if report.shard is not None}
 
 
-def scaling(one: Farm, two: Farm, *, shards: int = 6) -> dict[str, Any]:
+def scaling(one: Farm, two: Farm, *, shards: int = 12) -> dict[str, Any]:
     """CPU-bound samples on one worker and on two: seconds, and how much faster two are."""
     task = Spin(turns=20_000, size=64, chunk=8)
     expected = records(LocalFarm().run(task, range(shards)))

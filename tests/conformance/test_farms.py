@@ -15,16 +15,17 @@ import pytest
 from amn_dist.config import Config, Loader
 from amn_dist.config import Farm as FarmSection
 from amn_dist.config import Seed as SeedSection
-from amn_dist.errors import ShardError, StageError
+from amn_dist.errors import ConfigError, ShardError, StageError
 from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
-from amn_dist.farms.ray.farm import RayFarm, connect
+from amn_dist.farms.ray.farm import RayFarm, connect, kinds
 from amn_dist.farms.stream import MapTask, Source
 from amn_dist.models.weights import save_network
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.classify import CamMap, cam_network
 from amn_dist.stages.seed import SeedMap
+from amn_dist.telemetry import summary
 from amn_dist.verbs import Map, Needs
 from data_shards.synthetic import pack_synthetic
 
@@ -152,6 +153,30 @@ def test_figures_of_a_report_add_up() -> None:
     figures = report.metrics(before=100, total=220, seconds=10.0)
     assert figures["step"] == 120 and figures["images_per_s"] == 2.0 and figures["seconds_left"] == 50.0
     assert figures["legs_per_s"] == {"cam": 3.0, "cam_seed": 2.0} and figures["busy"]["cpu"] == 0.98
+    assert summary(figures) == "2.0 images/s, busy: cpu 98% network 40%"
+
+
+@pytest.mark.parametrize(
+    ("settings", "resources", "sizes"),
+    [
+        ({}, {"CPU": 8}, {"workers": 8}),
+        ({"workers": 3, "threads": 2}, {"CPU": 8}, {"workers": 3}),
+        ({}, {"CPU": 64, "GPU": 8}, {"network": 8, "cpu": 56}),
+        ({"gpus_per_worker": 0.5, "threads": 2}, {"CPU": 64, "GPU": 4}, {"network": 8, "cpu": 24}),
+        ({"pools": "one"}, {"CPU": 64, "GPU": 8}, {"workers": 8}),
+        ({"pools": "two", "workers": 9}, {"CPU": 4}, {"network": 1, "cpu": 3}),
+    ],
+)
+def test_pools_fit_the_cluster(settings: dict[str, Any], resources: dict[str, float], sizes: dict[str, int]) -> None:
+    found = kinds(FarmSection(**settings), resources)
+    assert {name: size for name, (_, size) in found.items()} == sizes
+    gpus = sum(kind.gpus * size for kind, size in found.values())
+    assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in found.items() if name != "cpu")
+
+
+def test_a_share_no_gpu_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gpus_per_worker"):
+        kinds(FarmSection(gpus_per_worker=4.0), {"CPU": 8, "GPU": 2})
 
 
 @dataclass(frozen=True)

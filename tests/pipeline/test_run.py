@@ -132,8 +132,8 @@ def test_the_other_method_takes_over_what_is_the_same(finished: Path, data: Path
     assert digests(finished.parent / "irn")["cam_seed"] == digests(finished)["cam_seed"]
 
 
-def test_no_reuse_makes_everything_anew_and_equal(finished: Path, data: Path) -> None:
-    said = run(data, "amn", finished.parent / "again", "--no-reuse", "--until", "walk")
+def test_no_reuse_makes_everything_anew_and_equal_in_two_pools(finished: Path, data: Path) -> None:
+    said = run(data, "amn", finished.parent / "again", "--no-reuse", "--until", "walk", "--set", "farm.pools=two")
     assert "taken from" not in said
     again = digests(finished.parent / "again")
     assert again == {name: digests(finished)[name] for name in again} and "walk" in again

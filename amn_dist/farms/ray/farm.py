@@ -6,13 +6,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from amn_dist.config import Farm as FarmSection
-from amn_dist.errors import StageError
+from amn_dist.errors import ConfigError, StageError
 from amn_dist.farms.farm import Report, Task
 from amn_dist.farms.ray.pool import Kind, Pool
 from amn_dist.farms.ray.run import IN_FLIGHT, Run
@@ -30,7 +30,7 @@ class RayFarm:
         self._tasks = 0
         if not ray.is_initialized():
             connect(section, address)
-        self._pools = hire(section, ray.cluster_resources())
+        self._pools = {name: Pool(*plan) for name, plan in kinds(section, ray.cluster_resources()).items()}
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1
@@ -52,21 +52,24 @@ class RayFarm:
         ray.shutdown()
 
 
-def hire(section: FarmSection, resources: dict[str, float]) -> dict[str, Pool]:
-    """The pools a cluster of these resources (CPU, GPU) has room for."""
-    gpus = resources.get("GPU", 0.0)
-    room = int(resources.get("CPU", 1)) // section.threads
+def kinds(section: FarmSection, resources: Mapping[str, float]) -> dict[str, tuple[Kind, int]]:
+    """The pools a cluster of these resources (CPU, GPU) is given, with their sizes."""
+    gpus, room = resources.get("GPU", 0.0), int(resources.get("CPU", 1)) // section.threads
     share = section.gpus_per_worker if gpus else 0.0
     held = int(gpus / section.gpus_per_worker) if gpus else room
+    if gpus and not held:
+        raise ConfigError(f"farm.gpus_per_worker: found {share}, but the cluster has {gpus:g} GPU(s); lower it")
     if section.pools == "one" or (section.pools == "auto" and not gpus):
-        return {ALL: Pool(Kind(ALL, section.threads, share), max(min(section.workers or room, room, held), 1))}
+        return {ALL: (Kind(ALL, section.threads, share), max(min(section.workers or room, room, held), 1))}
     if room < 2:
-        raise StageError(f"farm: two pools need {2 * section.threads} CPU cores, found {room}; set farm.pools=one")
-    networks = max(min(section.network_workers or (held if gpus else 1), held, room - 1), 1)
+        raise StageError(
+            f"farm: two pools need {2 * section.threads} CPU cores, found {resources.get('CPU', 1):g}; set farm.pools=one"
+        )
+    networks = min(section.network_workers or (held if gpus else 1), held, room - 1)
     rest = room - networks
     return {
-        NETWORK: Pool(Kind(NETWORK, section.threads, share), networks),
-        CPU: Pool(Kind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
+        NETWORK: (Kind(NETWORK, section.threads, share), networks),
+        CPU: (Kind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
     }
 
 
