@@ -63,7 +63,7 @@ def kinds(section: FarmSection, resources: Mapping[str, float]) -> dict[str, tup
         return {ALL: (Kind(ALL, section.threads, share), max(min(section.workers or room, room, held), 1))}
     if room < 2:
         raise StageError(
-            f"farm: two pools need {2 * section.threads} CPU cores, found {resources.get('CPU', 1):g}; set farm.pools=one"
+            f"farm: two pools need {2 * section.threads} cores, found {resources.get('CPU', 1):g}; set farm.pools=one"
         )
     networks = min(section.network_workers or (held if gpus else 1), held, room - 1)
     rest = room - networks

@@ -20,7 +20,7 @@ IN_FLIGHT = 2
 """Jobs a worker holds while there is plenty, so that it never waits for the driver."""
 
 REPORT_S = 1.0
-"""Seconds between two reports while no shard ends."""
+"""Seconds between two reports while chunks end and no shard does."""
 
 START_S = 60.0
 """Seconds without any worker after which people are told."""
@@ -47,6 +47,7 @@ class Run:
         self._work = [ray.put((task, legs))]
         self._calls: dict[Any, Call] = {}
         self._time = self._reported = time.monotonic()
+        self._said = list(schedule.images)
         self._alone_s, self._told = 0.0, False
 
     def reports(self) -> Iterator[Report]:
@@ -95,7 +96,7 @@ class Run:
             yield self._report(
                 warning=f"no worker has started for {START_S:.0f} s; is the cluster full? (`ray status`)"
             )
-        if time.monotonic() - self._reported > REPORT_S:
+        if time.monotonic() - self._reported > REPORT_S and self._schedule.images != self._said:
             yield self._report()
 
     def _take_in(self, ready: Any) -> Iterator[Report]:
@@ -142,7 +143,7 @@ class Run:
         self._time = now
 
     def _report(self, *, shard: int | None = None, record: Any = None, warning: str | None = None) -> Report:
-        self._reported = time.monotonic()
+        self._reported, self._said = time.monotonic(), list(self._schedule.images)
         return Report(
             images={leg.name: count for leg, count in zip(self._legs, self._schedule.images, strict=True)},
             shard=shard,
