@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +38,10 @@ def train_in_ray(
     if not ray.is_initialized():
         if address is None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        asked = signal.getsignal(signal.SIGTERM)
         connect(farm, address)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked)  # Ray puts its own there, which ends the driver
     found = _find_seats(engine, alone=address is None)
     own = folder / ".ray"
     trainer = TorchTrainer(
