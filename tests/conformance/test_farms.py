@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ def test_a_killed_worker_is_replaced_and_its_chunk_done_again(
     assert finished(reports) == {number: note.seen for number in range(8)}
     assert reports[-1].images == {"first": 56, "second": 56}
     (warning,) = [report.warning for report in reports if report.warning]
-    assert warning.startswith("shard 3: its worker") and "farm.workers" in warning
+    # The result of the job before may die with the worker; then that one is the first it owed.
+    assert re.match(r"shard \d: its worker", warning) and "farm.workers" in warning
 
 
 def test_figures_of_a_report_add_up() -> None:
