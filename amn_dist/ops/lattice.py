@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from amn_dist.ops.lanes import LANES_8
-from amn_dist.ops.simplex import STRIP, embed, enter, feature_scales, key_strides, string
+from amn_dist.ops.simplex import FAR, STRIP, embed, enter, feature_scales, key_strides, string
 
 TILE = 32
 """Pixels on a side: what a tile touches stays in the second-level cache."""
@@ -31,7 +31,7 @@ class Lattice(NamedTuple):
     frontier: np.ndarray
     """Points that the pixels up to every strip's end have touched, i32[P / STRIP]."""
     chains: np.ndarray
-    """Points strung along every axis, i32; see simplex.string."""
+    """Points strung along every axis, i32; see simplex.string; FAR zeros at the end."""
     begins: np.ndarray
     """Where the axes begin in the chains, i64[d + 2]."""
     points: int
@@ -91,13 +91,19 @@ def _lattice(features: np.ndarray, highest: np.ndarray, pixels: int) -> Lattice:
         table = np.zeros(2 * len(table), np.uint32)
         enter(keys, points, table)
     weights[pixels * len(strides) :] = 0
-    chains = np.empty(len(strides) * (points + 1), np.int32)
+    chains = np.empty(len(strides) * (points + 1) + FAR, np.int32)
     scratch = np.empty(points, np.int32), np.empty(points, np.bool_)
     begins = string(keys[:points], table, np.array(strides), *scratch, chains)
     gain = np.float32(1 / (1 + 2.0**-dimensions))
     row_sums = np.empty(count, np.float32)
     _normalise(offsets, weights, chains, begins, gain, np.zeros((2, points), np.float32), row_sums)
-    return Lattice(offsets, weights, frontier, chains[: begins[-1]].copy(), begins, points, gain, row_sums)
+    return Lattice(offsets, weights, frontier, _ended(chains, begins[-1]), begins, points, gain, row_sums)
+
+
+def _ended(chains: np.ndarray, end: int) -> np.ndarray:
+    """The entries in use and FAR zeros, which blurring looks ahead to."""
+    chains[end : end + FAR] = 0
+    return chains[: end + FAR].copy()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -31,7 +31,7 @@ from amn_dist.ops.lanes import (
     subtract,
     transpose,
 )
-from amn_dist.ops.simplex import STRIP
+from amn_dist.ops.simplex import FAR, STRIP
 
 BILATERAL, GAUSSIAN = 6, 3
 """Vertices of a simplex over positions and colours, and over positions."""
@@ -67,6 +67,7 @@ def blur(values, size, chains, begins, row):  # type: ignore[no-untyped-def]
             before = coupling = fill(np.float32(0), row)
             for k in range(begins[axis] + 1, begins[axis + 1]):
                 following = np.int64(at(chains, k))
+                prefetch(values, base + (np.int64(at(chains, k + FAR)) >> 1) * width)
                 ahead = base + (following >> 1) * width
                 after = load(values, ahead, row)
                 link = fill(np.float32(0.5) * np.float32(entry & 1), row)

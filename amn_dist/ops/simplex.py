@@ -34,8 +34,8 @@ from amn_dist.ops.lanes import (
 STRIP = len(LANES_8)
 """Features that are lifted together; their count is a multiple of it."""
 MIXER = np.uint64(0x9E3779B97F4A7C15)
-FAR = 24
-"""Points whose neighbour is being fetched while one is looked up."""
+FAR = 32
+"""Steps ahead of the one being done that memory is asked for."""
 
 
 def feature_scales(dimensions: int) -> np.ndarray:
@@ -200,8 +200,8 @@ def embed(features, scales, strides, offsets, weights, frontier, table, keys, st
 def string(keys, table, strides, ahead, behind, chains):  # type: ignore[no-untyped-def]
     """String points with a neighbour to chains, axis by axis; where each axis begins, i64[d + 2].
 
-    keys: i64[points]. strides: i64[d + 1]. ahead, behind: scratch i32 and bool [points]. Fills chains i32[(d + 1)
-    (points + 1)]: twice the point's number, plus one if its neighbour follows. Every axis ends with one entry more.
+    keys: i64[points]. strides: i64[d + 1]. ahead, behind: scratch i32 and bool [points]. Fills chains i32[at least
+    (d + 1) (points + 1)]: twice the point's number, plus one if its neighbour follows; every axis ends with one zero.
     """
     points, bits, count = len(keys), _table_bits(table), 0
     begins = np.zeros(len(strides) + 1, np.int64)
