@@ -78,7 +78,8 @@ class Note:
         return first, NoteLeg("second", "cpu", self.folder, deadly=self.deadly)
 
     def finish(self, number: int, parts: Sequence[Any]) -> list[Any]:
-        with open(Path(self.folder) / f"{number}.txt", "x") as file:
+        # The report of a finished shard may die with its worker; only then is a shard finished again.
+        with open(Path(self.folder) / f"{number}.txt", "x" if self.deadly is None else "w") as file:
             file.write("x")
         return [seen for part in parts for seen in part]
 
