@@ -15,6 +15,9 @@ from rich.table import Table
 
 from amn_dist.errors import AmnError, StageError
 
+INTERRUPTED = 130
+"""The exit code typer makes of Ctrl-C."""
+
 app = typer.Typer(
     name="amn",
     help="Weakly-supervised semantic segmentation: images with tags in, pixel masks and a segmentation network out.",
@@ -289,9 +292,10 @@ def main() -> None:
             raise
         typer.echo(f"amn: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("amn: stopped; the same command goes on", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("amn: stopped by Ctrl-C; the same command goes on", err=True)
+        raise
     except Exception as error:
         if debug:
             raise

@@ -4,7 +4,8 @@ T is the symmetric affinity A with columns divided by their sums d. With S = d^-
 [-1, 1], x T^n = (x d^1/2) S^n d^-1/2, and t^n = sum_k c_k T_k(t) with binomial c_k. Leaving out those that add up to
 TAIL = 1e-8, 256 steps cost 90 products; the error stays below TAIL |x d^1/2|, which is 1e-5 of the largest x on 10^4
 cells at the very worst (d <= 69, norms instead of maxima). Few steps keep the whole sum, which is exact and no dearer
-than stepping. Maps on a CUDA device are walked there, many images at once; all others on one core.
+than stepping. Maps on a CUDA device are walked there, many images at once; all others on one core, where the similar
+P = d^-1 A takes the place of S and every product is a sum over differences of neighbours (walk_cpu).
 """
 
 from __future__ import annotations

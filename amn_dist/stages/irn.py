@@ -21,7 +21,7 @@ from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.mirror import mirrored
 from amn_dist.ops.resize import sample_labels
-from amn_dist.ops.walk import pseudo_mask
+from amn_dist.ops.walk import pseudo_masks
 from amn_dist.records import Batch, CropRule, Sample, grid_size
 from amn_dist.verbs import Needs
 
@@ -94,20 +94,21 @@ class WalkMap:
         section, pixels = self.config.walk, batch_pixels(self.config.infer, opened)
 
         def infer(group: list[Sample]) -> None:
-            edges = images_edge(opened, [sample.image for sample in group], pad=section.pad)
-            for sample, edge in zip(group, edges, strict=True):
-                mask = pseudo_mask(
-                    sample.joined[self.activation].astype(np.float32),
-                    edge,
-                    np.flatnonzero(sample.tags).astype(np.uint8) + 1,
-                    sample.image.shape[:2],
-                    background=section.background,
-                    power=section.power,
-                    radius=section.radius,
-                    beta=section.beta,
-                    steps=section.steps,
-                )
-                sample.made[self.name] = {"mask.png": mask}
+            # Edges, walks and labels stay where the network is; only masks come back.
+            device = device_of(opened)
+            masks = pseudo_masks(
+                [torch.from_numpy(sample.joined[self.activation].astype(np.float32)).to(device) for sample in group],
+                images_edge(opened, [sample.image for sample in group], pad=section.pad),
+                [np.flatnonzero(sample.tags).astype(np.uint8) + 1 for sample in group],
+                [sample.image.shape[:2] for sample in group],
+                background=section.background,
+                power=section.power,
+                radius=section.radius,
+                beta=section.beta,
+                steps=section.steps,
+            )
+            for sample, mask in zip(group, masks, strict=True):
+                sample.made[self.name] = {"mask.png": mask.cpu().numpy()}
 
         return in_groups(
             samples, infer, batch_pixels=pixels, size=lambda sample: padded_size(sample.image.shape[:2], section.pad)
@@ -125,12 +126,12 @@ def image_edge(model: EdgeNet, image: np.ndarray, *, pad: int | None = 512) -> n
     image: uint8[H, W, 3]. pad: side the normalised input is zero-padded to at the bottom and right (VOC), after
     flipping; larger images and pad=None are left at their size (COCO). Returns f32[h, w] in (0, 1).
     """
-    return images_edge(model, [image], pad=pad)[0]
+    return images_edge(model, [image], pad=pad)[0].cpu().numpy()
 
 
 @torch.inference_mode()
-def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None = 512) -> list[np.ndarray]:
-    """image_edge of several images of one padded size, in one forward pass."""
+def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None = 512) -> list[Tensor]:
+    """image_edge of several images of one padded size, in one forward pass, where the network is."""
     height, width = padded_size(images[0].shape[:2], pad)
     pairs = [mirrored([image], device=device_of(model)) for image in images]
     padded = [functional.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pairs]
@@ -140,7 +141,7 @@ def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None
     grids = [grid_size(*image.shape[:2]) for image in images]
     shares = logits.float().unflatten(0, (-1, 2))
     edges = [share[..., :rows, :columns] for share, (rows, columns) in zip(shares, grids, strict=True)]
-    return [torch.sigmoid((edge[0, 0] + edge[1, 0].flip(-1)) / 2).cpu().numpy() for edge in edges]
+    return [torch.sigmoid((edge[0, 0] + edge[1, 0].flip(-1)) / 2) for edge in edges]
 
 
 def padded_size(size: tuple[int, int], pad: int | None) -> tuple[int, int]:

@@ -87,7 +87,7 @@ def test_batches_of_edges_may_mix_sizes_that_pad_alike() -> None:
     model = EdgeNet(build_backbone(SMALL)).eval()
     images = [BATCH[0], BATCH[1, :, :50], BATCH[2, :32]]
     for one, image in zip(images_edge(model, images, pad=72), images, strict=True):
-        np.testing.assert_allclose(one, image_edge(model, image, pad=72), atol=1e-6)
+        np.testing.assert_allclose(one.numpy(), image_edge(model, image, pad=72), atol=1e-6)
 
 
 @pytest.mark.parametrize("colour", ["caffe", "imagenet"])

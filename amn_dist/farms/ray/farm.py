@@ -14,7 +14,7 @@ import ray
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.farms.farm import Report, Task
-from amn_dist.farms.ray.nodes import bring_token
+from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Kind, Pool
 from amn_dist.farms.ray.run import IN_FLIGHT, Run
 from amn_dist.farms.schedule import Room, Schedule
@@ -84,6 +84,7 @@ def connect(section: FarmSection, address: str | None) -> None:
             bring_token()
             ray.init(address=address, **quiet)
         else:
+            make_token()
             networks = (section.network_workers or 1) if section.pools == "two" else 0
             cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
             # "local": without it Ray would look for a cluster that somebody else runs here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,14 @@ def bring_token() -> None:
     if "RAY_AUTH_MODE" not in os.environ and (named or (Path.home() / ".ray" / "auth_token").is_file()):
         os.environ["RAY_AUTH_MODE"] = "token"
         Config.initialize("")  # Ray has read the environment already
+
+
+def make_token() -> None:
+    """Let only this process and its workers speak to the cluster it starts, which listens on every interface."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        Config.initialize("")
 
 
 def _answer(node: Mapping[str, Any], call: Any, ready: bool, timeout_s: float) -> Answer:
