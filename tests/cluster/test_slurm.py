@@ -51,9 +51,8 @@ name: slurm
 method: irn
 classify:
   backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
-  optimiser: adam
-  lr: 1.0e-3
-  lr_head: 1.0e-3
+  lr: 1.0e-2
+  lr_head: 1.0e-2
   batch: 8
   epochs: 16
   crop: 64
@@ -163,5 +162,5 @@ def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: 
     wait("the requeue", lambda: "queued again" in said(), seconds=200)
     wait("the end", lambda: state() in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), seconds=500)
     assert state() == "COMPLETED", said()
-    assert curve(run) == pytest.approx(curve(tmp_path / "alone"), rel=3e-2)
+    assert curve(run) == pytest.approx(curve(tmp_path / "alone"), rel=1e-3)
     assert (run / "cam_seed" / "index.json").is_file()

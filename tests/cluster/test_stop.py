@@ -35,7 +35,7 @@ def test_a_stopped_run_keeps_its_shards_and_leaves_no_process(tmp_path: Path) ->
     pack_synthetic(tmp_path / "train", images=240, seed=0, classes=2, shard_size=8)
     (tmp_path / "stop.yaml").write_text(CONFIG)
     out, kept = tmp_path / "run" / "cam_seed", 0
-    for sign, code, said in ((signal.SIGTERM, 1, "stopped by SIGTERM"), (signal.SIGINT, 130, "")):
+    for sign, code, said in ((signal.SIGTERM, 1, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")):
         mark = secrets.token_hex(8)
         process = start(tmp_path, mark)
         while process.poll() is None and len(list(out.glob("*.json"))) <= kept + 1:

@@ -23,9 +23,8 @@ name: launchers
 method: irn
 classify:
   backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
-  optimiser: adam
-  lr: 1.0e-3
-  lr_head: 1.0e-3
+  lr: 1.0e-2
+  lr_head: 1.0e-2
   batch: 8
   epochs: 16
   crop: 64
@@ -123,9 +122,7 @@ def until(folder: Path, process: subprocess.Popen[str]) -> None:
 
 def the_same(folder: Path, alone: dict[int, float]) -> None:
     assert sorted(curve(folder)) == list(range(1, STEPS + 1))
-    found = curve(folder)
-    assert [found[step] for step in range(1, 9)] == pytest.approx([alone[step] for step in range(1, 9)], rel=1e-3)
-    assert found == pytest.approx(alone, rel=3e-2)  # Adam makes much of the rounding in 48 steps
+    assert curve(folder) == pytest.approx(alone, rel=1e-3)
     assert load_file(folder / "classify" / "model.safetensors")
 
 

@@ -185,12 +185,21 @@ def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: 
     assert digests(folder)["cam"] != digests(finished)["cam"]
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+@pytest.mark.parametrize(
+    ("sign", "waits"),
+    [
+        (
+            signal.SIGKILL,
+            ("classify/checkpoints/*", "cam_seed/*.json", "amn/checkpoints/*", "amn_seed/000000.tar", "irn/model*"),
+        ),
+        (signal.SIGTERM, ("amn/checkpoints/*", "amn_seed/000000.tar")),
+    ],
+    ids=["kill", "term"],
+)
 def test_an_interrupted_run_goes_on_to_the_same_result(
-    finished: Path, data: Path, tmp_path: Path, sign: signal.Signals
+    finished: Path, data: Path, tmp_path: Path, sign: signal.Signals, waits: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "r"
-    waits = ["classify/checkpoints/*", "cam_seed/*.json", "amn/checkpoints/*", "amn_seed/000000.tar", "irn/model*"]
     for pattern in waits:
         process = start(data, "amn", folder, "--no-reuse")
         wait_for(folder, pattern, process)
