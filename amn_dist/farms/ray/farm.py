@@ -89,7 +89,7 @@ def connect(section: FarmSection, address: str | None) -> None:
             cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
             # "local": without it Ray would look for a cluster that somebody else runs here.
             ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, RuntimeError, OSError) as error:
+    except Exception as error:  # a slow start is told by a bare Exception
         where = f"Ray at {address}" if address else "a Ray cluster on this machine"
         raise StageError(f"{where}: cannot be reached or started ({error}); see `amn doctor`") from error
     if threading.current_thread() is threading.main_thread():
