@@ -105,7 +105,8 @@ class Run:
 def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
     """The origin of a stage: its settings, the digests it reads (by stage or set), and this code."""
     section = getattr(config, stage.name)
-    settings: dict[str, Any] = {stage.name: section.model_dump(mode="json")}
+    outside = None if stage.given is None else {stage.given[0]}  # where a set lies is not what it holds
+    settings: dict[str, Any] = {stage.name: section.model_dump(mode="json", exclude=outside)}
     if stage.verb == "fit":
         settings["seed"] = config.seed
         settings["engine"] = {"name": config.engine.name, "precision": config.engine.precision}
