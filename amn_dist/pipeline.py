@@ -21,7 +21,7 @@ from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source, TallyTask
 from amn_dist.gangs import leaving_faults, train_together, train_with_torchrun
 from amn_dist.methods import Stage, scored, stages
-from amn_dist.runs import Origin, Run, file_digest, origin_of, read_json, reuse, write_json, write_text
+from amn_dist.runs import Origin, Run, file_digest, imported_origin, origin_of, read_json, reuse, write_json, write_text
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index
 from amn_dist.stages.score import ScoreTally, activation_scores, label_scores
@@ -90,7 +90,7 @@ class Pipeline:
             if redo is not None:
                 self.run.drop(self.readers(self.stage(redo)))
             self._check_unchanged(wanted)
-            self._describe()
+            self.describe()
             with contextlib.ExitStack() as stack:
                 self._workers = stack
                 for stage in wanted:
@@ -115,6 +115,9 @@ class Pipeline:
 
         A stage that follows another takes over what that one is made from: its maps never reach the disk.
         """
+        if self.run.is_done(stage) and (file := self.run.imported(stage.name)) is not None:
+            digest = (self.run.origin(stage.name) or {})["inputs"]["file"]
+            return imported_origin(self.config, stage, file, digest, self.num_classes)
         read = [name for name in stage.reads if name != stage.follows]
         if stage.verb == "score":
             read = self._scored_stages()
@@ -150,7 +153,7 @@ class Pipeline:
         self.farm.close()
         self.farm = None
 
-    def _describe(self) -> None:
+    def describe(self) -> None:
         """Write what the run is: configuration, where its data lies, on what it runs."""
         folder = self.run.folder
         write_text(folder / "config.yaml", dump_config(self.config))
@@ -181,6 +184,8 @@ class Pipeline:
         origin = self.origin(stage)
         if self.run.is_done(stage) and (stage.verb != "score" or self.run.origin("score") == origin.as_json()):
             self.run.check_unchanged(stage, origin)  # a stage it reads may have been made anew in this call
+            if self.run.imported(stage.name):
+                self._say(f"{stage.name}: weights of {self.run.imported(stage.name)}, imported, not trained here")
             return
         other = reuse(self.run, stage, origin) if self.reuse else None
         if other is not None:
