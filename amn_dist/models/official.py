@@ -142,7 +142,9 @@ def _adopt(network: Network, state_dict: Mapping[str, Tensor], names: dict[str, 
             continue
         name, tensor = translate(translate(alias, names), published), torch.as_tensor(value)
         if name in found and not torch.equal(found[name], tensor):
-            raise ConfigError(f"{where}: {alias} differs from {name}, expected the same tensor; get the file anew")
+            raise ConfigError(
+                f"{where}: {alias} differs from {name}, expected the same tensor; is it of this network, is it whole?"
+            )
         found[name] = tensor
     check_fit({translate(name, published): own for name, own in network.state_dict().items()}, found, where=where)
     own = {translate(name, names): tensor.to("cpu", torch.float32, copy=True) for name, tensor in found.items()}

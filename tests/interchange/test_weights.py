@@ -43,7 +43,8 @@ def checkpoint(golden: Path, kind: Kind) -> dict[str, Tensor]:
         if alias:
             tensors[name] = tensors[str(alias)]
         elif form == "zero":
-            tensors[name] = torch.zeros(entry["shape"], dtype=torch.int64)  # type: ignore[call-overload]
+            dtype = getattr(torch, str(entry.get("dtype", "float32")))
+            tensors[name] = torch.zeros(entry["shape"], dtype=dtype)  # type: ignore[call-overload]
         elif form != "structural":
             value = 1.0 if name == "feat_bn_gamma" else 1.0 + number
             tensors[name] = torch.tensor(value).expand(entry["shape"])  # type: ignore[arg-type]
@@ -76,7 +77,7 @@ def test_a_published_file_is_converted_whole_or_refused(golden: Path, tmp_path: 
     torch.save(tensors, tmp_path / "short.pth")
     with pytest.raises(ConfigError, match=r"short\.pth: .*found no classifier\.weight"):
         convert_weights(tmp_path / "short.pth", "cam", tmp_path / "short.safetensors")
-    with pytest.raises(ConfigError, match=r"short\.pth: .*unknown: "):
+    with pytest.raises(ConfigError, match=r"short\.pth: IRN checkpoint: .* is it of this network"):
         convert_weights(tmp_path / "short.pth", "irn", tmp_path / "short.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"cam.pth", "short.pth", "out"}
 
