@@ -13,6 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from amn_dist.commands.exports import exports
+from amn_dist.commands.imports import imports
+from amn_dist.commands.options import DataOption, Out, RunPath, Settings
+from amn_dist.commands.pack import pack
 from amn_dist.errors import AmnError, StageError
 
 INTERRUPTED = 130
@@ -25,19 +29,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-pack = typer.Typer(help="Turn a data set into shards.", no_args_is_help=True)
 app.add_typer(pack, name="pack")
+app.add_typer(imports, name="import")
+app.add_typer(exports, name="export")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A file of configs/.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME without it.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder the configured sets lie in.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]
 NoReuse = Annotated[bool, typer.Option("--no-reuse", help="Make every stage anew, even if another run has it.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-ShardSize = Annotated[int | None, typer.Option("--shard-size", help="Samples a shard; chosen by set size without it.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]
 
 
 @app.callback()
@@ -110,14 +109,20 @@ def score(run: RunPath) -> None:
 @app.command()
 def predict(
     run: RunPath,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, folders of them.")],
     out: Out = Path("predictions"),
 ) -> None:
-    """Segment photographs with the network of a finished run: masks and overlays."""
+    """Segment photographs of any size with the network of a finished run: masks and overlays."""
     from amn_dist.predict import predict_files
 
-    for written in predict_files(run, images, out):
-        typer.echo(written)
+    unread = 0
+    for done in predict_files(run, images, out):
+        if done.note:
+            typer.echo(f"amn: {done.note}", err=True)
+        if done.mask is not None:
+            typer.echo(done.mask)
+        unread += done.mask is None
+    raise typer.Exit(1 if unread else 0)
 
 
 @app.command()
@@ -184,53 +189,6 @@ def verify(
     typer.echo(check(place))
 
 
-@pack.command("voc")
-def pack_voc(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="VOC devkit layout.")],
-    out: Out,
-    split: Annotated[str, typer.Option(help="ImageSets/Segmentation/SPLIT.txt")] = "train",
-    difficult: Annotated[bool, typer.Option("--difficult/--no-difficult", help="Count difficult objects.")] = True,
-    shard_size: ShardSize = None,
-    skip_bad: SkipBad = False,
-) -> None:
-    """VOC layout: photos, tags from the XML files, masks as truth where there are any."""
-    from data_shards import voc
-
-    packed(voc.pack_voc(root, split=split, out=out, difficult=difficult, shard_size=shard_size, skip_bad=skip_bad), out)
-
-
-@pack.command("folder")
-def pack_folder(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder with images anywhere below.")],
-    labels: Annotated[Path, typer.Option(help="CSV (file,labels) or JSON lines.")],
-    out: Out,
-    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, background first.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of truth masks, STEM.png.")] = None,
-    shard_size: ShardSize = None,
-    skip_bad: SkipBad = False,
-) -> None:
-    """Images in a folder with a table of labels."""
-    from data_shards import folder
-
-    index = folder.pack_folder(
-        root, labels=labels, out=out, classes=classes, masks=masks, shard_size=shard_size, skip_bad=skip_bad
-    )
-    packed(index, out)
-
-
-@pack.command("synthetic")
-def pack_synthetic(
-    out: Out,
-    images: Annotated[int, typer.Option(help="Scenes to draw.", min=1)] = 320,
-    seed: Annotated[int, typer.Option(help="Which scenes.")] = 0,
-    shard_size: ShardSize = None,
-) -> None:
-    """Drawn scenes with exact masks."""
-    from data_shards import synthetic
-
-    packed(synthetic.pack_synthetic(out, images=images, seed=seed, shard_size=shard_size), out)
-
-
 def pipeline(
     config: Path,
     data: Path,
@@ -255,13 +213,6 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
     if stage.verb != verb:
         raise StageError(f"{name} is a {stage.verb}, not a {verb}; use `amn {stage.verb} ... {name}`")
     line.execute(only=name, member=member)
-
-
-def packed(index: Any, out: Path) -> None:
-    """Say what was packed."""
-    count = sum(shard.count for shard in index.shards)
-    where = f"{len(index.shards)} shards, {len(index.classes)} classes"
-    typer.echo(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")
 
 
 def show_scores(folder: Path, *, classes: bool = False) -> None:

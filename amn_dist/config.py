@@ -119,6 +119,14 @@ class Seed(Strict):
         return self
 
 
+class Refine(Strict):
+    """Activation maps of another method, in the place of classify and cam."""
+
+    maps: str | None = None
+    """Shard set with `activation.f16` over the training set, of `amn import maps` or a stage of another run: folder or
+    URL, relative to --data. Its content, not its place, decides what may be reused."""
+
+
 class Amn(FitSection):
     """Activation manipulation network (amn 2.3, 3.2, 4.1)."""
 
@@ -351,9 +359,10 @@ class Config(Strict):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the run's folder under runs/."""
-    method: Literal["irn", "amn", "icd", "icd_amn"] = "amn"
+    method: Literal["irn", "amn", "icd", "icd_amn", "refine"] = "amn"
     """irn: CAM seeds into IRN (the baseline). amn: CAM seeds train AMN, AMN's seeds go into IRN. icd, icd_amn: the same
-    two with seeds and maps of the intra-class discriminator in the place of CAM's."""
+    two with seeds and maps of the intra-class discriminator in the place of CAM's. refine: amn on maps made elsewhere
+    (`refine.maps`)."""
     pseudo_mask: Literal["walk", "seed"] = "walk"
     """Labels of the segmentation network: the walk's masks; or the last seed, without IRN, as ICD is published."""
     seed: int = Field(default=0, ge=0)
@@ -369,6 +378,8 @@ class Config(Strict):
     discriminate: Discriminate = Discriminate()
     icd_map: IcdMap = IcdMap()
     icd_seed: IcdSeed = IcdSeed()
+    refine: Refine = Refine()
+    refine_seed: Seed = Seed()
     amn: Amn = Amn()
     amn_map: AmnMap = AmnMap()
     amn_seed: Seed = Seed(foreground=0.45, background=0.15)
@@ -380,6 +391,12 @@ class Config(Strict):
     engine: Engine = Engine()
     farm: Farm = Farm()
     loader: Loader = Loader()
+
+    @model_validator(mode="after")
+    def _begun(self) -> Config:
+        if self.method == "refine" and self.refine.maps is None:
+            raise ValueError("method refine begins with maps made elsewhere; name their shard set in refine.maps")
+        return self
 
     def initial_weights(self, backbone: Backbone) -> str | None:
         """Where a backbone's initial weights come from: `torchvision`, a path, or none."""

@@ -9,6 +9,8 @@
 | discriminate | fit | images, tags, superpixel        | ICD network                    |
 | icd_map   | map  | images, ICD network                | stride-4 activation            |
 | icd_seed  | map  | images, full-size maps of icd_map  | labels, with 255 without CRF   |
+| refine    | map  | images, maps from outside the run  | stride-4 activation            |
+| refine_seed | map | images, full-size maps of refine  | labels with 255                |
 | amn       | fit  | images, tags, the first seed       | AMN network                    |
 | amn_map   | map  | images, AMN network, first seed    | stride-4 activation            |
 | amn_seed  | map  | images, full-size maps of amn_map  | labels with 255                |
@@ -31,6 +33,7 @@ from amn_dist.stages.classify import CamMap, ClassifyFit
 from amn_dist.stages.icd import IcdFit, IcdMap
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.irn import IrnFit, WalkMap
+from amn_dist.stages.refine import RefineMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.stages.segment import PredictMap, SegmentFit
 from amn_dist.stages.superpixel import SuperpixelMap
@@ -43,7 +46,8 @@ class Stage:
 
     name: also its config section, its folder in the run, its command-line argument and its log prefix.
     label: stage and field a Fit learns from. checkpoint: the Fit a Map runs. joins: stages (and fields) a Map reads
-    beside the images. follows: the Map whose full-size maps it takes from memory, in the same stream.
+    beside the images. follows: the Map whose full-size maps it takes from memory, in the same stream. given: the
+    setting of its section that names a shard set from outside the run, and the field it reads there.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Stage:
     checkpoint: str | None = None
     joins: tuple[tuple[str, str], ...] = ()
     follows: str | None = None
+    given: tuple[str, str] | None = None
     fit: Callable[[Config, int], Fit] | None = None
     map: Callable[[Config, int, str], Map] | None = None
 
@@ -72,6 +77,8 @@ SUPERPIXEL = Stage("superpixel", "map", map=lambda c, n, w: SuperpixelMap(c.supe
 DISCRIMINATE = Stage("discriminate", "fit", label=("superpixel", "superpixel.u16.png"), fit=IcdFit)
 ICD_MAP = Stage("icd_map", "map", checkpoint="discriminate", map=IcdMap)
 ICD_SEED = Stage("icd_seed", "map", follows="icd_map", map=lambda c, n, w: IcdSeedMap(c.icd_seed, n))
+REFINE = Stage("refine", "map", given=("maps", "activation.f16"), map=lambda c, n, w: RefineMap())
+REFINE_SEED = Stage("refine_seed", "map", follows="refine", map=lambda c, n, w: SeedMap("refine_seed", c.refine_seed))
 AMN_SEED = Stage("amn_seed", "map", follows="amn_map", map=lambda c, n, w: SeedMap("amn_seed", c.amn_seed))
 
 
@@ -82,7 +89,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
     if config.method in ("icd", "icd_amn"):
         head = (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED)
         activation, seed = "icd_map", "icd_seed"
-    if config.method in ("amn", "icd_amn"):
+    if config.method == "refine":
+        head, activation, seed = (REFINE, REFINE_SEED), "refine", "refine_seed"
+    if config.method in ("amn", "icd_amn", "refine"):
         head += _amn(seed)
         activation, seed = "amn_map", "amn_seed"
     mask = (seed, "seed.png")
@@ -123,7 +132,7 @@ def scored(config: Config) -> dict[str, tuple[str, str, str]]:
     """What score looks at: name -> (stage, field, set it lies over)."""
     found: dict[str, tuple[str, str, str]] = {}
     for stage in stages(config):
-        if stage.name in ("cam", "icd_map", "amn_map"):
+        if stage.name in ("cam", "icd_map", "refine", "amn_map"):
             found[stage.name] = (stage.name, "activation.f16", stage.over)
         elif stage.name.endswith("_seed"):
             found[stage.name] = (stage.name, "seed.png", stage.over)

@@ -21,7 +21,7 @@ from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source, TallyTask
 from amn_dist.gangs import leaving_faults, train_together, train_with_torchrun
 from amn_dist.methods import Stage, scored, stages
-from amn_dist.runs import Origin, Run, file_digest, origin_of, read_json, reuse, write_json, write_text
+from amn_dist.runs import Origin, Run, file_digest, imported_origin, origin_of, read_json, reuse, write_json, write_text
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index
 from amn_dist.stages.score import ScoreTally, activation_scores, label_scores
@@ -58,6 +58,11 @@ class Pipeline:
             )
         return found
 
+    @cached_property
+    def given(self) -> dict[str, ShardSet]:
+        """The shard sets from outside the run that stages read, by setting; each lies over its stage's images."""
+        return {stage.given[0]: self._given(stage, *stage.given) for stage in self.stages if stage.given is not None}
+
     @property
     def num_classes(self) -> int:
         return len(self.sets["train"].classes)
@@ -85,7 +90,7 @@ class Pipeline:
             if redo is not None:
                 self.run.drop(self.readers(self.stage(redo)))
             self._check_unchanged(wanted)
-            self._describe()
+            self.describe()
             with contextlib.ExitStack() as stack:
                 self._workers = stack
                 for stage in wanted:
@@ -110,11 +115,16 @@ class Pipeline:
 
         A stage that follows another takes over what that one is made from: its maps never reach the disk.
         """
+        if self.run.is_done(stage) and (file := self.run.imported(stage.name)) is not None:
+            digest = (self.run.origin(stage.name) or {})["inputs"]["file"]
+            return imported_origin(self.config, stage, file, digest, self.num_classes)
         read = [name for name in stage.reads if name != stage.follows]
         if stage.verb == "score":
             read = self._scored_stages()
         inputs = {name: self.run.digest(self.stage(name)) for name in read}
         inputs[f"{stage.over} set"] = self.sets[stage.over].digest
+        if stage.given is not None:
+            inputs[f"{stage.given[0]} set"] = self.given[stage.given[0]].digest
         origin = origin_of(self.config, stage, inputs)
         return origin if stage.follows is None else origin.after(self.origin(self.stage(stage.follows)))
 
@@ -143,7 +153,7 @@ class Pipeline:
         self.farm.close()
         self.farm = None
 
-    def _describe(self) -> None:
+    def describe(self) -> None:
         """Write what the run is: configuration, where its data lies, on what it runs."""
         folder = self.run.folder
         write_text(folder / "config.yaml", dump_config(self.config))
@@ -174,6 +184,8 @@ class Pipeline:
         origin = self.origin(stage)
         if self.run.is_done(stage) and (stage.verb != "score" or self.run.origin("score") == origin.as_json()):
             self.run.check_unchanged(stage, origin)  # a stage it reads may have been made anew in this call
+            if self.run.imported(stage.name):
+                self._say(f"{stage.name}: weights of {self.run.imported(stage.name)}, imported, not trained here")
             return
         other = reuse(self.run, stage, origin) if self.reuse else None
         if other is not None:
@@ -278,7 +290,7 @@ class Pipeline:
             clean_unfinished(folder)
         task = MapTask(
             name="+".join(member.name for member in stream),
-            source=self._source(stage.over, [pair for member in stream for pair in member.joins]),
+            source=self._source(stage.over, stream),
             maps=tuple(self._build(member) for member in stream),
             folders=tuple(str(kept[member.name]) if member.name in kept else None for member in stream),
             sizes=images.shard_sizes,
@@ -312,9 +324,26 @@ class Pipeline:
         weights = "" if stage.checkpoint is None else str(self.run.checkpoint(stage.checkpoint).resolve())
         return stage.map(self.config, self.num_classes, weights)
 
-    def _source(self, over: str, pairs: Sequence[tuple[str, str]], *, pixels: bool = True) -> Source:
-        joins = tuple(Join(name, str(self.run.stage(name).resolve()), kind) for name, kind in dict.fromkeys(pairs))
-        return Source(self.sets[over].url, joins, self.config.loader, pixels)
+    def _source(self, over: str, stream: Sequence[Stage]) -> Source:
+        """The images with all that the maps of a stream read beside them."""
+        pairs = dict.fromkeys(pair for member in stream for pair in member.joins)
+        joins = [Join(name, str(self.run.stage(name).resolve()), kind) for name, kind in pairs]
+        given = [member.given for member in stream if member.given is not None]
+        joins += [Join(name, self.given[name].url, kind) for name, kind in given]
+        return Source(self.sets[over].url, tuple(joins), self.config.loader)
+
+    def _given(self, stage: Stage, setting: str, kind: str) -> ShardSet:
+        images = self.sets[stage.over]
+        found = ShardSet.open(locate(self.data, getattr(getattr(self.config, stage.name), setting)))
+        where = f"{stage.name}.{setting}: {found.url}"
+        if kind not in found.fields:
+            raise ConfigError(f"{where}: found the fields {', '.join(found.fields)}, expected {kind}; see amn import")
+        if found.classes != images.classes:
+            raise ConfigError(
+                f"{where}: its classes {list(found.classes)} are not those of {images.url}; make it from this set"
+            )
+        images.join(found)
+        return found
 
     def open(self, name: str) -> ShardSet:
         """The shard set a finished Map wrote."""

@@ -25,8 +25,10 @@ def plan_table(line: Pipeline) -> Table:
 
 
 def progress(line: Pipeline, stage: Stage) -> str:
-    """`done`, `open`, or how far a begun Map is."""
+    """`done`, `imported`, `open`, or how far a begun Map is."""
     state = line.state(stage)
+    if state == "done" and line.run.imported(stage.name):
+        return "imported"
     if state != "begun" or stage.verb != "map":
         return state
     total = len(line.sets[stage.over].shard_sizes)

@@ -22,6 +22,10 @@ LAST_FILE = {"fit": "done.json", "map": "index.json", "score": "score.json"}
 """The file whose presence says that a stage is done; written after all others."""
 
 
+ARCHITECTURE = {"backbone", "condition", "cam_head", "width", "colour", "branches"}
+"""Settings of a Fit that say what its network is."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """From what a stage is made. Equal origins mean equal results."""
@@ -66,6 +70,10 @@ class Run:
         path = self.stage(name) / "origin.json"
         return read_json(path) if path.is_file() else None
 
+    def imported(self, name: str) -> str | None:
+        """Name of the file a Fit's weights were imported from; None when they were trained, or are not there."""
+        return (self.origin(name) or {"settings": {}})["settings"].get("imported")
+
     def begin(self, stage: Stage, origin: Origin) -> bool:
         """Prepare the stage's folder: go on with work of the same origin, drop unfinished work of another.
 
@@ -105,7 +113,8 @@ class Run:
 def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
     """The origin of a stage: its settings, the digests it reads (by stage or set), and this code."""
     section = getattr(config, stage.name)
-    settings: dict[str, Any] = {stage.name: section.model_dump(mode="json")}
+    outside = None if stage.given is None else {stage.given[0]}  # where a set lies is not what it holds
+    settings: dict[str, Any] = {stage.name: section.model_dump(mode="json", exclude=outside)}
     if stage.verb == "fit":
         settings["seed"] = config.seed
         settings["engine"] = {"name": config.engine.name, "precision": config.engine.precision}
@@ -117,6 +126,17 @@ def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
     if stage.verb != "score":
         settings["loader"] = config.loader.name
     return Origin(settings=settings, inputs=inputs, code=code_digest())
+
+
+def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_classes: int) -> Origin:
+    """The origin of a Fit whose weights come from a file: that file, and what the network they fit looks like.
+
+    It never equals the origin of a trained stage, so that no run takes one for the other.
+    """
+    section = getattr(config, stage.name).model_dump(mode="json", include=ARCHITECTURE)
+    network = {**section, "backbone": {part: section["backbone"][part] for part in ("name", "stride")}}
+    settings = {stage.name: network, "imported": file, "classes": num_classes}
+    return Origin(settings=settings, inputs={"file": digest}, code=code_digest())
 
 
 def weights_digest(weights: str | None) -> dict[str, str]:

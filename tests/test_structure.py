@@ -11,8 +11,9 @@ PACKAGE = ROOT / "amn_dist"
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"demo", "checkup"},
-    {"plan", "doctor", "predict"},
+    {"plan", "doctor", "predict", "interchange"},
     {"report"},
     {"pipeline"},
     {"runs", "gangs"},
@@ -32,7 +33,7 @@ HOMES = {
     "skimage": "ops/superpixel.py",
     "triton": "ops/walk_gpu.py",
     "webdataset": "shards/",
-    "typer": "cli.py",
+    "typer": ("cli.py", "commands/"),
 }
 
 

@@ -141,11 +141,14 @@ def owned(samples: Iterable[Sample]) -> Iterator[Sample]:
         yield replace(
             sample,
             image=sample.image.copy(),
-            evidence=None
-            if evidence is None
-            else Evidence(evidence.classes.copy(), evidence.coarse.copy(), evidence.fine.copy()),
+            evidence=None if evidence is None else _owned_evidence(evidence),
             joined={name: value.copy() for name, value in sample.joined.items()},
         )
+
+
+def _owned_evidence(evidence: Evidence) -> Evidence:
+    decided = None if evidence.decided is None else evidence.decided.copy()
+    return Evidence(evidence.classes.copy(), evidence.coarse.copy(), evidence.fine.copy(), decided)
 
 
 def rows_of(samples: Iterable[Sample], kept: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Row]]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -79,3 +80,13 @@ def sample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     rows = torch.from_numpy(cell_centres(labels.shape[-2], size[0])).to(labels.device)
     columns = torch.from_numpy(cell_centres(labels.shape[-1], size[1])).to(labels.device)
     return labels.index_select(-2, rows).index_select(-1, columns)
+
+
+def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Stride-4 maps [K, h, w] to the image, f32[K, H, W]: bilinear by 4, cropped (as the walk's maps, amn 1.5)."""
+    height, width = size
+    if not len(coarse):
+        return np.zeros((0, height, width), np.float32)
+    maps = torch.from_numpy(coarse.astype(np.float32))[None]
+    fine = functional.interpolate(maps, scale_factor=4, mode="bilinear", align_corners=False)
+    return fine[0, :, :height, :width].numpy()

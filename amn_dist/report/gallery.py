@@ -11,16 +11,18 @@ from PIL import Image
 from amn_dist.config import Loader
 from amn_dist.errors import ShardError
 from amn_dist.loaders.decode import decode_images
+from amn_dist.ops.resize import upsample
 from amn_dist.pipeline import reopen
 from amn_dist.report.pictures import heat, overlay, sheet
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.stages.score import upsample
 
 STEPS = (
     ("cam", "activation.f16", "CAM"),
     ("cam_seed", "seed.png", "CAM seed"),
     ("icd_map", "activation.f16", "ICD"),
     ("icd_seed", "seed.png", "ICD seed"),
+    ("refine", "activation.f16", "maps given"),
+    ("refine_seed", "seed.png", "their seed"),
     ("amn_map", "activation.f16", "AMN"),
     ("amn_seed", "seed.png", "AMN seed"),
     ("walk", "mask.png", "pseudo-mask"),

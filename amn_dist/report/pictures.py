@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ def palette(entries: int = 256) -> np.ndarray:
         ids = ids >> 3
     colours[IGNORE % entries] = IGNORE_COLOUR
     return colours
+
+
+def palette_png(labels: np.ndarray) -> bytes:
+    """Labels uint8[H, W] as a PNG of ids under the VOC colour map."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette().tobytes())
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, *, strength: float = 0.6) -> np.ndarray:

@@ -12,6 +12,8 @@ NAMES = {
     "cam_seed": "CAM seed",
     "icd_map": "ICD",
     "icd_seed": "ICD seed",
+    "refine": "maps given",
+    "refine_seed": "their seed",
     "amn_map": "AMN",
     "amn_seed": "AMN seed",
     "walk": "pseudo-mask",

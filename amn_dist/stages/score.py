@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from amn_dist.ops.metrics import (
     THRESHOLDS,
@@ -19,6 +17,7 @@ from amn_dist.ops.metrics import (
     threshold_confusions,
     threshold_histogram,
 )
+from amn_dist.ops.resize import upsample
 from amn_dist.records import IGNORE, Sample
 
 
@@ -58,16 +57,6 @@ class ScoreTally:
             yield name, confusion(found, truth, self.num_classes)
             kept = np.where(found == IGNORE, IGNORE, truth).astype(np.uint8)
             yield f"{name}/kept", confusion(found, kept, self.num_classes)
-
-
-def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Stride-4 maps [K, h, w] to the image, f32[K, H, W]: bilinear by 4, cropped (as the walk's maps, amn 1.5)."""
-    height, width = size
-    if not len(coarse):
-        return np.zeros((0, height, width), np.float32)
-    maps = torch.from_numpy(coarse.astype(np.float32))[None]
-    fine = functional.interpolate(maps, scale_factor=4, mode="bilinear", align_corners=False)
-    return fine[0, :, :height, :width].numpy()
 
 
 def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, Any]:

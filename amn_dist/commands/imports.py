@@ -1,0 +1,76 @@
+"""Maps and weights of other code: `amn import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from amn_dist.commands.options import DataOption, Settings, SkipBad
+from amn_dist.errors import ConfigError
+
+imports = typer.Typer(help="Take over maps and weights that other code made.", no_args_is_help=True)
+
+
+Scale = Literal["keep", "peak"]
+Network = Literal["cam", "amn", "irn", "deeplab", "icd"]
+
+
+@imports.command("maps")
+def import_maps(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with KEY.npy: pickled dictionaries of maps.")],
+    images: Annotated[str, typer.Option("--images", help="Image set the maps belong to.")],
+    out: Annotated[Path, typer.Option("--out", help="Shard set to write.")],
+    scale: Annotated[
+        Scale, typer.Option(help="keep: values lie in [0, 1]. peak: each class over its peak, nothing below 0.")
+    ] = "keep",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Activation maps of any other method, for method refine. Nothing in the files is executed."""
+    from data_shards.maps import import_maps
+
+    made = import_maps(folder, images, out, scale=scale, skip_bad=skip_bad)
+    count = sum(shard.count for shard in made.index.shards)
+    typer.echo(f"{out}: maps of {count} images in {len(made.index.shards)} shards, digest {made.index.digest[:12]}")
+    if made.bad:
+        typer.echo(f"{len(made.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
+    if made.others:
+        typer.echo(f"{made.others} files belong to no image of {images} and were left alone")
+
+
+@imports.command("weights")
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .pt or .safetensors checkpoint.")],
+    network: Annotated[Network | None, typer.Option("--as", help="Whose it is, with --out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write, .safetensors under our names.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run that uses them instead of training a stage.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="That stage, with --run.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Configuration of a run that is not there yet.")
+    ] = None,
+    data: DataOption = Path("."),
+    set: Settings = None,
+) -> None:
+    """A checkpoint into a file of ours (--as, --out), or into a run in the place of training (--run, --stage)."""
+    from amn_dist.interchange.weights import adopt_weights, convert_weights
+
+    if network is not None and out is not None and run is None and stage is None:
+        made = convert_weights(file, network, out)
+    elif run is not None and stage is not None and network is None and out is None:
+        made = adopt_weights(_line(run, config, data, set), stage, file)
+    else:
+        raise ConfigError("amn import weights: found other options, expected --as with --out, or --run with --stage")
+    classes = f" for {made.classes} classes" if made.classes else ""
+    typer.echo(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
+
+
+def _line(run: Path, config: Path | None, data: Path, settings: list[str] | None) -> Any:
+    """A run that is there, or one that is to begin."""
+    from amn_dist.config import load_config
+    from amn_dist.pipeline import Pipeline, reopen
+    from amn_dist.runs import Run
+
+    if config is None:
+        return reopen(run)
+    return Pipeline(load_config(config, tuple(settings or ())), Run(run), data)

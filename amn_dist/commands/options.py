@@ -1,0 +1,15 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder the configured sets lie in.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+ShardSize = Annotated[int | None, typer.Option("--shard-size", help="Samples a shard; chosen by set size without it.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]

@@ -1,0 +1,77 @@
+"""What of a run, or which shard set, a command means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from amn_dist.errors import ConfigError, StageError
+from amn_dist.pipeline import Pipeline, reopen
+from amn_dist.shards.index import INDEX
+from amn_dist.shards.shardset import Entry, ShardSet
+
+Result = TypeVar("Result")
+
+MASKS = ("mask.png", "seed.png", "raw.png", "gt.png")
+"""Fields of labels, the one that is taken first where a set has several."""
+ACTIVATION = "activation.f16"
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A field of a shard set, and the images it lies over where they are known."""
+
+    made: ShardSet
+    field: str
+    images: ShardSet | None = None
+
+
+def masks_of(place: str, *, stage: str | None = None, field: str | None = None) -> Artefact:
+    """Labels of a run's stage (without one: those its segmentation network learns from), or of a shard set."""
+    made, _ = _opened(place, stage, lambda line: str((line.stage("segment").label or ("walk",))[0]))
+    fields = [name for name in MASKS if name in made.fields]
+    if field is None and not fields:
+        raise ConfigError(f"{made.url}: holds {', '.join(made.fields)}, expected labels ({', '.join(MASKS)})")
+    return Artefact(made, _known(made, field or fields[0]))
+
+
+def maps_of(place: str, *, stage: str | None = None, images: str | None = None) -> Artefact:
+    """Activation maps of a run's stage (without one: its first), or of a shard set whose images are named."""
+    made, line = _opened(place, stage, lambda line: next(s.name for s in line.stages if s.verb == "map"))
+    if line is None and images is None:
+        raise ConfigError(f"{place}: the tags say whose maps these are; name the image set they lie over with --images")
+    photos = line.sets["train"] if images is None and line is not None else ShardSet.open(str(images))
+    photos.join(made)
+    return Artefact(made, _known(made, ACTIVATION), photos)
+
+
+def each(found: ShardSet, work: Callable[[Entry], Result]) -> Iterator[Result]:
+    """The results of some work on every sample, in order, a shard at a time."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for number in range(len(found.shard_sizes)):
+            yield from pool.map(work, found.shard(number))
+
+
+def _opened(place: str, stage: str | None, usual: Callable[[Pipeline], str]) -> tuple[ShardSet, Pipeline | None]:
+    """The set a command means, and the run it belongs to."""
+    folder = Path(place)
+    if "://" in place or (folder / INDEX).is_file():
+        run = folder.absolute().parent
+        inside = (run / "config.yaml").is_file() and (run / "data.json").is_file()
+        return ShardSet.open(place), reopen(run) if inside else None
+    line = reopen(folder)
+    wanted = line.stage(stage or usual(line))
+    if wanted.verb != "map" or not line.run.is_done(wanted):
+        maps = [s.name for s in line.stages if s.verb == "map" and line.run.is_done(s)]
+        raise StageError(f"{place}: {wanted.name} has no finished shards; found {', '.join(maps) or 'none'}")
+    return line.open(wanted.name), line
+
+
+def _known(made: ShardSet, field: str) -> str:
+    if field not in made.fields:
+        raise ConfigError(f"{made.url}: no field {field}; found {', '.join(made.fields)}")
+    return field

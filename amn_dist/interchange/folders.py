@@ -1,0 +1,52 @@
+"""Folders that are being exported to: made for one export, filled file by file, finished by the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from amn_dist.errors import ConfigError, ShardError
+from amn_dist.shards.format import check_key
+
+EXPORT = "export.json"
+"""What a folder holds the export of; written before the first file."""
+PART = ".part-"
+"""What the name of an unfinished file begins with."""
+
+
+def claim(folder: Path, what: dict[str, Any]) -> None:
+    """Make a folder ready for one export. Raises ConfigError when it holds anything else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART))
+        mark = folder / EXPORT
+        if names and (EXPORT not in names or json.loads(mark.read_text()) != what):
+            raise ConfigError(f"{folder}: holds something else ({', '.join(names[:3])}); choose an empty or new folder")
+        for left in folder.glob(f"{PART}*"):
+            left.unlink()
+        put(mark, json.dumps(what, indent=1, sort_keys=True).encode())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: cannot be exported to ({error}); choose an empty or new folder") from error
+
+
+def place(folder: Path, key: str, ending: str) -> Path:
+    """Where the file of a sample goes; a key that would lead elsewhere raises ShardError."""
+    return folder / f"{check_key(key)}{ending}"
+
+
+def missing(path: Path) -> bool:
+    """Whether a file of this export is still to be written."""
+    return not path.is_file() or path.stat().st_size == 0
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all; raises ShardError naming it when it cannot be written."""
+    beside = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ShardError(f"{path}: cannot be written ({error.strerror or error}); make room, run again") from error

@@ -1,0 +1,162 @@
+"""Checkpoints of published code into our files and runs, and ours into theirs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from amn_dist.errors import ConfigError, StageError
+from amn_dist.methods import Stage
+from amn_dist.models.official import load_published, published_state
+from amn_dist.models.published import Kind
+from amn_dist.models.weights import check_fit, read_tensors, save_network
+from amn_dist.pipeline import Pipeline
+from amn_dist.runs import file_digest, imported_origin, write_json
+
+KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
+"""Which published network a Fit's is."""
+OURS = "backbone.features."
+"""How most of our own names begin."""
+PARALLEL = "module."
+"""What saving a network inside DataParallel puts before every name."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a checkpoint. keys: tensors in the file. tensors: in ours. classes: C, 0 where it knows none."""
+
+    path: Path
+    keys: int
+    tensors: int
+    classes: int
+
+
+def convert_weights(file: Path, kind: Kind, out: Path) -> Converted:
+    """Write a published checkpoint (.pth, .pt, .safetensors) under our names as safetensors, whole or not at all.
+
+    Raises ConfigError naming keys that are missing, unknown or misshapen; nothing in the file is executed.
+    """
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"{out}: found the ending {out.suffix!r}, expected .safetensors")
+    found = read_state(file)
+    network, classes = _load_named(file, kind, found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_network(network, out)
+    return Converted(out, len(found), len(network.state_dict()), classes)
+
+
+def adopt_weights(line: Pipeline, name: str, file: Path) -> Converted:
+    """Take a checkpoint, under published names or ours, as the result of a Fit; its origin says that it was imported.
+
+    Raises ConfigError when it does not fit the configured network, StageError when the stage has work of its own.
+    """
+    stage = line.stage(name)
+    if stage.verb != "fit":
+        raise ConfigError(f"{name}: is a {stage.verb}; weights belong to {', '.join(_fits(line))}")
+    found = read_state(file)
+    network = untrained(line, stage)
+    if any(key.startswith(OURS) for key in found):
+        check_fit(network.state_dict(), found, where=f"{file} (for {name})")
+        network.load_state_dict(found)
+    else:
+        published, _ = _load_named(file, KINDS[name], found)
+        check_fit(network.state_dict(), published.state_dict(), where=f"{file} (for {name} as configured)")
+        network = published
+    with line.locked():
+        _settle(line, stage, file, network)
+    return Converted(line.run.checkpoint(name), len(found), len(network.state_dict()), line.num_classes)
+
+
+def export_weights(line: Pipeline, name: str, out: Path) -> bool:
+    """Write a Fit's weights: .pth or .safetensors under published names where the network is a published one.
+
+    A .pth has every name the published code looks for; a .safetensors the first of each. Returns whether names are
+    published ones; else they are ours. The file appears whole or not at all.
+    """
+    if out.suffix not in (".pth", ".safetensors"):
+        raise ConfigError(f"{out}: found the ending {out.suffix!r}, expected .pth or .safetensors")
+    stage = line.stage(name)
+    if stage.verb != "fit":
+        raise ConfigError(f"{name}: is a {stage.verb} and has no weights; expected {', '.join(_fits(line))}")
+    if not line.run.is_done(stage):
+        raise StageError(f"{line.run.stage(name)}: not finished; run `amn run` until {name} first")
+    ours = read_tensors(line.run.checkpoint(name))
+    theirs = _published(KINDS[name], ours, aliases=out.suffix == ".pth")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(out, ours if theirs is None else theirs)
+    return theirs is not None
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by name, without what DataParallel puts before each."""
+    found = read_tensors(file)
+    if found and all(name.startswith(PARALLEL) for name in found):
+        return {name.removeprefix(PARALLEL): tensor for name, tensor in found.items()}
+    return found
+
+
+def untrained(line: Pipeline, stage: Stage) -> nn.Module:
+    """The network a Fit would train, with random weights."""
+    section = getattr(line.config, stage.name)
+    random = section.model_copy(update={"backbone": section.backbone.model_copy(update={"weights": None})})
+    assert stage.fit is not None
+    return stage.fit(line.config.model_copy(update={stage.name: random}), line.num_classes).network()
+
+
+def _settle(line: Pipeline, stage: Stage, file: Path, network: nn.Module) -> None:
+    """Make weights the result of a stage. done.json comes last, as after training."""
+    folder = line.run.stage(stage.name)
+    begun = line.run.origin(stage.name) is not None and line.run.imported(stage.name) is None
+    if begun or line.run.is_done(stage):
+        raise StageError(
+            f"{folder}: this run has its own {stage.name} already; remove that folder or take another --run"
+        )
+    line.describe()
+    line.run.begin(stage, imported_origin(line.config, stage, file.name, file_digest(file), line.num_classes))
+    save_network(network, line.run.checkpoint(stage.name))
+    digest = file_digest(line.run.checkpoint(stage.name))
+    write_json(folder / "done.json", {"digest": digest, "imported": file.name})
+
+
+def _load_named(file: Path, kind: Kind, found: Mapping[str, Tensor]) -> tuple[nn.Module, int]:
+    try:
+        return load_published(kind, found)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _published(kind: Kind, ours: Mapping[str, Tensor], *, aliases: bool) -> dict[str, Tensor] | None:
+    """Tensors under published names; None when the published network has other tensors."""
+    try:
+        theirs = published_state(kind, ours, aliases=aliases)
+        load_published(kind, theirs)
+    except (ConfigError, KeyError):
+        return None
+    return theirs
+
+
+def _write(out: Path, tensors: Mapping[str, Tensor]) -> None:
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if out.suffix == ".pth":
+            torch.save(dict(tensors), beside)
+        else:
+            save_file(_own(tensors), beside)
+        os.replace(beside, out)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _fits(line: Pipeline) -> list[Any]:
+    return [stage.name for stage in line.stages if stage.verb == "fit"]

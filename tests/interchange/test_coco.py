@@ -1,0 +1,104 @@
+"""Run lengths as COCO writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from amn_dist.interchange.artefacts import Artefact
+from amn_dist.interchange.coco import export_coco, image_ids, regions, run_lengths, run_text
+from amn_dist.shards.format import encode
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.shards.writer import write_index, write_shard
+
+LABELS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2, 255]))
+
+
+def decoded(text: str, size: tuple[int, int]) -> np.ndarray:
+    """A mask from COCO's compressed run lengths, number by number and pixel by pixel."""
+    counts: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            group = ord(text[position]) - 48
+            value |= (group & 31) << shift
+            shift, position = shift + 5, position + 1
+            more = bool(group & 32)
+            if not more and group & 16:
+                value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+    pixels = [turn % 2 for turn, count in enumerate(counts) for _ in range(count)]
+    return np.array(pixels, bool).reshape(size[1], size[0]).T
+
+
+@settings(max_examples=100, deadline=None)
+@given(LABELS)
+def test_every_region_comes_back(labels: np.ndarray) -> None:
+    found = dict(regions(labels))
+    assert sorted(found) == sorted(set(np.unique(labels).tolist()) - {0, 255})
+    for number, region in found.items():
+        inside = labels == number
+        assert region["segmentation"]["size"] == list(labels.shape)
+        assert np.array_equal(decoded(region["segmentation"]["counts"], labels.shape), inside)
+        rows, columns = np.nonzero(inside)
+        assert region["area"] == len(rows)
+        x, y, width, height = region["bbox"]
+        assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_long_and_shrinking_runs_come_back() -> None:
+    inside = np.zeros((700, 900), bool)
+    inside[3:650, 100:700] = True
+    inside[10:12] = False
+    assert np.array_equal(decoded(run_text(run_lengths(inside)), inside.shape), inside)
+
+
+def test_runs_begin_outside_and_go_down_columns() -> None:
+    assert run_lengths(np.array([[True, False], [True, True]])).tolist() == [0, 2, 1, 1]
+    assert run_lengths(np.array([[False, False], [False, True]])).tolist() == [3, 1]
+    assert run_text(np.array([3, 1])) == "31"
+
+
+def test_text_is_that_of_pycocotools() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    random = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.98):
+        inside = random.random((67, 45)) < share
+        theirs = coco.encode(np.asfortranarray(inside.astype(np.uint8)))["counts"].decode()
+        assert run_text(run_lengths(inside)) == theirs
+
+
+def labelled(folder: Path, keys: list[str]) -> tuple[ShardSet, dict[str, np.ndarray]]:
+    random = np.random.default_rng(1)
+    labels = {key: random.choice([0, 0, 0, 1, 2, 255], (9, 7)).astype(np.uint8) for key in keys}
+    rows = [(key, of.shape, {"mask.png": encode("mask.png", of)}) for key, of in labels.items()]
+    reports = [write_shard(folder, 0, rows[:2]), write_shard(folder, 1, rows[2:])]
+    write_index(folder, kind="walk", classes=("background", "cat", "dog"), reports=reports)
+    return ShardSet.open(str(folder)), labels
+
+
+def test_the_file_holds_every_region_once(tmp_path: Path) -> None:
+    made, labels = labelled(tmp_path / "set", ["COCO_train2014_000000000009", "COCO_train2014_000000000025", "x_7"])
+    count = export_coco(Artefact(made, "mask.png"), tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [image["id"] for image in found["images"]] == [9, 25, 7]
+    assert [c["name"] for c in found["categories"]] == ["cat", "dog"] and count == len(found["annotations"])
+    keys = {image["id"]: image["key"] for image in found["images"]}
+    again = {key: np.where(of == 255, 0, 0).astype(np.uint8) for key, of in labels.items()}
+    for region in found["annotations"]:
+        key = keys[region["image_id"]]
+        again[key][decoded(region["segmentation"]["counts"], labels[key].shape)] = region["category_id"]
+    assert all(np.array_equal(again[key], np.where(of == 255, 0, of)) for key, of in labels.items())
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "out.json"}
+
+
+def test_keys_without_numbers_of_their_own_are_counted(tmp_path: Path) -> None:
+    made, _ = labelled(tmp_path / "set", ["2007_000032", "2008_000032", "cat"])
+    assert image_ids(made) == [1, 2, 3]
