@@ -265,15 +265,19 @@ def packed(index: Any, out: Path) -> None:
 
 
 def show_scores(folder: Path, *, classes: bool = False) -> None:
-    """Print a run's score tables."""
-    from amn_dist.report.tables import class_table, score_table
+    """Print a run's score tables, and what is missing in them."""
+    from amn_dist.report.tables import class_table, score_table, threshold_table
     from amn_dist.runs import read_json
 
     console = Console()
     scores = read_json(folder / "score" / "score.json")
-    console.print(score_table(scores, title=str(folder)))
-    for over in scores["sets"] if classes else ():
-        console.print(class_table(scores, over))
+    tables = [score_table(scores, title=str(folder)), threshold_table(scores)]
+    tables += [class_table(scores, over) for over in scores["sets"]] if classes else []
+    for table in tables:
+        if table.row_count:
+            console.print(table)
+    for missing in scores["missing"]:
+        console.print(f"missing: {missing}", markup=False, highlight=False)
 
 
 def terminate(signum: int, frame: types.FrameType | None) -> None:
