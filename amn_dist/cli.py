@@ -108,6 +108,19 @@ def score(run: RunPath) -> None:
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, to be shown side by side.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
+    images: Annotated[int, typer.Option(help="Most images the gallery shows.", min=0)] = 200,
+) -> None:
+    """Write one self-contained HTML file: scores, thresholds, losses, times, images through all stages."""
+    from amn_dist.report.page import write_report
+
+    size = write_report(runs, out, images=images)
+    typer.echo(f"{out} ({size / 2**20:.1f} MiB)")
+
+
+@app.command()
 def predict(
     run: RunPath,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs.")],

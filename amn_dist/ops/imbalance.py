@@ -29,7 +29,7 @@ class Bins:
 
     def quartiles(self, histogram: np.ndarray) -> list[float]:
         """Quartiles of what int64[count] counts, each the middle of the bin it lies in."""
-        return [self.low + self.width * (index + 0.5) for index in quartile_indices(histogram)]
+        return [round(self.low + self.width * (index + 0.5), 6) for index in quartile_indices(histogram)]
 
 
 def quartile_indices(histogram: np.ndarray) -> list[int]:
