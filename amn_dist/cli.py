@@ -107,6 +107,19 @@ def score(run: RunPath) -> None:
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, to be shown side by side.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
+    images: Annotated[int, typer.Option(help="Most images the gallery shows.", min=0)] = 200,
+) -> None:
+    """Write one self-contained HTML file: scores, thresholds, losses, times, images through all stages."""
+    from amn_dist.report.page import write_report
+
+    size = write_report(runs, out, images=images)
+    typer.echo(f"{out} ({size / 2**20:.1f} MiB)")
+
+
+@app.command()
 def predict(
     run: RunPath,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Photographs, folders of them.")],
@@ -216,15 +229,19 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
 
 
 def show_scores(folder: Path, *, classes: bool = False) -> None:
-    """Print a run's score tables."""
-    from amn_dist.report.tables import class_table, score_table
+    """Print a run's score tables, and what is missing in them."""
+    from amn_dist.report.tables import class_table, score_table, threshold_table
     from amn_dist.runs import read_json
 
     console = Console()
     scores = read_json(folder / "score" / "score.json")
-    console.print(score_table(scores, title=str(folder)))
-    for over in scores["sets"] if classes else ():
-        console.print(class_table(scores, over))
+    tables = [score_table(scores, title=str(folder)), threshold_table(scores)]
+    tables += [class_table(scores, over) for over in scores["sets"]] if classes else []
+    for table in tables:
+        if table.row_count:
+            console.print(table)
+    for missing in scores["missing"]:
+        console.print(f"missing: {missing}", markup=False, highlight=False)
 
 
 def terminate(signum: int, frame: types.FrameType | None) -> None:

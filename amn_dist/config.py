@@ -285,8 +285,8 @@ class Predict(Strict):
 class Score(Strict):
     """IoU in the VOC protocol (amn 1.6)."""
 
-    threshold: float = Field(default=0.25, gt=0, lt=1)
-    """Default background threshold at which activation maps are compared."""
+    threshold: float = Field(default=0.25, ge=0.01, le=0.99)
+    """Default background threshold at which activation maps are compared, to the hundredth."""
 
 
 class Data(Strict):

@@ -24,7 +24,7 @@ from amn_dist.methods import Stage, scored, stages
 from amn_dist.runs import Origin, Run, file_digest, imported_origin, origin_of, read_json, reuse, write_json, write_text
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index
-from amn_dist.stages.score import ScoreTally, activation_scores, label_scores
+from amn_dist.stages.score import ScoreTally, artefact_scores
 from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
 
 
@@ -353,21 +353,30 @@ class Pipeline:
         return sorted({stage for stage, _, _ in scored(self.config).values() if self.run.is_done(self.stage(stage))})
 
     def _score(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
-        tables: dict[str, Any] = {"classes": list(self.sets["train"].classes), "sets": {}}
         made = self._scored_stages()
         found = {name: where for name, where in scored(self.config).items() if where[0] in made}
+        absent = dict.fromkeys(where[0] for where in scored(self.config).values() if where[0] not in made)
+        missing = [f"{name}: not made yet" for name in absent]
+        sets: dict[str, Any] = {}
         for over, images in self.sets.items():
             names = [name for name, where in found.items() if where[2] == over]
-            if not names or "gt.png" not in images.fields:
-                continue
-            joins = [Join("truth", images.url, "gt.png")]
-            joins += [Join(name, str(self.run.stage(found[name][0]).resolve()), found[name][1]) for name in names]
-            source = Source(images.url, tuple(joins), self.config.loader, pixels=False)
-            tally = ScoreTally(self.num_classes, tuple(names))
-            sums = self._sums(TallyTask("score", source, tally, images.shard_sizes), observe)
-            rows = {name: self._scores(name, found[name][1], sums) for name in names}
-            tables["sets"][over] = {"images": int(sums["images"][0]), "rows": rows}
+            if "gt.png" not in images.fields:
+                missing.append(f"{over}: its images have no truth (gt.png)")
+            elif names:
+                sets[over] = self._scores(images, {name: found[name] for name in names}, observe)
+        tables = {"classes": list(self.sets["train"].classes), "sets": sets, "missing": missing}
         write_json(self.run.stage("score") / "score.json", tables)
+
+    def _scores(self, images: ShardSet, found: dict[str, tuple[str, str, str]], observe: Observe) -> dict[str, Any]:
+        """Scores of artefacts over one set."""
+        joins = [Join("truth", images.url, "gt.png")]
+        joins += [Join(name, str(self.run.stage(made).resolve()), field) for name, (made, field, _) in found.items()]
+        source = Source(images.url, tuple(joins), self.config.loader, pixels=False)
+        tally = ScoreTally(self.num_classes, tuple(found))
+        sums = self._sums(TallyTask("score", source, tally, images.shard_sizes), observe)
+        threshold = self.config.score.threshold
+        rows = {name: artefact_scores(sums, name, threshold=threshold) for name in found}
+        return {"images": int(sums["images"][0]), "rows": rows}
 
     def _sums(self, task: TallyTask, observe: Observe) -> dict[str, np.ndarray]:
         sums: dict[str, np.ndarray] = {}
@@ -377,11 +386,6 @@ class Pipeline:
             for name, value in (report.record or {}).items():
                 sums[name] = sums[name] + value if name in sums else value
         return sums
-
-    def _scores(self, name: str, kind: str, sums: dict[str, np.ndarray]) -> dict[str, Any]:
-        if kind == "activation.f16":
-            return activation_scores(sums[name], threshold=self.config.score.threshold)
-        return label_scores(sums[name], sums[f"{name}/kept"])
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)

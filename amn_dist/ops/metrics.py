@@ -8,12 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from amn_dist.errors import ShardError
-from amn_dist.ops.arrays import as_array, as_floats
+from amn_dist.ops.arrays import as_array
 from amn_dist.records import IGNORE
 
 Values = np.ndarray | Tensor
-THRESHOLDS = (np.arange(1, 100) / 100).astype(np.float32)
-"""Background thresholds of a sweep, f32[99]: 0.01 to 0.99."""
 
 
 def confusion(prediction: Values, truth: Values, num_classes: int) -> np.ndarray:
@@ -65,38 +63,14 @@ def scores(
     return np.where(confusion.sum(1) > 0, iou(confusion), np.nan) if protocol == "deeplab" else iou(confusion)
 
 
-def threshold_histogram(maps: Values, classes: Values, truth: Values, num_classes: int) -> np.ndarray:
-    """Counts int64[C, C, 100] of pixels by truth, strongest class, and how many THRESHOLDS that class exceeds.
-
-    maps: f32[K, H, W]. classes: [K] 1-based. truth: uint8[H, W], 255 left out. Ties between classes go to the first,
-    ties with a threshold to background.
-    """
-    planes, names, labels = as_floats(maps), as_array(classes), as_array(truth)
-    if not len(names):
-        planes, names = np.zeros((1, *labels.shape), np.float32), np.zeros(1, np.uint8)
-    counted, strongest = labels != IGNORE, planes.argmax(0)
-    passed = np.searchsorted(THRESHOLDS, planes.max(0)[counted], side="left")
-    predicted = _known(names[strongest[counted]], num_classes, "classes")
-    pairs = _known(labels[counted], num_classes, "truth") * num_classes + predicted
-    bins = len(THRESHOLDS) + 1
-    counts = np.bincount(pairs * bins + passed, minlength=num_classes**2 * bins)
-    return counts.reshape(num_classes, num_classes, bins)
-
-
-def threshold_confusions(histogram: np.ndarray) -> np.ndarray:
-    """Confusions int64[99, C, C] at every one of THRESHOLDS, from a sum of threshold_histogram."""
-    total = histogram.sum(2)
-    # A pixel is predicted as its strongest class at threshold i when it exceeds more than i of them.
-    kept = total[..., None] - histogram.cumsum(2)[..., :-1]
-    confusions = np.moveaxis(kept, -1, 0).copy()
-    confusions[..., 0] += (total - confusions).sum(-1)
-    return confusions
+def check_labels(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
+    """Return integer labels. Raises ShardError unless all are ids of the classes."""
+    if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+        found, expected = f"labels {labels.min()}..{labels.max()}", f"0..{num_classes - 1} or {IGNORE}"
+        raise ShardError(f"{name}: found {found}, expected {expected}; check the class list the labels were made with")
+    return labels
 
 
 def _known(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
     """Labels int64 with 255 as background, checked."""
-    known = np.where(labels == IGNORE, 0, labels).astype(np.int64)
-    if known.size and not 0 <= known.min() <= known.max() < num_classes:
-        found, expected = f"labels {known.min()}..{known.max()}", f"0..{num_classes - 1} or {IGNORE}"
-        raise ShardError(f"{name}: found {found}, expected {expected}; check the class list the labels were made with")
-    return known
+    return check_labels(np.where(labels == IGNORE, 0, labels).astype(np.int64), num_classes, name)

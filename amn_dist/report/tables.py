@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 NAMES = {
@@ -22,6 +23,13 @@ NAMES = {
 }
 
 
+ACTIVATIONS = ("cam", "icd_map", "amn_map")
+"""Artefacts with a threshold."""
+
+CLASSES_SHOWN = 50
+"""Classes listed at either end where there are more than twice as many."""
+
+
 def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
     """One row an artefact: mIoU at the default and at the best threshold, or of its labels."""
     table = Table(title=title or None)
@@ -31,6 +39,34 @@ def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
         for name in ordered(found["rows"]):
             table.add_row(over, NAMES[name], *figures(found["rows"][name]))
     return table
+
+
+def threshold_table(scores: Mapping[str, Any]) -> Table:
+    """One row an activation: how much hangs on the threshold; see docs/thresholds.md."""
+    table = Table(title="thresholds")
+    headings = ("mean", "within 1, 2 points", "own best: quartiles", "near", "oracle", "cv", "gini", "gap")
+    for heading in ("set", "artefact", *headings):
+        table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
+    for over, found in scores["sets"].items():
+        for name in ACTIVATIONS:
+            if "images" in found["rows"].get(name, {}):
+                table.add_row(over, NAMES[name], *threshold_figures(found["rows"][name]))
+    return table
+
+
+def threshold_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The threshold analysis of an activation as text: mIoU in percent, widths and thresholds on [0, 1]."""
+    images, objects = row["images"], row["objects"]
+    own = images["own_quartiles"]
+    means = [None if objects[name] is None else objects[name]["mean"] for name in ("cv", "gini", "gap")]
+    return (
+        percent(row["mean_miou"]),
+        f"{row['width_1']:.2f}, {row['width_2']:.2f}",
+        "-" if own is None else " ".join(f"{value:.2f}" for value in own),
+        percent(images["near"]),
+        percent(images["oracle_miou"]),
+        *("-" if mean is None else f"{mean:.2f}" for mean in means),
+    )
 
 
 def ordered(rows: Mapping[str, Any]) -> list[str]:
@@ -47,17 +83,32 @@ def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def class_table(scores: Mapping[str, Any], over: str) -> Table:
-    """IoU of every class (rows) for every artefact (columns) of one set."""
+    """IoU of every class (rows) for every artefact (columns) of one set; of very many, the worst and the best."""
     found = scores["sets"][over]["rows"]
-    rows = {name: found[name] for name in ordered(found)}
-    table = Table(title=f"IoU by class, {over}")
+    columns = {name: class_iou(found[name]) for name in ordered(found)}
+    shown = shown_classes(list(columns.values())[-1])
+    note = (
+        ""
+        if len(shown) == len(scores["classes"])
+        else f", the {CLASSES_SHOWN} worst and best by {NAMES[[*columns][-1]]}"
+    )
+    table = Table(title=f"IoU by class, {over}{note}")
     table.add_column("class")
-    for name in rows:
+    for name in columns:
         table.add_column(NAMES[name], justify="right")
-    for index, label in enumerate(scores["classes"]):
-        cells = [class_iou(row)[index] for row in rows.values()]
-        table.add_row(label, *("-" if cell is None else percent(cell) for cell in cells))
+    for index in shown:
+        table.add_row(escape(scores["classes"][index]), *(percent(values[index]) for values in columns.values()))
     return table
+
+
+def shown_classes(values: Sequence[float | None]) -> list[int]:
+    """All classes, or the worst and best by IoU where there are very many; in the order of their ids."""
+    if len(values) <= 2 * CLASSES_SHOWN:
+        return list(range(len(values)))
+    ranked = sorted(
+        (index for index, value in enumerate(values) if value is not None), key=lambda index: values[index] or 0
+    )
+    return sorted({*ranked[:CLASSES_SHOWN], *ranked[-CLASSES_SHOWN:]})
 
 
 def class_iou(row: Mapping[str, Any]) -> list[float | None]:
@@ -91,5 +142,5 @@ def short(row: Mapping[str, Any]) -> str:
     )
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

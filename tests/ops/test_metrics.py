@@ -6,13 +6,10 @@ import torch
 
 from amn_dist.errors import ShardError
 from amn_dist.ops.metrics import (
-    THRESHOLDS,
     confusion,
     iou,
     mean_iou,
     scores,
-    threshold_confusions,
-    threshold_histogram,
     void_predictions,
 )
 
@@ -42,8 +39,6 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
         confusion(beyond, fine, CLASSES)
     with pytest.raises(ShardError, match="truth: found"):
         confusion(fine, beyond, CLASSES)
-    with pytest.raises(ShardError, match="classes: found"):
-        threshold_histogram(np.ones((1, 2, 2), np.float32), np.array([5]), fine, CLASSES)
 
 
 def test_iou_of_absent_and_false_classes() -> None:
@@ -61,45 +56,6 @@ def test_protocols_differ_where_they_should() -> None:
     assert scores(counts, "voc").tolist() == [0.5, 1, 0]
     np.testing.assert_array_equal(scores(counts, "deeplab"), [0.5, 1, np.nan])
     assert scores(counts, "coco", void=void).tolist() == [0.5, 0.5, 0, 0]
-
-
-def brute_force(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray, threshold: np.float32) -> np.ndarray:
-    plane = np.full((1, *truth.shape), threshold, np.float32)
-    labels = np.array([0, *classes])[np.concatenate([plane, maps]).argmax(0)]
-    return confusion(labels, truth, CLASSES)
-
-
-@pytest.mark.parametrize("classes", [[2], [1, 2, 4]])
-def test_every_threshold(classes: list[int]) -> None:
-    random = np.random.default_rng(len(classes))
-    truth = masks(1)[1]
-    maps = random.random((len(classes), *truth.shape), np.float32)
-    # Exact ties with thresholds, between classes, and values beyond both ends.
-    maps[:, :5] = random.choice(np.concatenate([THRESHOLDS, [0, 1, 1.5, -0.5]]).astype(np.float32), maps[:, :5].shape)
-    maps[:, 3] = maps[0, 3]
-    curve = threshold_confusions(threshold_histogram(maps, np.array(classes), truth, CLASSES))
-    assert curve.shape == (99, CLASSES, CLASSES) and curve.dtype == np.int64
-    for threshold, found in zip(THRESHOLDS, curve, strict=True):
-        assert np.array_equal(found, brute_force(maps, np.array(classes), truth, threshold))
-
-
-def test_thresholds_are_the_nearest_floats() -> None:
-    assert [float(t) for t in THRESHOLDS] == [float(np.float32(f"0.{i:02d}")) for i in range(1, 100)]
-
-
-def test_histograms_add_up() -> None:
-    random, (_, truth) = np.random.default_rng(5), masks(5)
-    images = [random.random((2, *truth.shape), np.float32) for _ in range(3)]
-    total = sum(threshold_histogram(maps, np.array([1, 4]), truth, CLASSES) for maps in images)
-    expected = sum(brute_force(maps, np.array([1, 4]), truth, THRESHOLDS[24]) for maps in images)
-    assert np.array_equal(threshold_confusions(np.asarray(total))[24], expected)
-
-
-def test_an_image_without_classes_is_background_at_every_threshold() -> None:
-    truth = masks(6)[1]
-    maps, classes = np.zeros((0, *truth.shape), np.float32), np.zeros(0, np.uint8)
-    curve = threshold_confusions(threshold_histogram(maps, classes, truth, CLASSES))
-    assert (curve == confusion(np.zeros_like(truth), truth, CLASSES)).all()
 
 
 def test_icd_leaves_undecided_pixels_out_and_counts_absent_classes() -> None:

@@ -12,17 +12,15 @@ from amn_dist.ops.affinity import pair_affinity, pair_labels, path_cells, path_d
 from amn_dist.ops.cam import merge_amn, merge_cam
 from amn_dist.ops.crf import Backend, deeplab_crf, dense_crf, hard_label_unary
 from amn_dist.ops.metrics import (
-    THRESHOLDS,
     confusion,
     iou,
     mean_iou,
     scores,
-    threshold_confusions,
-    threshold_histogram,
     void_predictions,
 )
 from amn_dist.ops.resize import resize_label, sample_labels
 from amn_dist.ops.seeds import confident_seed, refined_labels, threshold_labels
+from amn_dist.ops.thresholds import STEPS, THRESHOLDS, sweep, threshold_confusions
 from amn_dist.ops.walk import pseudo_mask, random_walk, walk_scores
 
 Fixture = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -196,11 +194,10 @@ def test_evaluation_of_labels(golden: Path) -> None:
 def test_evaluation_of_maps(golden: Path) -> None:
     arrays, meta = load(golden, "eval_0")
     classes = present(arrays["in_cam_keys"])
-    histogram = sum(
-        threshold_histogram(maps, classes, truth, meta["n_classes"])
-        for maps, truth in zip(arrays["in_cam_maps"], arrays["in_gt"], strict=True)
-    )
-    curve = threshold_confusions(np.asarray(histogram))
+    histogram = np.zeros((meta["n_classes"], meta["n_classes"], STEPS), np.int64)
+    for maps, truth in zip(arrays["in_cam_maps"], arrays["in_gt"], strict=True):
+        sweep(maps, classes, truth, meta["n_classes"]).add_to(histogram)
+    curve = threshold_confusions(histogram)
     for threshold in meta["cam_eval_thres"]:
         found = iou(curve[np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0]])
         expected = arrays[f"out_cam_{threshold}_iou"]

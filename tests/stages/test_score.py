@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 
 from amn_dist.ops.metrics import confusion, iou, mean_iou
 from amn_dist.records import Sample
-from amn_dist.stages.score import ScoreTally, activation_scores, label_scores, upsample
+from amn_dist.stages.score import ScoreTally, artefact_scores, upsample
 
 
 def samples(count: int = 3) -> list[Sample]:
@@ -25,7 +28,7 @@ def samples(count: int = 3) -> list[Sample]:
 
 def test_the_sweep_equals_scoring_every_threshold_alone() -> None:
     found = ScoreTally(3, ("cam",)).count(None, iter(samples()))
-    scores = activation_scores(found["cam"], threshold=0.25)
+    scores = artefact_scores(found, "cam", threshold=0.25)
     for threshold in (0.05, 0.25, 0.5, 0.99):
         matrix = np.zeros((3, 3), np.int64)
         for sample in samples():
@@ -34,14 +37,35 @@ def test_the_sweep_equals_scoring_every_threshold_alone() -> None:
             matrix += confusion(planes.argmax(0).astype(np.uint8), sample.joined["truth"], 3)
         assert scores["miou"][scores["thresholds"].index(threshold)] == mean_iou(iou(matrix))
     assert scores["default_miou"] == scores["miou"][24] and scores["best_miou"] == max(scores["miou"])
+    assert scores["mean_miou"] == np.mean(scores["miou"]) and scores["thresholds"][24] == scores["default_threshold"]
+    within = [sum(value >= scores["best_miou"] - points for value in scores["miou"]) for points in (0.01, 0.02)]
+    assert [scores["width_1"], scores["width_2"]] == [round(0.01 * count, 2) for count in within]
+
+
+def test_an_activation_is_analysed_image_by_image_and_object_by_object() -> None:
+    scores = artefact_scores(ScoreTally(3, ("cam",)).count(None, iter(samples())), "cam", threshold=0.25)
+    images, objects = scores["images"], scores["objects"]
+    assert images["count"] == sum(images["own"]) == 3 and objects["count"] == 6
+    assert images["miou_own"] >= max(images["miou_best"], images["miou_default"])
+    assert [found and found["count"] for found in objects["classes"]] == [None, 3, 3]
+
+
+def test_a_set_whose_truth_is_void_has_no_figures() -> None:
+    void = [
+        replace(sample, joined={**sample.joined, "truth": np.full((21, 30), 255, np.uint8)}) for sample in samples()
+    ]
+    sums = ScoreTally(3, ("cam", "walk")).count(None, iter(void))
+    scores = {name: artefact_scores(sums, name, threshold=0.25) for name in ("cam", "walk")}
+    assert scores["cam"]["best_miou"] is None and scores["walk"]["miou"] is None
+    json.dumps(scores, allow_nan=False)
 
 
 def test_undecided_labels_count_as_background_and_are_told_apart() -> None:
     found = ScoreTally(3, ("walk",)).count(None, iter(samples()))
     truths = np.concatenate([sample.joined["truth"] for sample in samples()])
     labels = np.concatenate([sample.joined["walk"] for sample in samples()])
-    scores = label_scores(found["walk"], found["walk/kept"])
+    scores = artefact_scores(found, "walk", threshold=0.25)
     valid = truths != 255
-    assert found["walk"].sum() == valid.sum() and found["images"].tolist() == [3]
+    assert found["walk/all"].sum() == valid.sum() and found["images"].tolist() == [3]
     assert scores["decided"] == (labels[valid] != 255).mean()
     assert scores["miou"] == mean_iou(iou(confusion(np.where(labels == 255, 0, labels), truths, 3)))

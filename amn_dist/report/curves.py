@@ -1,0 +1,100 @@
+"""The report's charts: mIoU over thresholds, images by their own threshold, losses over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from amn_dist.report.charts import Axis, Chart, Line, fitted
+from amn_dist.report.facts import RunFacts
+from amn_dist.report.grids import ROLES, distinct
+from amn_dist.report.progress import thinned
+from amn_dist.report.tables import ACTIVATIONS, NAMES
+
+LOSSES = 6
+"""Parts of a loss drawn in one chart."""
+BIN = 5
+"""Thresholds that share a point of the curve of images."""
+
+
+def threshold_charts(runs: Sequence[RunFacts]) -> list[Chart]:
+    """For every set mIoU at every threshold, and images by their own best threshold; equal curves once."""
+    charts = []
+    for over in ROLES:
+        found = activations(runs, over)
+        if found:
+            charts.append(miou_chart(found, over, sorted({run.threshold for run in runs if run.rows(over)})))
+        analysed = [(row, label) for row, label in found if "images" in row]
+        if any(row["images"]["own_quartiles"] for row, _ in analysed):
+            charts.append(own_chart(analysed, over))
+    return charts
+
+
+def activations(runs: Sequence[RunFacts], over: str) -> list[tuple[dict[str, Any], str]]:
+    """Rows of activations with a curve over a set, and what they are of."""
+    found = []
+    for name in ACTIVATIONS:
+        rows = [(run.rows(over)[name], run.label) for run in runs if name in run.rows(over)]
+        for row, labels in distinct([pair for pair in rows if pair[0]["best_miou"] is not None]):
+            found.append((row, f"{NAMES[name]}: {', '.join(labels)}"))
+    return found
+
+
+def miou_chart(found: Sequence[tuple[dict[str, Any], str]], over: str, defaults: Sequence[float]) -> Chart:
+    """mIoU at every threshold, the best marked."""
+    lines = tuple(
+        Line(label, list(zip(row["thresholds"], row["miou"], strict=True)), (row["best_threshold"], row["best_miou"]))
+        for row, label in found
+    )
+    bests = "; ".join(f"{label} {100 * row['best_miou']:.1f} at {row['best_threshold']:.2f}" for row, label in found)
+    return Chart(
+        title=f"mIoU at every threshold ({over})",
+        description=f"One curve an activation; dots mark the best threshold: {bests}.",
+        x=Axis("background threshold", 0, 1),
+        y=fitted("mIoU, percent", [value for row, _ in found for value in row["miou"]], percent=True),
+        lines=lines,
+        rules=tuple((value, f"default {value:.2f}") for value in defaults),
+    )
+
+
+def own_chart(found: Sequence[tuple[dict[str, Any], str]], over: str) -> Chart:
+    """Share of images by the threshold that is best for them alone."""
+    lines = []
+    for row, label in found:
+        own, chosen = row["images"]["own"], max(sum(row["images"]["own"]), 1)
+        points = [((at + 0.5 + BIN / 2) / 100, sum(own[at : at + BIN]) / chosen) for at in range(0, len(own), BIN)]
+        at_best = min(points, key=lambda point: abs(point[0] - row["best_threshold"]))
+        lines.append(Line(label, points, at_best))
+    return Chart(
+        title=f"Images by their own best threshold ({over})",
+        description="Share of images in steps of 0.05; dots mark the best threshold of the whole set. "
+        "The wider a curve, the worse one threshold serves all images.",
+        x=Axis("own best threshold", 0, 1),
+        y=fitted("images, percent", [y for line in lines for _, y in line.points], percent=True, zero=True),
+        lines=tuple(lines),
+    )
+
+
+def loss_charts(runs: Sequence[RunFacts]) -> list[Chart]:
+    """The losses of every Fit over its steps; a Fit that several runs share is drawn once."""
+    charts = []
+    names = dict.fromkeys(stage.name for run in runs for stage in run.stages if stage.verb == "fit")
+    for name in names:
+        fits = [(dict(s.progress.losses), run.label) for run in runs for s in run.stages if s.name == name]
+        for losses, labels in distinct([pair for pair in fits if pair[0]]):
+            charts.append(loss_chart(name, losses, labels))
+    return charts
+
+
+def loss_chart(name: str, losses: dict[str, list[tuple[float, float]]], labels: Sequence[str]) -> Chart:
+    """The total loss and its parts."""
+    drawn = {part: thinned(points) for part, points in list(losses.items())[:LOSSES]}
+    ends = ", ".join(f"{part} {points[0][1]:.4g} to {points[-1][1]:.4g}" for part, points in drawn.items())
+    left_out = len(losses) - len(drawn)
+    return Chart(
+        title=f"Losses of {name}: {', '.join(labels)}",
+        description=f"First to last: {ends}." + (f" {left_out} more parts are not drawn." if left_out else ""),
+        x=fitted("step", [x for points in drawn.values() for x, _ in points], zero=True),
+        y=fitted("loss", [y for points in drawn.values() for _, y in points], zero=True),
+        lines=tuple(Line(part, points) for part, points in drawn.items()),
+    )

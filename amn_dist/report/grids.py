@@ -1,0 +1,107 @@
+"""The report's tables: rows of cells, one run beside the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from amn_dist.report.facts import RunFacts, StageFacts
+from amn_dist.report.tables import ACTIVATIONS, NAMES, percent, short, threshold_figures
+
+ROLES = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a table. best: the highest of its row. share: 0..1, shown as a tint."""
+
+    text: str
+    best: bool = False
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. heads: of the columns, the first over the names of the rows. note: what to know beside the caption."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    note: str = ""
+
+
+def summary_grid(runs: Sequence[RunFacts]) -> Grid:
+    """mIoU of every artefact (rows) of every run (columns)."""
+    rows = []
+    for over, name in ((over, name) for over in ROLES for name in NAMES):
+        found = [run.rows(over).get(name) for run in runs]
+        if any(row is not None for row in found):
+            values = [None if row is None else row.get("default_miou", row.get("miou")) for row in found]
+            cells = [Cell("" if row is None else short(row)) for row in found]
+            rows.append((f"{NAMES[name]} ({over})", marked(cells, values)))
+    return Grid("mIoU in percent", ("artefact (set)", *(run.label for run in runs)), tuple(rows))
+
+
+def marked(cells: Sequence[Cell], values: Sequence[float | None]) -> tuple[Cell, ...]:
+    """The cells, the highest value marked where values differ."""
+    known = [value for value in values if value is not None]
+    top = max(known) if known and max(known) > min(known) else None
+    return tuple(Cell(cell.text, top is not None and value == top) for cell, value in zip(cells, values, strict=True))
+
+
+def threshold_grid(runs: Sequence[RunFacts]) -> Grid:
+    """The threshold analysis of every activation of every run."""
+    heads = ("activation", "default", "best", "mean", "within 1, 2 points", "own best: quartiles", "near", "oracle")
+    rows = []
+    for run in runs:
+        for over, name in ((over, name) for over in ROLES for name in ACTIVATIONS):
+            row = run.rows(over).get(name, {})
+            if "images" in row:
+                first = [f"{percent(row[f'{at}_miou'])} at {row[f'{at}_threshold']:.2f}" for at in ("default", "best")]
+                cells = tuple(Cell(text) for text in (*first, *threshold_figures(row)))
+                rows.append((f"{NAMES[name]} ({over}), {run.label}", cells))
+    return Grid("How much hangs on the threshold", (*heads, "cv", "gini", "gap"), tuple(rows))
+
+
+def time_grid(runs: Sequence[RunFacts]) -> Grid:
+    """Seconds and images/s of every stage of every run."""
+    names = dict.fromkeys(stage.name for run in runs for stage in run.stages)
+    rows = []
+    for name in names:
+        found = [next((stage for stage in run.stages if stage.name == name), None) for run in runs]
+        rows.append((name, tuple(cell for stage in found for cell in time_cells(stage))))
+    heads = tuple(head for run in runs for head in (f"{run.label}: s", "images/s"))
+    note = "A stage that was taken from another run shows the time it took there."
+    return Grid("Time by stage", ("stage", *heads), tuple(rows), note)
+
+
+def time_cells(stage: StageFacts | None) -> tuple[Cell, Cell]:
+    """Seconds and images/s of one stage."""
+    if stage is None:
+        return Cell(""), Cell("")
+    if stage.progress.seconds is None and stage.follows is not None and stage.state == "done":
+        return Cell(f"with {stage.follows}"), Cell("")
+    seconds = stage.state if stage.progress.seconds is None else f"{stage.progress.seconds:,.0f}"
+    rate = stage.progress.images_per_s
+    return Cell(seconds), Cell("" if rate is None else f"{rate:,.1f}")
+
+
+def run_grid(run: RunFacts) -> Grid:
+    """The stages of a run with their digests and code."""
+    rows = tuple((s.name, (Cell(s.verb), Cell(s.state), Cell(s.digest[:16]), Cell(s.code))) for s in run.stages)
+    return Grid("Stages", ("stage", "verb", "state", "digest", "code"), rows)
+
+
+def distinct(values: Sequence[tuple[Any, str]]) -> list[tuple[Any, list[str]]]:
+    """Equal values once, each with the labels it has, in the order of their first."""
+    found: list[tuple[Any, list[str]]] = []
+    for value, group in groupby(values, key=lambda pair: pair[0]):
+        labels = [label for _, label in group]
+        known = next((names for other, names in found if other == value), None)
+        if known is None:
+            found.append((value, labels))
+        else:
+            known += labels
+    return found

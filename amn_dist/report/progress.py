@@ -1,0 +1,72 @@
+"""What the metrics of a stage say: losses by step, speed, time. Damaged lines are counted and left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Points = list[tuple[float, float]]
+
+MEASURED = {"time", "step", "steps", "lr", "images_per_s", "data_wait", "gradient_norm", "memory_gib", "seconds"}
+"""Figures of a record that are not losses."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The records of a stage. losses: (step, value), ascending, `total` first. seconds: of the call that ended it.
+    images_per_s: the median of a Fit, the last of a Map, which counts from its beginning."""
+
+    losses: Mapping[str, Points]
+    seconds: float | None
+    images_per_s: float | None
+    damaged: int
+
+
+def read_progress(path: Path, *, verb: str) -> Progress:
+    """The metrics of a stage; of a step that was done twice the last counts."""
+    losses: dict[str, dict[float, float]] = {}
+    rates: list[float] = []
+    seconds, damaged = None, 0
+    for record in records(path):
+        if record is None:
+            damaged += 1
+            continue
+        figures = {name: float(value) for name, value in record.items() if is_figure(value)}
+        seconds = figures.get("seconds", seconds)
+        rates += [figures["images_per_s"]] if "images_per_s" in figures else []
+        if "step" in figures and verb == "fit":
+            for name in figures.keys() - MEASURED:
+                losses.setdefault(name, {})[figures["step"]] = figures[name]
+    names = sorted(losses, key=lambda name: (name != "total", name))
+    rate = None if not rates else median(rates) if verb == "fit" else rates[-1]
+    return Progress({name: sorted(losses[name].items()) for name in names}, seconds, rate, damaged)
+
+
+def records(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The records of a metrics.jsonl, None for a line that is none; nothing where there is no file."""
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            yield record if isinstance(record, dict) else None
+
+
+def is_figure(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def thinned(points: Sequence[tuple[float, float]], count: int = 300) -> Points:
+    """At most `count` points, evenly chosen, the first and the last among them."""
+    if len(points) <= count:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (count - 1))] for i in range(count)]
