@@ -65,8 +65,8 @@ def object_activations(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray)
             continue
         mean = float(inside.mean(dtype=np.float64))
         gap = mean - float(plane[empty].mean(dtype=np.float64)) if empty.any() else None
-        uneven = (coefficient_of_variation(inside), gini(inside)) if mean > 0 else (None, None)
-        yield ObjectActivation(int(label), *uneven, gap)
+        cv, unequal = (coefficient_of_variation(inside), gini(inside)) if mean > 0 else (None, None)
+        yield ObjectActivation(int(label), cv, unequal, gap)
 
 
 def coefficient_of_variation(values: np.ndarray) -> float:

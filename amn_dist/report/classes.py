@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amn_dist.report.facts import RunFacts
-from amn_dist.report.grids import ROLES, Cell, Grid
+from amn_dist.report.grids import ROLES, Cell, Grid, activations
 from amn_dist.report.tables import (
-    ACTIVATIONS,
     CLASSES_SHOWN,
     NAMES,
     class_iou,
@@ -24,17 +23,20 @@ CONFUSIONS = 50
 
 
 def object_grids(runs: Sequence[RunFacts]) -> list[Grid]:
-    """Unevenness and contrast by class, one table a run and activation."""
+    """Unevenness and contrast by class, one table an activation."""
     grids = []
-    for run, over, name in ((run, over, name) for run in runs for over in ROLES for name in ACTIVATIONS):
-        row = run.rows(over).get(name, {})
-        found = [] if "objects" not in row else row["objects"]["classes"]
-        shown = shown_classes([None if one is None else spread(one)[1] for one in found])
-        rows = tuple((run.classes[i], tuple(map(Cell, object_texts(found[i])))) for i in shown if found[i] is not None)
-        if rows:
-            heads = ("class", "objects", "silent", *(f"{m}: mean (quartiles)" for m in ("cv", "gini", "gap")))
-            note = extremes(len(found), len(shown), "gini")
-            grids.append(Grid(f"{NAMES[name]} inside true objects ({over}), {run.label}", heads, rows, note))
+    for over in ROLES:
+        for row, label in activations(runs, over):
+            found = row.get("objects", {}).get("classes", [])
+            classes = next(run.classes for run in runs if row in run.rows(over).values())
+            shown = shown_classes(
+                [None if one is None or one["gini"] is None else one["gini"]["mean"] for one in found]
+            )
+            rows = tuple((classes[i], tuple(map(Cell, object_texts(found[i])))) for i in shown if found[i] is not None)
+            if rows:
+                heads = ("class", "objects", "silent", *(f"{m}: mean (quartiles)" for m in ("cv", "gini", "gap")))
+                note = extremes(len(found), len(shown), "gini")
+                grids.append(Grid(f"Inside true objects: {label} ({over})", heads, rows, note))
     return grids
 
 
@@ -45,11 +47,6 @@ def object_texts(one: Mapping[str, Any]) -> tuple[str, ...]:
         for m in ("cv", "gini", "gap")
     ]
     return str(one["count"]), str(one["silent"]), *texts
-
-
-def spread(one: Mapping[str, Any]) -> list[float | None]:
-    """Means of cv, gini and gap of a class."""
-    return [None if one[name] is None else one[name]["mean"] for name in ("cv", "gini", "gap")]
 
 
 def class_grids(runs: Sequence[RunFacts]) -> list[Grid]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from amn_dist.report.charts import Axis, Chart, Line, fitted
 from amn_dist.report.facts import RunFacts
-from amn_dist.report.grids import ROLES, distinct
+from amn_dist.report.grids import ROLES, activations, distinct
 from amn_dist.report.progress import thinned
-from amn_dist.report.tables import ACTIVATIONS, NAMES
 
 LOSSES = 6
 """Parts of a loss drawn in one chart."""
@@ -28,16 +27,6 @@ def threshold_charts(runs: Sequence[RunFacts]) -> list[Chart]:
         if any(row["images"]["own_quartiles"] for row, _ in analysed):
             charts.append(own_chart(analysed, over))
     return charts
-
-
-def activations(runs: Sequence[RunFacts], over: str) -> list[tuple[dict[str, Any], str]]:
-    """Rows of activations with a curve over a set, and what they are of."""
-    found = []
-    for name in ACTIVATIONS:
-        rows = [(run.rows(over)[name], run.label) for run in runs if name in run.rows(over)]
-        for row, labels in distinct([pair for pair in rows if pair[0]["best_miou"] is not None]):
-            found.append((row, f"{NAMES[name]}: {', '.join(labels)}"))
-    return found
 
 
 def miou_chart(found: Sequence[tuple[dict[str, Any], str]], over: str, defaults: Sequence[float]) -> Chart:

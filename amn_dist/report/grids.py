@@ -39,30 +39,39 @@ def summary_grid(runs: Sequence[RunFacts]) -> Grid:
         found = [run.rows(over).get(name) for run in runs]
         if any(row is not None for row in found):
             values = [None if row is None else row.get("default_miou", row.get("miou")) for row in found]
-            cells = [Cell("" if row is None else short(row)) for row in found]
+            cells = [Cell("" if row is None else short(row).replace(", ", "\n")) for row in found]
             rows.append((f"{NAMES[name]} ({over})", marked(cells, values)))
     return Grid("mIoU in percent", ("artefact (set)", *(run.label for run in runs)), tuple(rows))
 
 
 def marked(cells: Sequence[Cell], values: Sequence[float | None]) -> tuple[Cell, ...]:
     """The cells, the highest value marked where values differ."""
-    known = [value for value in values if value is not None]
+    rounded = [None if value is None else round(value, 3) for value in values]
+    known = [value for value in rounded if value is not None]
     top = max(known) if known and max(known) > min(known) else None
-    return tuple(Cell(cell.text, top is not None and value == top) for cell, value in zip(cells, values, strict=True))
+    return tuple(Cell(cell.text, top is not None and value == top) for cell, value in zip(cells, rounded, strict=True))
 
 
 def threshold_grid(runs: Sequence[RunFacts]) -> Grid:
     """The threshold analysis of every activation of every run."""
     heads = ("activation", "default", "best", "mean", "within 1, 2 points", "own best: quartiles", "near", "oracle")
     rows = []
-    for run in runs:
-        for over, name in ((over, name) for over in ROLES for name in ACTIVATIONS):
-            row = run.rows(over).get(name, {})
+    for over in ROLES:
+        for row, label in activations(runs, over):
             if "images" in row:
                 first = [f"{percent(row[f'{at}_miou'])} at {row[f'{at}_threshold']:.2f}" for at in ("default", "best")]
-                cells = tuple(Cell(text) for text in (*first, *threshold_figures(row)))
-                rows.append((f"{NAMES[name]} ({over}), {run.label}", cells))
+                rows.append((f"{label} ({over})", tuple(Cell(text) for text in (*first, *threshold_figures(row)))))
     return Grid("How much hangs on the threshold", (*heads, "cv", "gini", "gap"), tuple(rows))
+
+
+def activations(runs: Sequence[RunFacts], over: str) -> list[tuple[dict[str, Any], str]]:
+    """Rows of activations with a curve over a set, and what they are of; equal ones once."""
+    found = []
+    for name in ACTIVATIONS:
+        rows = [(run.rows(over)[name], run.label) for run in runs if name in run.rows(over)]
+        for row, labels in distinct([pair for pair in rows if pair[0]["best_miou"] is not None]):
+            found.append((row, f"{NAMES[name]}, {', '.join(labels)}"))
+    return found
 
 
 def time_grid(runs: Sequence[RunFacts]) -> Grid:
