@@ -99,7 +99,7 @@ def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], sha
 
 
 def make_index(kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
-    """The index over some reports, held one at a time. Raises ShardError when samples differ in fields or keys repeat."""
+    """The index over reports, held one at a time. Raises ShardError when samples differ in fields or keys repeat."""
     seen: dict[str, str] = {}
     first: list[tuple[str, tuple[str, ...]]] = []
     names: set[str] = set()
