@@ -54,8 +54,8 @@ class Pipeline:
         found = {role: ShardSet.open(locate(self.data, path)) for role, path in named.items() if path is not None}
         if "val" in found and found["val"].classes != found["train"].classes:
             raise ConfigError(
-                f"{found['val'].url}: its classes {list(found['val'].classes)} are not "
-                f"those of the training set {list(found['train'].classes)}; pack both with one class list"
+                f"{found['val'].url}: its classes are not those of the training set "
+                f"({first_difference(found['val'].classes, found['train'].classes)}); pack both with one class list"
             )
         return found
 
@@ -376,6 +376,14 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
     from amn_dist.farms.ray.farm import RayFarm
 
     return RayFarm(config.farm, address=address)
+
+
+def first_difference(names: Sequence[str], others: Sequence[str]) -> str:
+    """Where two class tables part, in words."""
+    for number, (mine, other) in enumerate(zip(names, others, strict=False)):
+        if mine != other:
+            return f"class {number} is {mine!r} here, {other!r} there"
+    return f"{len(names)} classes here, {len(others)} there"
 
 
 def locate(root: Path, path: str) -> str:
