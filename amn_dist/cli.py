@@ -15,7 +15,7 @@ from rich.table import Table
 
 from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
-from amn_dist.commands.options import DataOption, Out, RunPath, Settings
+from amn_dist.commands.options import Address, DataOption, Out, RunPath, Settings
 from amn_dist.commands.pack import pack
 from amn_dist.errors import AmnError, StageError
 
@@ -35,7 +35,6 @@ app.add_typer(exports, name="export")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A file of configs/.")]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME without it.")]
-Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]
 NoReuse = Annotated[bool, typer.Option("--no-reuse", help="Make every stage anew, even if another run has it.")]
 
 

@@ -22,6 +22,7 @@ from amn_dist.farms.stream import Join, MapTask, Source, TallyTask
 from amn_dist.gangs import leaving_faults, train_together, train_with_torchrun
 from amn_dist.methods import Stage, scored, stages
 from amn_dist.runs import Origin, Run, file_digest, imported_origin, origin_of, read_json, reuse, write_json, write_text
+from amn_dist.shards.index import ShardReport
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index
 from amn_dist.stages.score import ScoreTally, artefact_scores
@@ -53,8 +54,8 @@ class Pipeline:
         found = {role: ShardSet.open(locate(self.data, path)) for role, path in named.items() if path is not None}
         if "val" in found and found["val"].classes != found["train"].classes:
             raise ConfigError(
-                f"{found['val'].url}: its classes {list(found['val'].classes)} are not "
-                f"those of the training set {list(found['train'].classes)}; pack both with one class list"
+                f"{found['val'].url}: its classes are not those of the training set "
+                f"({first_difference(found['val'].classes, found['train'].classes)}); pack both with one class list"
             )
         return found
 
@@ -305,11 +306,14 @@ class Pipeline:
             self._index(name, folder, images)
 
     def _index(self, name: str, folder: Path, images: ShardSet) -> None:
-        reports = [read_report(folder, number) for number in range(len(images.shard_sizes))]
-        missing = [number for number, report in enumerate(reports) if report is None]
-        if missing:
-            raise StageError(f"{folder}: shards {missing[:8]} are missing after all were done; run again")
-        write_index(folder, kind=name, classes=images.classes, reports=[r for r in reports if r is not None])
+        def reports() -> Iterator[ShardReport]:
+            for number in range(len(images.shard_sizes)):
+                report = read_report(folder, number)
+                if report is None:
+                    raise StageError(f"{folder}: shard {number} is missing after all were done; run again")
+                yield report
+
+        write_index(folder, kind=name, classes=images.classes, reports=reports())
 
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
         """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""
@@ -405,6 +409,14 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
     from amn_dist.farms.ray.farm import RayFarm
 
     return RayFarm(config.farm, address=address)
+
+
+def first_difference(names: Sequence[str], others: Sequence[str]) -> str:
+    """Where two class tables part, in words."""
+    for number, (mine, other) in enumerate(zip(names, others, strict=False)):
+        if mine != other:
+            return f"class {number} is {mine!r} here, {other!r} there"
+    return f"{len(names)} classes here, {len(others)} there"
 
 
 def locate(root: Path, path: str) -> str:

@@ -7,14 +7,16 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from amn_dist.errors import ShardError
+from amn_dist.farms.farm import Farm
 from amn_dist.shards.format import one_line
 from amn_dist.shards.index import Index
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
 from data_shards.pack import pack
-from data_shards.source import Content, Source, key_of, named, read_file, read_text, stamp_of
+from data_shards.source import Content, Source, inside, key_of, named, read_file, read_text, relative, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ def pack_folder(
     masks: str | os.PathLike[str] | None = None,
     shard_size: int | None = None,
     skip_bad: bool = False,
+    farm: Farm | None = None,
 ) -> Index:
     """Pack the images a table lists. labels: CSV with the header `file,labels`, or JSON lines with these keys.
 
@@ -48,8 +51,9 @@ def pack_folder(
     rows = read_table(Path(labels))
     names = read_classes(Path(classes)) if classes is not None else collect_classes(rows, Path(labels))
     table = Path(labels).name
-    sources = [_source(Path(root), row, names, None if masks is None else Path(masks), table) for row in rows]
-    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad)
+    folder, truth = Path(root).absolute(), None if masks is None else Path(masks).absolute()
+    sources = [_source(folder, row, names, truth, table) for row in rows]
+    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def read_table(path: Path) -> tuple[Labelled, ...]:
@@ -60,8 +64,7 @@ def read_table(path: Path) -> tuple[Labelled, ...]:
     rows = []
     for row in found:
         where = f"{path}: line {row.line}"
-        parts = PurePosixPath(row.file).parts
-        if not parts or row.file.startswith("/") or ".." in parts or "\\" in row.file or not row.file.isprintable():
+        if not relative(row.file):
             raise ShardError(f"{where}: file {row.file[:80]!r} is not a relative path inside the folder of images")
         file = PurePosixPath(row.file).as_posix()
         if file in lines:
@@ -117,23 +120,16 @@ def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
 
 
 def _source(root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | None, table: str) -> Source:
-    image = root / row.file
     stem = PurePosixPath(row.file).with_suffix("").as_posix()
     mask = None if masks is None else masks / f"{stem}.png"
     shown = f"{masks.name}/{stem}.png" if masks is not None else ""
-
-    def read() -> Content:
-        photo = read_file(_inside(root, image, row.file), row.file)
-        with named(f"{table}: line {row.line}"):
-            tags = multi_hot(row.labels, classes)
-        return Content(photo, tags, None if mask is None else read_file(mask, shown))
-
-    size, stamp = stamp_of([image] if mask is None else [image, mask])
-    return Source(key_of(stem), row.file, size, f"{';'.join(sorted(row.labels))};{stamp}", read, shown)
+    size, stamp = stamp_of([root / row.file] if mask is None else [root / row.file, mask])
+    stamp = f"{';'.join(sorted(row.labels))};{stamp}"
+    return Source(key_of(stem), row.file, size, stamp, partial(_read, root, row, classes, mask, shown, table), shown)
 
 
-def _inside(root: Path, path: Path, name: str) -> Path:
-    # A link may lead outside although the written path does not.
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ShardError(f"{name}: leads outside of {root}; expected images inside")
-    return path
+def _read(root: Path, row: Labelled, classes: tuple[str, ...], mask: Path | None, shown: str, table: str) -> Content:
+    photo = read_file(inside(root, row.file), row.file)
+    with named(f"{table}: line {row.line}"):
+        tags = multi_hot(row.labels, classes)
+    return Content(photo, tags, None if mask is None else read_file(mask, shown))

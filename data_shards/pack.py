@@ -9,20 +9,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
 
 from amn_dist.errors import ConfigError, ShardError
+from amn_dist.farms.farm import Farm
 from amn_dist.shards.commit import MARK, clean_unfinished, commit_json, json_bytes
-from amn_dist.shards.format import encode
 from amn_dist.shards.index import INDEX, Index, ShardReport
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.shards.writer import Row, read_report, shard_name, write_index, write_shard
-from data_shards.photo import check_photo, check_truth
-from data_shards.source import Source, check_keys, named
+from amn_dist.shards.writer import read_report, shard_name, write_index
+from data_shards.shard import Bad, Packed, pack_shard
+from data_shards.source import Source, check_keys
+from data_shards.task import pack_task
 
 MAX_SHARD_BYTES = 256 * 2**20
 PACK = "pack.json"
@@ -35,22 +35,20 @@ RULES = 1
 _OURS = re.compile(rf"([0-9]{{6}}\.(tar|json)|{PACK}|{QUARANTINE})(\Z|{re.escape(MARK)})")
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """A sample that cannot be packed."""
-
-    key: str
-    file: str
-    reason: str
-
-
 def pack(
-    sources: list[Source], out: Path, *, classes: tuple[str, ...], shard_size: int | None, skip_bad: bool
+    sources: list[Source],
+    out: Path,
+    *,
+    classes: tuple[str, ...],
+    shard_size: int | None,
+    skip_bad: bool,
+    farm: Farm | None = None,
 ) -> Index:
     """Pack sources into `out`; the same call again goes on after any stop, or returns the finished index.
 
     shard_size: samples a shard, chosen by their number without it. skip_bad: leave bad samples out and list them in
-    quarantine.json. Raises ShardError naming every bad sample, or saying that `out` holds something else.
+    quarantine.json. farm: who packs the shards; without one, threads of this process do. The bytes are the same.
+    Raises ShardError naming every bad sample, or saying that `out` holds something else.
     """
     check_keys(sources)
     shards = plan(sources, shard_size)
@@ -58,15 +56,17 @@ def pack(
     if (out / INDEX).exists():
         return _finished(out, stamps, skip_bad)
     _prepare(out, stamps)
-    reports, bad = _write_all(shards, out, len(classes), skip_bad)
+    packed = _write_all(shards, out, len(classes), skip_bad, farm)
+    bad = [sample for number in sorted(packed) for sample in packed[number].bad]
     if bad and not skip_bad:
         _leave(out)
         raise ShardError(_explain(bad, len(sources)))
-    if not reports:
+    written = [number for number in sorted(packed) if packed[number].written]
+    if not written:
         _leave(out)
         raise ShardError(f"every sample is bad: {_listed(bad)}")
     _quarantine(out, bad)
-    return write_index(out, kind="images", classes=classes, reports=reports)
+    return write_index(out, kind="images", classes=classes, reports=_reports(out, written))
 
 
 def plan(sources: Sequence[Source], shard_size: int | None) -> list[list[Source]]:
@@ -85,52 +85,29 @@ def plan(sources: Sequence[Source], shard_size: int | None) -> list[list[Source]
     return shards
 
 
-def check_sample(source: Source, classes: int) -> Row | Bad:
-    """A sample ready to be written, or why it cannot be."""
-    try:
-        content = source.read()
-        with named(source.name):
-            photo = check_photo(content.image)
-        fields = {photo.field: content.image, "tags": encode("tags", content.tags)}
-        if content.truth is not None:
-            with named(source.truth):
-                ids = check_truth(content.truth, photo, classes)
-            fields["gt.png"] = encode("gt.png", ids)
-    except ShardError as error:
-        return Bad(source.key, source.name, str(error))
-    return source.key, (photo.height, photo.width), fields
-
-
 def _write_all(
-    shards: list[list[Source]], out: Path, classes: int, skip_bad: bool
-) -> tuple[list[ShardReport], list[Bad]]:
-    reports: list[ShardReport] = []
-    bad: list[Bad] = []
+    shards: list[list[Source]], out: Path, classes: int, skip_bad: bool, farm: Farm | None
+) -> dict[int, Packed]:
+    """How every shard ended, by number."""
+    if farm is not None:
+        task = pack_task(shards, out, classes=classes, skip_bad=skip_bad, mark=PACK)
+        reports = farm.run(task, range(len(shards)))
+        return {report.shard: report.record for report in reports if report.shard is not None}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for number, shard in enumerate(shards):
-            report, faults = _write_one(shard, number, out, classes, skip_bad, pool)
-            bad += faults
-            if report is not None:
-                reports.append(report)
-    return reports, bad
+        return {
+            number: pack_shard(shard, number, out, classes=classes, skip_bad=skip_bad, each=pool.map)
+            for number, shard in enumerate(shards)
+        }
 
 
-def _write_one(
-    shard: list[Source], number: int, out: Path, classes: int, skip_bad: bool, pool: Executor
-) -> tuple[ShardReport | None, list[Bad]]:
-    report = read_report(out, number)
-    done = {place.key for place in report.samples} if report else set()
-    # What a finished shard lacks was bad; looking again gives the reason.
-    found = list(pool.map(lambda source: check_sample(source, classes), [s for s in shard if s.key not in done]))
-    bad = [sample for sample in found if isinstance(sample, Bad)]
-    good = [sample for sample in found if not isinstance(sample, Bad)]
-    if report is not None and good:
-        raise ShardError(
-            f"{out / shard_name(number)}: {good[0][0]} was bad and is not any more; remove {out}, pack again"
-        )
-    if good and (skip_bad or not bad):
-        report = write_shard(out, number, good)
-    return report, bad
+def _reports(out: Path, numbers: list[int]) -> Iterator[ShardReport]:
+    for number in numbers:
+        report = read_report(out, number)
+        if report is None:
+            raise ShardError(
+                f"{out / shard_name(number)}: was packed, but is not here; use a folder that all machines share"
+            )
+        yield report
 
 
 def _stamp(shard: Sequence[Source], classes: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Content:
 class Source:
     """A sample to pack. name: what messages call its image. truth: what they call its mask.
 
-    size: bytes it will take, about. stamp: changes when the sample's inputs do. read: its content; raises ShardError.
+    size: bytes it will take, about. stamp: changes when the sample's inputs do. read: its content; raises ShardError,
+    and can be pickled, for another machine to call.
     """
 
     key: str
@@ -65,6 +66,20 @@ def check_keys(sources: list[Source]) -> None:
                 f"{first[source.key]} and {source.name} both have the key {source.key}; rename one of them"
             )
         first[source.key] = source.name
+
+
+def relative(name: str) -> bool:
+    """Whether a name is a relative path that stays inside its folder as written."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\\" not in name and name.isprintable()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a name in a folder. Raises ShardError when a link leads outside although the name does not."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ShardError(f"{name}: leads outside of {folder}; expected images inside")
+    return path
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from amn_dist.errors import ConfigError
+from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
 from data_shards.classes import BACKGROUND
 from data_shards.pack import pack
@@ -28,6 +30,7 @@ def pack_synthetic(
     size: tuple[int, int] = (96, 160),
     shard_size: int | None = None,
     skip_bad: bool = False,
+    farm: Farm | None = None,
 ) -> Index:
     """Draw and pack `images` scenes with truth. classes: without background, 2 to 6. size: range of both sides, pixels.
 
@@ -36,7 +39,7 @@ def pack_synthetic(
     _check(images, seed, classes, size)
     names = (BACKGROUND, *(kind.name for kind in KINDS[:classes]))
     sources = [_source(number, seed, classes, size) for number in range(images)]
-    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad)
+    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def _check(images: int, seed: int, classes: int, size: tuple[int, int]) -> None:
@@ -51,12 +54,14 @@ def _check(images: int, seed: int, classes: int, size: tuple[int, int]) -> None:
 
 
 def _source(number: int, seed: int, classes: int, size: tuple[int, int]) -> Source:
-    def read() -> Content:
-        scene = draw_scene(number, seed=seed, classes=classes, size=size)
-        tags = np.zeros(classes, np.uint8)
-        tags[np.unique(scene.ids[scene.ids > 0]) - 1] = 1
-        return Content(scene.jpeg(), tags, scene.ids)
-
     key = f"scene_{seed}_{number:06d}"
+    stamp = f"{DRAWING};{classes};{size[0]};{size[1]}"
     # A JPEG of this quality takes about a byte a pixel.
-    return Source(key, key, size[1] ** 2, f"{DRAWING};{classes};{size[0]};{size[1]}", read, key)
+    return Source(key, key, size[1] ** 2, stamp, partial(_read, number, seed, classes, size), key)
+
+
+def _read(number: int, seed: int, classes: int, size: tuple[int, int]) -> Content:
+    scene = draw_scene(number, seed=seed, classes=classes, size=size)
+    tags = np.zeros(classes, np.uint8)
+    tags[np.unique(scene.ids[scene.ids > 0]) - 1] = 1
+    return Content(scene.jpeg(), tags, scene.ids)

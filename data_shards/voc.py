@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -11,6 +12,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from amn_dist.errors import ShardError
+from amn_dist.farms.farm import Farm
 from amn_dist.shards.format import one_line
 from amn_dist.shards.index import Index
 from data_shards.classes import VOC, multi_hot, read_classes
@@ -28,6 +30,7 @@ def pack_voc(
     difficult: bool = True,
     shard_size: int | None = None,
     skip_bad: bool = False,
+    farm: Farm | None = None,
 ) -> Index:
     """Pack the images that ROOT/ImageSets/Segmentation/SPLIT.txt lists; tags are the classes of their XML files.
 
@@ -35,7 +38,7 @@ def pack_voc(
     the split has a mask; then all need one. difficult: whether objects marked so count where others are.
     Raises ShardError naming every bad sample; the same call again resumes.
     """
-    folder = Path(root)
+    folder = Path(root).absolute()
     for part in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
         if not (folder / part).is_dir():
             raise ShardError(f"{folder / part}: no such folder; expected the layout of a VOC devkit under {folder}")
@@ -43,7 +46,7 @@ def pack_voc(
     ids = read_split(folder, split)
     masked = any(_mask(folder, name).is_file() for name in ids)
     sources = [_source(folder, name, classes, difficult=difficult, masked=masked) for name in ids]
-    return pack(sources, Path(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad)
+    return pack(sources, Path(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def read_split(root: Path, split: str) -> tuple[str, ...]:
@@ -101,18 +104,24 @@ def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
 def _source(root: Path, name: str, classes: tuple[str, ...], *, difficult: bool, masked: bool) -> Source:
     image = next((path for path in _images(root, name) if path.is_file()), next(_images(root, name)))
     annotation = root / "Annotations" / f"{name}.xml"
-    mask = _mask(root, name)
-    shown = {path: path.relative_to(root).as_posix() for path in (image, annotation, mask)}
+    mask = _mask(root, name) if masked else None
+    size, stamp = stamp_of([image, *([mask] if mask is not None else []), annotation])
+    read = partial(_read, root, image, annotation, mask, classes, difficult)
+    shown = _mask(root, name).relative_to(root).as_posix()
+    return Source(key_of(name), image.relative_to(root).as_posix(), size, f"difficult={difficult};{stamp}", read, shown)
 
-    def read() -> Content:
-        photo = read_file(image, shown[image])
-        labels = read_labels(read_file(annotation, shown[annotation]), shown[annotation], difficult=difficult)
-        with named(shown[annotation]):
-            tags = multi_hot(labels, classes)
-        return Content(photo, tags, read_file(mask, shown[mask]) if masked else None)
 
-    size, stamp = stamp_of([image, *([mask] if masked else []), annotation])
-    return Source(key_of(name), shown[image], size, f"difficult={difficult};{stamp}", read, shown[mask])
+def _read(
+    root: Path, image: Path, annotation: Path, mask: Path | None, classes: tuple[str, ...], difficult: bool
+) -> Content:
+    def content(path: Path) -> bytes:
+        return read_file(path, path.relative_to(root).as_posix())
+
+    photo, shown = content(image), annotation.relative_to(root).as_posix()
+    labels = read_labels(content(annotation), shown, difficult=difficult)
+    with named(shown):
+        tags = multi_hot(labels, classes)
+    return Content(photo, tags, None if mask is None else content(mask))
 
 
 def _images(root: Path, name: str) -> Iterator[Path]:

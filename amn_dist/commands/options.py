@@ -13,3 +13,4 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=v
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 ShardSize = Annotated[int | None, typer.Option("--shard-size", help="Samples a shard; chosen by set size without it.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]
+Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]

@@ -7,7 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from amn_dist.commands.options import Out, ShardSize, SkipBad
+from amn_dist.commands.options import Address, Out, ShardSize, SkipBad
+
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Processes to pack with, 0: one a core; threads here without it.")
+]
 
 pack = typer.Typer(help="Turn a data set into shards.", no_args_is_help=True)
 
@@ -20,11 +24,55 @@ def pack_voc(
     difficult: Annotated[bool, typer.Option("--difficult/--no-difficult", help="Count difficult objects.")] = True,
     shard_size: ShardSize = None,
     skip_bad: SkipBad = False,
+    workers: Workers = None,
+    address: Address = None,
 ) -> None:
     """VOC layout: photos, tags from the XML files, masks as truth where there are any."""
-    from data_shards import voc
+    from data_shards import task, voc
 
-    packed(voc.pack_voc(root, split=split, out=out, difficult=difficult, shard_size=shard_size, skip_bad=skip_bad), out)
+    with task.packing_farm(workers, address) as farm:
+        index = voc.pack_voc(
+            root, split=split, out=out, difficult=difficult, shard_size=shard_size, skip_bad=skip_bad, farm=farm
+        )
+    packed(index, out)
+
+
+@pack.command("coco")
+def pack_coco(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="COCO layout.")],
+    out: Out,
+    split: Annotated[str, typer.Option(help="SPLIT/*.jpg and annotations/instances_SPLIT.json")] = "train2014",
+    annotations: Annotated[Path | None, typer.Option(help="Another annotation file.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, background first.")] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled/--no-unlabelled", help="Keep images without annotations, as published.")
+    ] = True,
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Cut outlines that leave their picture; else it is bad.")
+    ] = False,
+    shard_size: ShardSize = None,
+    skip_bad: SkipBad = False,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """COCO layout: photos, tags from the annotations, painted outlines as truth."""
+    from data_shards import coco, task
+
+    with task.packing_farm(workers, address) as farm:
+        index = coco.pack_coco(
+            root,
+            split=split,
+            out=out,
+            annotations=annotations,
+            classes=classes,
+            unlabelled=unlabelled,
+            clip=clip,
+            shard_size=shard_size,
+            skip_bad=skip_bad,
+            farm=farm,
+            tell=typer.echo,
+        )
+    packed(index, out)
 
 
 @pack.command("folder")
@@ -36,13 +84,23 @@ def pack_folder(
     masks: Annotated[Path | None, typer.Option(help="Folder of truth masks, STEM.png.")] = None,
     shard_size: ShardSize = None,
     skip_bad: SkipBad = False,
+    workers: Workers = None,
+    address: Address = None,
 ) -> None:
     """Images in a folder with a table of labels."""
-    from data_shards import folder
+    from data_shards import folder, task
 
-    index = folder.pack_folder(
-        root, labels=labels, out=out, classes=classes, masks=masks, shard_size=shard_size, skip_bad=skip_bad
-    )
+    with task.packing_farm(workers, address) as farm:
+        index = folder.pack_folder(
+            root,
+            labels=labels,
+            out=out,
+            classes=classes,
+            masks=masks,
+            shard_size=shard_size,
+            skip_bad=skip_bad,
+            farm=farm,
+        )
     packed(index, out)
 
 
@@ -52,11 +110,15 @@ def pack_synthetic(
     images: Annotated[int, typer.Option(help="Scenes to draw.", min=1)] = 320,
     seed: Annotated[int, typer.Option(help="Which scenes.")] = 0,
     shard_size: ShardSize = None,
+    workers: Workers = None,
+    address: Address = None,
 ) -> None:
     """Drawn scenes with exact masks."""
-    from data_shards import synthetic
+    from data_shards import synthetic, task
 
-    packed(synthetic.pack_synthetic(out, images=images, seed=seed, shard_size=shard_size), out)
+    with task.packing_farm(workers, address) as farm:
+        index = synthetic.pack_synthetic(out, images=images, seed=seed, shard_size=shard_size, farm=farm)
+    packed(index, out)
 
 
 def packed(index: Any, out: Path) -> None:

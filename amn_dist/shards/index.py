@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -98,22 +98,25 @@ def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], sha
     return hashlib.sha256(json_bytes([VERSION, kind, list(classes), list(fields), tars])).hexdigest()
 
 
-def make_index(kind: str, classes: Sequence[str], reports: Sequence[ShardReport]) -> Index:
-    """The index over some reports. Raises ShardError when their samples differ in fields or a key repeats."""
+def make_index(kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
+    """The index over reports, held one at a time. Raises ShardError when samples differ in fields or keys repeat."""
     seen: dict[str, str] = {}
+    first: list[tuple[str, tuple[str, ...]]] = []
+    names: set[str] = set()
+    shards: list[ShardInfo] = []
     for report in reports:
         for place in report.samples:
             if seen.setdefault(place.key, report.name) != report.name:
                 raise ShardError(
                     f"{report.name}: key {place.key} is already in {seen[place.key]}; keys are unique in a set"
                 )
-    same_fields(
-        "the set", [(f"{r.name}: {r.samples[0].key}", tuple(r.samples[0].fields)) for r in reports if r.samples]
-    )
-    fields = tuple(sorted({field for report in reports for field in report.fields}))
-    shards = tuple(ShardInfo(name=r.name, count=r.count, bytes=r.bytes, sha256=r.sha256) for r in reports)
+        first += [(f"{report.name}: {place.key}", tuple(place.fields)) for place in report.samples[:1]]
+        names.update(report.fields)
+        shards.append(ShardInfo(name=report.name, count=report.count, bytes=report.bytes, sha256=report.sha256))
+    same_fields("the set", first)
+    fields = tuple(sorted(names))
     digest = content_digest(kind, classes, fields, shards)
-    return Index(kind=kind, classes=tuple(classes), fields=fields, shards=shards, digest=digest)
+    return Index(kind=kind, classes=tuple(classes), fields=fields, shards=tuple(shards), digest=digest)
 
 
 def same_fields(where: str, samples: Sequence[tuple[str, Sequence[str]]]) -> None:

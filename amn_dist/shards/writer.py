@@ -57,10 +57,11 @@ def read_report(folder: Folder, number: int) -> ShardReport | None:
     return report if whole else None
 
 
-def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: Sequence[ShardReport]) -> Index:
+def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
     """Write index.json over the shards of a folder: the set is now complete.
 
-    kind: `images` or the stage that made it. classes: names in id order, background first.
+    kind: `images` or the stage that made it. classes: names in id order, background first. reports: of its shards, in
+    order; they may be read one by one.
     Raises ShardError when keys repeat or samples differ in their fields.
     """
     try:

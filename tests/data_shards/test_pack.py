@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report
+from data_shards.coco import pack_coco
 from data_shards.pack import plan
 from data_shards.scenes import draw_scene
 from data_shards.source import Content, Source, key_of
@@ -131,24 +133,37 @@ def test_an_unfinished_pack_of_other_settings_starts_anew(tmp_path: Path) -> Non
     assert contents(out) == contents(tmp_path / "fresh")
 
 
-def test_killed_pack_goes_on_to_the_same_set(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    call = {"images": 120, "shard_size": 4, "size": (64, 80)}
-    program = f"from data_shards.synthetic import pack_synthetic; pack_synthetic({str(out)!r}, **{call})"
+def kill_after(program: str, sign: Path) -> None:
+    """Kill a packing process once a file is there."""
     child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (out / "000002.json").exists() and child.poll() is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while not sign.exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
     _, told = child.communicate()
     assert child.returncode == -signal.SIGKILL, told
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "coco"])
+def test_killed_pack_goes_on_to_the_same_set(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+    out, scenes = tmp_path / "out", {"images": 120, "shard_size": 4, "size": (64, 80)}
+    if kind == "synthetic":
+        program = f"from data_shards.synthetic import pack_synthetic as p; p({str(out)!r}, **{scenes})"
+        pack = partial(pack_synthetic, **scenes)
+    else:
+        sample = request.getfixturevalue("shared_data") / "coco-sample"
+        program = (
+            f"from data_shards.coco import pack_coco as p; p({str(sample)!r}, 'train2014', {str(out)!r}, shard_size=4)"
+        )
+        pack = partial(pack_coco, sample, "train2014", shard_size=4)
+    kill_after(program, out / "000002.json")
     assert not (out / "index.json").exists()
     done = [number for number in range(30) if read_report(out, number)]
-    assert 3 <= len(done) < 30
+    assert 3 <= len(done) < 25
     kept = {number: (out / f"{number:06d}.tar").stat().st_mtime_ns for number in done}
-    digest = pack_synthetic(out, **call).digest
+    digest = pack(out=out).digest
     assert all((out / f"{number:06d}.tar").stat().st_mtime_ns == time_ns for number, time_ns in kept.items())
-    assert pack_synthetic(tmp_path / "whole", **call).digest == digest
+    assert pack(out=tmp_path / "whole").digest == digest
     assert contents(out) == contents(tmp_path / "whole")
 
 

@@ -24,14 +24,18 @@ ALL, NETWORK, CPU = "workers", "network", "cpu"
 
 
 class RayFarm:
-    """Runs tasks on the workers of a Ray cluster, its own unless an address is given."""
+    """Runs tasks on the workers of a Ray cluster, its own unless an address is given.
 
-    def __init__(self, section: FarmSection, *, address: str | None = None) -> None:
+    devices: whether workers hold the GPUs there are; without, one pool takes every core.
+    """
+
+    def __init__(self, section: FarmSection, *, address: str | None = None, devices: bool = True) -> None:
         self._section = section
         self._tasks = 0
         if not ray.is_initialized():
             connect(section, address)
-        self._pools = {name: Pool(*plan) for name, plan in kinds(section, ray.cluster_resources()).items()}
+        resources = {name: have for name, have in ray.cluster_resources().items() if devices or name != "GPU"}
+        self._pools = {name: Pool(*plan) for name, plan in kinds(section, resources).items()}
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1

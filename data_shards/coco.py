@@ -1,0 +1,129 @@
+"""COCO layout to shards: ROOT/SPLIT/*.jpg and ROOT/annotations/instances_SPLIT.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from amn_dist.errors import ConfigError, ShardError
+from amn_dist.farms.farm import Farm
+from amn_dist.shards.index import Index
+from data_shards.classes import read_classes
+from data_shards.instances import Instances, Listed, Range, read_instances
+from data_shards.outlines import draw, paint, read_outline
+from data_shards.pack import pack
+from data_shards.source import Content, Source, inside, key_of, named, read_file, stamp_of
+
+SHORTEST = len("[[0,0,1,0,0,1]]")
+"""Bytes of the least outline there can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What the samples of a set have in common. clip: cut outlines that leave their picture. truth: paint them."""
+
+    folder: Path
+    file: Range
+    classes: int
+    clip: bool
+    truth: bool
+
+    def read(self, listed: Listed, annotations: np.ndarray) -> Content:
+        """A sample: its picture as it is, its tags, its truth. annotations: ANNOTATION[n] of the image."""
+        photo = read_file(inside(self.folder, listed.file_name), listed.file_name)
+        with named(Path(self.file.path).name):
+            tags = _tags(annotations, self.classes)
+            truth = self._truth(listed, annotations) if self.truth else None
+        return Content(photo, tags, truth)
+
+    def _truth(self, listed: Listed, annotations: np.ndarray) -> np.ndarray:
+        size = (listed.height, listed.width)
+        return paint(size, self._masks(annotations[~annotations["crowd"]], size))
+
+    def _masks(self, annotations: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        raw = self.file.read(zip(annotations["start"].tolist(), annotations["stop"].tolist(), strict=True))
+        for row, text in zip(annotations, raw, strict=True):
+            with named(f"annotation {row['id']}"):
+                mask = draw(read_outline(text), size, clip=self.clip)
+            yield int(row["label"]), mask
+
+
+def pack_coco(
+    root: str | os.PathLike[str],
+    split: str,
+    out: str | os.PathLike[str],
+    *,
+    annotations: str | os.PathLike[str] | None = None,
+    classes: str | os.PathLike[str] | None = None,
+    unlabelled: bool = True,
+    clip: bool = False,
+    shard_size: int | None = None,
+    skip_bad: bool = False,
+    farm: Farm | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Index:
+    """Pack the images that ROOT/annotations/instances_SPLIT.json lists, in its order, from ROOT/SPLIT.
+
+    Classes are the categories by id with gaps closed, background first; classes: file with their names in id order
+    instead. Tags are the categories of an image's annotations, crowds included. Truth is what pycocotools draws of
+    annotations that are no crowds, in the file's order, later over earlier; crowds stay background, and there is no
+    void (amn 5.1). Without any outline in the file there is no truth. unlabelled: keep images without annotations,
+    as published. clip: cut outlines that leave their picture; else such a sample is bad.
+    annotations: another annotation file. tell: hears what is left out. Raises ShardError naming what is damaged.
+    """
+    folder, file = _places(Path(root).absolute(), split, None if annotations is None else Path(annotations).absolute())
+    found = read_instances(file, None if classes is None else read_classes(Path(classes)))
+    outlined = (found.annotations["stop"] - found.annotations["start"] >= SHORTEST) & ~found.annotations["crowd"]
+    reader = Reader(folder, found.file, len(found.classes), clip, bool(outlined.any()))
+    kept = [n for n in range(len(found.images)) if unlabelled or len(found.of(n))]
+    _tell_left_out(folder, found, len(found.images) - len(kept), tell)
+    sources = [_source(reader, found.images[n], found.of(n)) for n in kept]
+    return pack(sources, Path(out), classes=found.classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+
+
+def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:
+    if not split or "/" in split or "\\" in split or split.startswith(".") or not split.isprintable():
+        raise ConfigError(f"split: found {split[:80]!r}, expected the name of a folder of images, such as train2014")
+    folder = root / split
+    file = file or root / "annotations" / f"instances_{split}.json"
+    if not folder.is_dir():
+        raise ShardError(f"{folder}: no such folder; expected images there, and annotations in {file}")
+    if not file.is_file():
+        known = ", ".join(sorted(path.name for path in file.parent.glob("*.json"))[:8]) or "none"
+        raise ShardError(f"{file}: no such file; found {known}")
+    return folder, file
+
+
+def _source(reader: Reader, listed: Listed, annotations: np.ndarray) -> Source:
+    size, stamp = stamp_of([reader.folder / listed.file_name])
+    stamp = f"{listed.id};clip={reader.clip};{stamp};{reader.file.stamp}"
+    key = key_of(PurePosixPath(listed.file_name).with_suffix("").as_posix())
+    shown = f"{Path(reader.file.path).name}: image {listed.id}"
+    return Source(key, listed.file_name, size, stamp, partial(reader.read, listed, annotations), shown)
+
+
+def _tags(annotations: np.ndarray, classes: int) -> np.ndarray:
+    unknown = annotations[annotations["label"] == 0]
+    if len(unknown):
+        first = unknown[0]
+        raise ShardError(
+            f"annotation {first['id']} is of category {first['category']}, which is not listed under categories"
+        )
+    tags = np.zeros(classes - 1, np.uint8)
+    tags[annotations["label"] - 1] = 1
+    return tags
+
+
+def _tell_left_out(folder: Path, found: Instances, unlabelled: int, tell: Callable[[str], None]) -> None:
+    if unlabelled:
+        tell(f"{folder}: {unlabelled} images without annotations are left out")
+    listed = {name.file_name for name in found.images}
+    with os.scandir(folder) as entries:
+        strange = sum(entry.name not in listed for entry in entries if entry.is_file())
+    if strange:
+        tell(f"{folder}: {strange} files are not listed in {Path(found.file.path).name} and are left out")

@@ -1,0 +1,120 @@
+"""Outlines of COCO's annotations to pixels, by pycocotools' own rasteriser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+from pycocotools import mask as rasteriser
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import check_size, one_line
+
+TOLERANCE = 1.0
+"""Pixels a corner may lie outside of its picture; COCO's corners reach its width and height themselves."""
+MAX_OUTLINE = 2**20
+"""Pixels around one polygon, of which the rasteriser holds every fifth, and of a corner from the origin."""
+
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """Run lengths down the columns, first of background. size: height, width. counts: numbers, or COCO's text."""
+
+    counts: list[int] | str
+    size: Size
+
+
+Outline = list[list[float]] | Runs
+"""Polygons as x, y, x, y, ... in pixels from the top left corner, or runs."""
+
+_DECODER = msgspec.json.Decoder(Outline)
+
+
+def read_outline(raw: bytes) -> Outline:
+    """An annotation's segmentation from JSON. Raises ShardError saying what is wrong with it."""
+    if not raw:
+        raise ShardError("has no segmentation")
+    try:
+        return _DECODER.decode(raw)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"segmentation: {one_line(error)}; expected polygons or run lengths") from error
+
+
+def paint(size: Size, labelled: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Class ids uint8[H, W] of masks bool[H, W] in their order, each over those before; background elsewhere."""
+    check_size(size[1], size[0])
+    ids = np.zeros(size, np.uint8, order="F")  # the rasteriser's order
+    for label, mask in labelled:
+        np.copyto(ids, np.uint8(label), where=mask)
+    return ids
+
+
+def draw(outline: Outline, size: Size, *, clip: bool = False) -> np.ndarray:
+    """Pixels bool[H, W] of an outline, those of pycocotools' annToMask; an outline without area has none.
+
+    clip: cut polygons that leave the picture. Raises ShardError for polygons that do without it, that have fewer than
+    three corners or half of one, and for runs that do not cover the picture exactly.
+    """
+    check_size(size[1], size[0])
+    if isinstance(outline, Runs):
+        runs = rasteriser.frPyObjects({"size": list(size), "counts": _counts(outline, size)}, *size)
+    else:
+        if not outline:
+            raise ShardError("has an empty segmentation")
+        for polygon in outline:
+            _check_polygon(polygon, size, clip=clip)
+        runs = rasteriser.merge(rasteriser.frPyObjects(outline, *size))
+    return np.asarray(rasteriser.decode(runs)).view(bool)
+
+
+def _check_polygon(polygon: list[float], size: Size, *, clip: bool) -> None:
+    if len(polygon) % 2:
+        raise ShardError(f"has a polygon of {len(polygon)} numbers; expected pairs of x and y")
+    if len(polygon) < 6:
+        raise ShardError(f"has a polygon of {len(polygon) // 2} corners; expected at least 3")
+    corners = np.array(polygon).reshape(-1, 2)
+    low, high = corners.min(0), corners.max(0)
+    if not clip and (low.min() < -TOLERANCE or (high > np.array(size[::-1]) + TOLERANCE).any()):
+        raise ShardError(
+            f"has a polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}), outside of its {size[1]}x"
+            f"{size[0]} picture; mend it, or cut such polygons with --clip"
+        )
+    length = np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()
+    if not max(length, -low.min(), high.max()) <= MAX_OUTLINE:
+        raise ShardError(
+            f"has a polygon that is {length:.3g} pixels around, from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, "
+            f"{high[1]:g}); at most {MAX_OUTLINE} pixels are drawn"
+        )
+
+
+def _counts(runs: Runs, size: Size) -> list[int]:
+    # The rasteriser leaves what runs do not cover as it finds it in memory.
+    if runs.size != size:
+        raise ShardError(f"has run lengths for {runs.size[1]}x{runs.size[0]}, its image is {size[1]}x{size[0]}")
+    counts = _unpacked(runs.counts) if isinstance(runs.counts, str) else runs.counts
+    if min(counts, default=-1) < 0 or sum(counts) != size[0] * size[1]:
+        raise ShardError(f"has run lengths of {sum(counts)} pixels; expected {size[0] * size[1]}, none negative")
+    return counts
+
+
+def _unpacked(text: str) -> list[int]:
+    """Numbers of COCO's run-length text: groups of 5 bits from the lowest, plus 48; from the fourth on less the one two
+    before."""
+    counts: list[int] = []
+    value = shift = 0
+    for group in (ord(letter) - 48 for letter in text):
+        if not 0 <= group < 64 or shift > 60:
+            raise ShardError("has run lengths that are not COCO's text")
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        value -= (group & 16) << shift - 4  # the sign
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ShardError("has run lengths that end inside a number")
+    return counts

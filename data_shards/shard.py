@@ -1,0 +1,72 @@
+"""One shard of a pack: its samples are checked, and written when all are good or the bad ones may be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.format import encode
+from amn_dist.shards.writer import Row, read_report, shard_name, write_shard
+from data_shards.photo import check_photo, check_truth
+from data_shards.source import Source, named
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A sample that cannot be packed."""
+
+    key: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """How a shard ended. written: whether there is one; it may be from an earlier call."""
+
+    written: bool
+    bad: tuple[Bad, ...]
+
+
+Each = Callable[[Callable[[Source], Row | Bad], Sequence[Source]], Iterable[Row | Bad]]
+"""Calls a function on every source, in order: `map`, or that of a pool of threads."""
+
+
+def pack_shard(
+    sources: Sequence[Source], number: int, out: Path, *, classes: int, skip_bad: bool, each: Each = map
+) -> Packed:
+    """Write a shard unless it is there. classes: C with background.
+
+    Raises ShardError when it cannot be written, or a sample that was bad has been mended since.
+    """
+    report = read_report(out, number)
+    done = {place.key for place in report.samples} if report else set()
+    # What a finished shard lacks was bad; looking again gives the reason.
+    found = list(each(lambda source: check_sample(source, classes), [s for s in sources if s.key not in done]))
+    bad = tuple(sample for sample in found if isinstance(sample, Bad))
+    good = [sample for sample in found if not isinstance(sample, Bad)]
+    if report is not None and good:
+        raise ShardError(
+            f"{out / shard_name(number)}: {good[0][0]} was bad and is not any more; remove {out}, pack again"
+        )
+    if good and (skip_bad or not bad):
+        report = write_shard(out, number, good)
+    return Packed(report is not None, bad)
+
+
+def check_sample(source: Source, classes: int) -> Row | Bad:
+    """A sample ready to be written, or why it cannot be."""
+    try:
+        content = source.read()
+        with named(source.name):
+            photo = check_photo(content.image)
+        fields = {photo.field: content.image, "tags": encode("tags", content.tags)}
+        if content.truth is not None:
+            with named(source.truth):
+                ids = check_truth(content.truth, photo, classes)
+            fields["gt.png"] = encode("gt.png", ids)
+    except ShardError as error:
+        return Bad(source.key, source.name, str(error))
+    return source.key, (photo.height, photo.width), fields

@@ -1,0 +1,77 @@
+"""Packing as work for a farm: a shard is a chunk; its sources travel to the worker that packs it, pickled."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amn_dist.config import Farm as FarmSection
+from amn_dist.errors import ShardError
+from amn_dist.farms.farm import Chunk, Farm
+from amn_dist.verbs import Needs
+from data_shards.shard import Packed, pack_shard
+from data_shards.source import Source
+
+
+@dataclass(frozen=True)
+class PackLeg:
+    """What a worker does. sources: of every shard. mark: a file in `out` that every worker must see."""
+
+    out: Path
+    sources: tuple[bytes, ...]
+    classes: int
+    skip_bad: bool
+    mark: str
+    name: str = "pack"
+    needs: Needs = "cpu"
+
+    def open(self) -> Callable[[Chunk, Any], Packed]:
+        if not (self.out / self.mark).is_file():
+            raise ShardError(f"{self.out}: is not the folder the packing began with; use one that all machines share")
+        return lambda chunk, passed: pack_shard(
+            pickle.loads(self.sources[chunk.shard]), chunk.shard, self.out, classes=self.classes, skip_bad=self.skip_bad
+        )
+
+
+@dataclass(frozen=True)
+class PackTask:
+    """Shards to pack; the record of each is how it ended."""
+
+    leg: PackLeg
+    sizes: tuple[int, ...]
+    name: str = "pack"
+
+    def chunks(self, number: int) -> tuple[Chunk, ...]:
+        return (Chunk(number, 0, self.sizes[number]),)
+
+    def legs(self, *, split: bool) -> tuple[PackLeg, ...]:
+        return (self.leg,)
+
+    def finish(self, number: int, parts: Sequence[Packed]) -> Packed:
+        return parts[0]
+
+
+def pack_task(shards: Sequence[Sequence[Source]], out: Path, *, classes: int, skip_bad: bool, mark: str) -> PackTask:
+    """The task of packing some shards into a folder."""
+    sources = tuple(pickle.dumps(shard, protocol=pickle.HIGHEST_PROTOCOL) for shard in shards)
+    return PackTask(PackLeg(out.absolute(), sources, classes, skip_bad, mark), tuple(map(len, shards)))
+
+
+@contextmanager
+def packing_farm(workers: int | None, address: str | None) -> Iterator[Farm | None]:
+    """The farm that was asked for: `workers` processes (0: one a core) here, or in the Ray cluster at an address; None
+    without either."""
+    if workers is None and address is None:
+        yield None
+        return
+    from amn_dist.farms.ray.farm import RayFarm
+
+    farm = RayFarm(FarmSection(workers=workers or 0, pools="one"), address=address, devices=False)
+    try:
+        yield farm
+    finally:
+        farm.close()
