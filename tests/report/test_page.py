@@ -79,7 +79,7 @@ def test_two_runs_stand_side_by_side(page: Reader, two: tuple[Path, Path]) -> No
     for run in two:
         rows = json.loads((run / "score" / "score.json").read_text())["sets"]["train"]["rows"]
         assert f"{100 * rows['walk']['miou']:.1f}" in page.said
-    assert "CAM, first, second" in page.said and "pseudo-mask, second" in page.said
+    assert "CAM (first, second), train" in page.said and "pseudo-mask (second)" in page.said
     assert all(f"Losses of {name}: first, second" in page.said for name in ("classify", "irn", "segment"))
     assert "No " not in page.said and "Missing" not in page.said
 
