@@ -185,7 +185,7 @@ def demo(
     images: Annotated[int, typer.Option(help="Training scenes.", min=32)] = 320,
     set: Settings = None,
 ) -> None:
-    """Draw synthetic scenes, run irn and amn on them, print scores, paint what happened. Minutes on two cores."""
+    """Draw synthetic scenes, run irn and amn on them, print scores, write a report. Minutes on two cores."""
     from amn_dist.demo import run_demo
 
     run_demo(run, images=images, settings=tuple(set or ()), console=Console())
@@ -239,7 +239,7 @@ def show_scores(folder: Path, *, classes: bool = False) -> None:
     for table in tables:
         if table.row_count:
             console.print(table)
-    for missing in scores["missing"]:
+    for missing in scores.get("missing", []):
         console.print(f"missing: {missing}", markup=False, highlight=False)
 
 

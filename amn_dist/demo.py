@@ -12,6 +12,7 @@ from amn_dist.config import load_config
 from amn_dist.errors import ConfigError
 from amn_dist.pipeline import Pipeline, start_farm
 from amn_dist.report.gallery import gallery, spread_keys
+from amn_dist.report.page import write_report
 from amn_dist.report.tables import comparison, percent
 from amn_dist.runs import Run, read_json
 from data_shards.synthetic import pack_synthetic
@@ -46,7 +47,9 @@ def run_demo(folder: Path, *, images: int, settings: tuple[str, ...], console: C
     console.print(f"AMN's map against CAM's at threshold {at:.2f}: {percent(gain)} points of mIoU")
     for name, line in lines.items():
         paint(line, folder / f"{name}.png", console)
-    console.print(f"{time.monotonic() - start:.0f} s in all; scores in {folder}/*/score/score.json")
+    write_report([folder / name for name in lines], folder / "report.html")
+    where = f"scores in {folder}/*/score/score.json, report: {folder}/report.html"
+    console.print(f"{time.monotonic() - start:.0f} s in all; {where}", markup=False)
 
 
 def paint(line: Pipeline, out: Path, console: Console) -> None:

@@ -29,7 +29,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_argument_shows_the_commands(tmp_path: Path) -> None:
     shown = amn("--help", cwd=tmp_path).stdout
     assert all(
-        f" {name} " in shown for name in ("run", "plan", "fit", "map", "score", "predict", "show", "doctor", "demo")
+        f" {name} " in shown
+        for name in ("run", "plan", "fit", "map", "score", "report", "predict", "show", "doctor", "demo")
     )
 
 
@@ -57,6 +58,7 @@ def test_a_changed_byte_is_found(scenes: Path, tmp_path: Path) -> None:
     [
         (("run", "nowhere.yaml"), 2, ["nowhere.yaml"]),
         (("score", "nowhere"), 2, ["nowhere", "not a run"]),
+        (("report", "nowhere"), 2, ["nowhere", "not a run"]),
         (("verify", "nowhere"), 2, ["nowhere"]),
         (("pack", "voc", "nowhere", "--out", "o"), 2, ["nowhere"]),
         (("frobnicate",), 2, ["frobnicate"]),

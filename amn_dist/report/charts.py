@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 380, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 10, 38
 """Pixels around the area of the curves."""
 STYLES = 8
 """Colours there are; dashes tell more lines apart."""

@@ -36,7 +36,7 @@ def object_grids(runs: Sequence[RunFacts]) -> list[Grid]:
             if rows:
                 heads = ("class", "objects", "silent", *(f"{m}: mean (quartiles)" for m in ("cv", "gini", "gap")))
                 note = extremes(len(found), len(shown), "gini")
-                grids.append(Grid(f"Inside true objects: {label} ({over})", heads, rows, note))
+                grids.append(Grid(f"Inside true objects: {label}, {over}", heads, rows, note))
     return grids
 
 

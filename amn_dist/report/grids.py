@@ -60,7 +60,7 @@ def threshold_grid(runs: Sequence[RunFacts]) -> Grid:
         for row, label in activations(runs, over):
             if "images" in row:
                 first = [f"{percent(row[f'{at}_miou'])} at {row[f'{at}_threshold']:.2f}" for at in ("default", "best")]
-                rows.append((f"{label} ({over})", tuple(Cell(text) for text in (*first, *threshold_figures(row)))))
+                rows.append((f"{label}, {over}", tuple(Cell(text) for text in (*first, *threshold_figures(row)))))
     return Grid("How much hangs on the threshold", (*heads, "cv", "gini", "gap"), tuple(rows))
 
 
@@ -70,7 +70,7 @@ def activations(runs: Sequence[RunFacts], over: str) -> list[tuple[dict[str, Any
     for name in ACTIVATIONS:
         rows = [(run.rows(over)[name], run.label) for run in runs if name in run.rows(over)]
         for row, labels in distinct([pair for pair in rows if pair[0]["best_miou"] is not None]):
-            found.append((row, f"{NAMES[name]}, {', '.join(labels)}"))
+            found.append((row, f"{NAMES[name]} ({', '.join(labels)})"))
     return found
 
 

@@ -51,7 +51,7 @@ def columns_of(runs: Sequence[RunFacts], over: str) -> list[Column]:
     last = {(name := last_labels(run, over), run.made[name][0].digest) for run in runs if last_labels(run, over)}
     return [
         Column(
-            NAMES[name] + ("" if len(sharing) == len(runs) else f", {', '.join(run.label for run in sharing)}"),
+            NAMES[name] + ("" if len(sharing) == len(runs) else f" ({', '.join(run.label for run in sharing)})"),
             sharing[0].made[name][0],
             wanted,
             sharing[0].threshold,

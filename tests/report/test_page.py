@@ -79,7 +79,7 @@ def test_two_runs_stand_side_by_side(page: Reader, two: tuple[Path, Path]) -> No
     for run in two:
         rows = json.loads((run / "score" / "score.json").read_text())["sets"]["train"]["rows"]
         assert f"{100 * rows['walk']['miou']:.1f}" in page.said
-    assert "CAM, first, second" in page.said and "pseudo-mask, second" in page.said
+    assert "CAM (first, second), train" in page.said and "pseudo-mask (second)" in page.said
     assert all(f"Losses of {name}: first, second" in page.said for name in ("classify", "irn", "segment"))
     assert "No " not in page.said and "Missing" not in page.said
 
@@ -208,7 +208,7 @@ def test_equal_names_are_told_apart(two: tuple[Path, Path], tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (320, True)])
 def test_a_browser_shows_it_and_runs_nothing_of_others(make_run: Any, tmp_path: Path, width: int, dark: bool) -> None:
     run = make_run(tmp_path, "hostile", classes=("background", EVIL, "dog"), weights=EVIL)
     report(tmp_path, run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -112,3 +114,15 @@ def test_segment_head_biases_learn_twice_as_fast_without_decay() -> None:
     fit = SegmentFit(CONFIG, CLASSES)
     rates = [(group["lr"], group["weight_decay"]) for group in fit.parameter_groups(fit.network())]
     assert rates == [(2.5e-4, 5e-4), (2.5e-3, 5e-4), (5e-3, 0.0)]
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_amn_without_condition_learns_from_the_per_pixel_loss_alone(condition: bool) -> None:
+    section = CONFIG.amn.model_copy(update={"condition": condition})
+    fit = AmnFit(CONFIG.model_copy(update={"amn": section}), CLASSES)
+    torch.manual_seed(0)
+    network = without_dropout(fit.network())
+    one = batch()
+    other = replace(one, tags=1 - one.tags)
+    totals = [float(fit.losses(network, some, fit.normalisers(one))["total"].detach()) for some in (one, other)]
+    assert (totals[0] != totals[1]) == condition
