@@ -24,8 +24,9 @@ from amn_dist.stages.segment import PredictMap
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 """What a folder is searched for."""
-WORKING_VALUES = 2**26
-"""Probabilities of a photograph held at once, pixels times classes; one with more is segmented at a smaller size."""
+WORKING_PIXELS, WORKING_VALUES = 2**22, 2**26
+"""Most pixels, and most probabilities (pixels times classes), of a photograph that memory is held for; a larger one is
+segmented at a smaller size."""
 SMALLEST = 16
 """Pixels a side that the network needs; smaller photographs are continued by their last row and column."""
 
@@ -113,7 +114,8 @@ def segment(step: PredictMap, opened: Any, pixels: np.ndarray, photo: Path, targ
 
 def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
     """The size (H, W) a photograph is segmented at: its own, or the largest of its shape that memory is held for."""
-    share = math.sqrt(WORKING_VALUES / (size[0] * size[1] * num_classes))
+    pixels = min(WORKING_PIXELS, WORKING_VALUES // num_classes)
+    share = math.sqrt(pixels / (size[0] * size[1]))
     return size if share >= 1 else (max(int(size[0] * share), 1), max(int(size[1] * share), 1))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ IMPORT = "import.json"
 """What the shards are made from; tells a restarted import which of them still hold."""
 RULES = 1
 """Raised when the same files give other maps."""
-LISTED = 20
+LISTED = 8
 """Bad maps an error message spells out."""
 
 
@@ -89,15 +89,17 @@ def import_maps(
     photos, folder = ShardSet.open(images), Path(out)
     source = MapFolder(find_maps(Path(root)), photos, scale)
     numbers = range(len(photos.shard_sizes))
+    others = _check_named(source, root)
     _prepare(folder, [source.stamp(number) for number in numbers])
     bad = _known_bad(folder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = [_shard(source, number, folder, bad, skip_bad, pool) for number in numbers]
     if bad and not skip_bad:
+        _leave(folder)
         raise ShardError(_explain(bad, len(photos)))
     reports = [report for report in found if report is not None]
     index = write_index(folder, kind="activation", classes=photos.classes, reports=reports)
-    return Imported(index, tuple(bad.items()), len(source.files.keys() - set(_keys(photos))))
+    return Imported(index, tuple(bad.items()), others)
 
 
 def find_maps(root: Path) -> dict[str, Path]:
@@ -188,6 +190,21 @@ def _explain(bad: Mapping[str, str], total: int) -> str:
     return f"{len(bad)} of {total} maps are bad: {listed}{more}. Mend them, or leave them out with --skip-bad"
 
 
-def _keys(images: ShardSet) -> Iterator[str]:
-    for number in range(len(images.shard_sizes)):
-        yield from (entry.key for entry in images.shard(number))
+def _check_named(source: MapFolder, root: str | os.PathLike[str]) -> int:
+    """How many files belong to no image. Raises ShardError when none does."""
+    numbers = range(len(source.images.shard_sizes))
+    others = source.files.keys() - {entry.key for number in numbers for entry in source.images.shard(number)}
+    if len(others) == len(source.files):
+        raise ShardError(
+            f"{root}: none of {len(others)} files is named after an image of {source.images.url}; "
+            f"found {min(others)}.npy, expected such as {source.images.entry(0).key}.npy"
+        )
+    return len(others)
+
+
+def _leave(folder: Path) -> None:
+    # Finished shards spare the next try their work; a folder without any says nothing and goes.
+    if not any(folder.glob("[0-9]*.json")):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

@@ -30,7 +30,21 @@ def test_no_argument_shows_the_commands(tmp_path: Path) -> None:
     shown = amn("--help", cwd=tmp_path).stdout
     assert all(
         f" {name} " in shown
-        for name in ("run", "plan", "fit", "map", "score", "report", "predict", "show", "doctor", "demo")
+        for name in (
+            "run",
+            "plan",
+            "fit",
+            "map",
+            "score",
+            "report",
+            "predict",
+            "show",
+            "doctor",
+            "demo",
+            "pack",
+            "import",
+            "export",
+        )
     )
 
 
@@ -61,6 +75,9 @@ def test_a_changed_byte_is_found(scenes: Path, tmp_path: Path) -> None:
         (("report", "nowhere"), 2, ["nowhere", "not a run"]),
         (("verify", "nowhere"), 2, ["nowhere"]),
         (("pack", "voc", "nowhere", "--out", "o"), 2, ["nowhere"]),
+        (("import", "maps", "nowhere", "--images", "x", "--out", "o"), 2, ["x", "cannot be listed"]),
+        (("import", "weights", "x.pth", "--as", "cam", "--run", "r"), 2, ["--as with --out, or --run with --stage"]),
+        (("export", "masks", "nowhere", "--out", "o"), 2, ["nowhere", "not a run"]),
         (("frobnicate",), 2, ["frobnicate"]),
     ],
 )

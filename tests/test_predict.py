@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from amn_dist import predict
+from amn_dist.cli import app
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.interchange.weights import adopt_weights, untrained
@@ -146,6 +148,16 @@ def test_bad_files_are_named_and_the_rest_is_done(run: Path, shared_data: Path, 
         assert done.mask is None and str(place) in done.note and "\n" not in done.note
     assert labels(found["gray.jpg"].mask).shape == (64, 96)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"gray.png", "gray.overlay.jpg"}
+
+
+def test_the_command_ends_with_1_after_all_that_could_be_read(run: Path, shared_data: Path, tmp_path: Path) -> None:
+    bad = shared_data / "bad" / "images"
+    places = [str(bad / name) for name in ("text_named.jpg", "gray.jpg")]
+    ended = CliRunner().invoke(app, ["predict", str(run), *places, "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 1 and str(tmp_path / "out" / "gray.png") in ended.stdout
+    assert f"amn: {places[0]}: not a readable photograph" in ended.stderr
+    ended = CliRunner().invoke(app, ["predict", str(run), places[1], "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 0 and not ended.stderr
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:

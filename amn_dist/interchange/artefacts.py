@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from amn_dist.errors import ConfigError, StageError
+from amn_dist.methods import scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.shards.index import INDEX
 from amn_dist.shards.shardset import Entry, ShardSet
@@ -41,12 +42,17 @@ def masks_of(place: str, *, stage: str | None = None, field: str | None = None) 
 
 def maps_of(place: str, *, stage: str | None = None, images: str | None = None) -> Artefact:
     """Activation maps of a run's stage (without one: its first), or of a shard set whose images are named."""
-    made, line = _opened(place, stage, lambda line: next(s.name for s in line.stages if s.verb == "map"))
+    made, line = _opened(place, stage, first_maps)
     if line is None and images is None:
         raise ConfigError(f"{place}: the tags say whose maps these are; name the image set they lie over with --images")
     photos = line.sets["train"] if images is None and line is not None else ShardSet.open(str(images))
     photos.join(made)
     return Artefact(made, _known(made, ACTIVATION), photos)
+
+
+def first_maps(line: Pipeline) -> str:
+    """The first stage of a run that makes activation maps."""
+    return next(name for name, kind, _ in scored(line.config).values() if kind == ACTIVATION)
 
 
 def each(found: ShardSet, work: Callable[[Entry], Result]) -> Iterator[Result]:

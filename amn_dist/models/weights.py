@@ -23,6 +23,9 @@ TORCHVISION = {"resnet50": "ResNet50_Weights", "vgg16": "VGG16_Weights", "vgg16_
 HEAD = re.compile(r"(base\.)?(fc|classifier|aspp)\.")
 """Layers of full models that no backbone has."""
 
+FORBIDDEN = re.compile(r"Unsupported global: GLOBAL (\S+)")
+"""Where torch's reader says which name in a pickle it would not touch."""
+
 COUNTER = "num_batches_tracked"
 """A buffer of ordinary batch norm that fixed statistics have no use for."""
 
@@ -60,7 +63,9 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # readers of foreign files raise whatever a broken one makes them stumble over
-        raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({_line(error)})") from error
+        named = FORBIDDEN.search(str(error))
+        told = _line(error) if named is None else f"it names {named[1]}; nothing of it was run"
+        raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({told})") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
     return found

@@ -97,6 +97,19 @@ def test_bad_maps_are_named_and_stop_or_are_left_out(images: ShardSet, folder: P
         import_maps(folder, images.url, out)
 
 
+def test_a_folder_of_other_names_is_refused_and_nothing_is_left(images: ShardSet, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "x.npy").touch()
+    with pytest.raises(
+        ShardError, match=rf"none of 1 files .*found x\.npy, expected such as {images.entry(0).key}\.npy"
+    ):
+        import_maps(tmp_path / "maps", images.url, tmp_path / "set")
+    (tmp_path / "maps" / "x.npy").rename(tmp_path / "maps" / f"{images.entry(0).key}.npy")
+    with pytest.raises(ShardError, match="7 of 7 maps are bad"):
+        import_maps(tmp_path / "maps", images.url, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
 def test_maps_in_folders_belong_to_keys_joined_as_the_packer_does(
     images: ShardSet, folder: Path, tmp_path: Path
 ) -> None:

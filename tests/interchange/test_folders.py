@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from amn_dist.cli import app
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.interchange.artefacts import Artefact, maps_of, masks_of
 from amn_dist.interchange.folders import place
@@ -111,6 +113,21 @@ def test_exported_maps_come_back_bit_by_bit(made: ShardSet, images: ShardSet, tm
     back = ShardSet.open(str(tmp_path / "back"))
     for ordinal in range(5):
         assert np.array_equal(back.load(ordinal, "activation.f16"), made.load(ordinal, "activation.f16"))
+
+
+def test_the_commands_say_what_they_wrote(made: ShardSet, images: ShardSet, tmp_path: Path) -> None:
+    def amn(*arguments: str) -> str:
+        ended = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+        assert ended.exit_code == 0, ended.stderr
+        return ended.stdout
+
+    assert "5 masks (walk, mask.png)" in amn("export", "masks", made.url, "--out", f"{tmp_path}/voc")
+    said = amn("export", "masks", made.url, "--format", "coco", "--out", f"{tmp_path}/coco.json")
+    assert "regions in 5 images" in said and (tmp_path / "coco.json").is_file()
+    amn("export", "maps", made.url, "--images", images.url, "--out", f"{tmp_path}/npy")
+    (tmp_path / "npy" / f"{made.entry(0).key}.npy").unlink()
+    said = amn("import", "maps", f"{tmp_path}/npy", "--images", images.url, "--out", f"{tmp_path}/set", "--skip-bad")
+    assert "maps of 5 images in 2 shards" in said and "1 images have no usable map" in said
 
 
 def test_maps_need_their_images(made: ShardSet, images: ShardSet) -> None:

@@ -86,7 +86,7 @@ def test_a_checkpoint_that_runs_code_is_refused(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"weights\.pth: cannot be read as weights"):
+    with pytest.raises(ConfigError, match=r"weights\.pth: .* names io\.open; nothing of it was run"):
         convert_weights(shared_data / "bad" / "pickle" / "weights.pth", "cam", tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
