@@ -1,9 +1,9 @@
 """The random walk of many images at once on a CUDA device: one kernel a product, whatever the sizes (amn 3.4).
 
-All images lie in one row of cells. An image of h x w cells has a pitch of w + r (r = radius - 1) and r rows of zeros
-above and below it, so that a neighbour outside is a zero inside the buffer and no product needs a bound. Classes go in
-fours, which share the links of their image. Links are float32, maps float64: float32 maps would lose 8e-5 of the
-maximum.
+All images lie in one row of cells. An image of h x w cells has a pitch of w + r (r = radius - 1) and r rows and r cells
+of zeros before and after it, so that a neighbour outside is a zero inside the buffer and no product needs a bound.
+Classes go in fours, which share the links of their image. Links are float32, maps float64: float32 maps would lose 8e-5
+of the maximum.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Region:
     @property
     def inside(self) -> int:
         """The image's own first cell."""
-        return self.first + self.reach * self.pitch
+        return self.first + self.reach * (self.pitch + 1)
 
     @property
     def blocks(self) -> int:

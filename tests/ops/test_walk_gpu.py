@@ -58,3 +58,14 @@ def test_a_closed_edge_is_never_crossed(walks: Callable[..., list[Tensor]]) -> N
 def test_no_classes_at_all(walks: Callable[..., list[Tensor]]) -> None:
     x, edge = scene(0, 0, 5, 6)
     assert walks([x.to(DEVICE)], [edge.to(DEVICE)], radius=5, beta=10.0, steps=256)[0].shape == (0, 5, 6)
+
+
+def test_nothing_is_read_outside_the_buffers(walks: Callable[..., list[Tensor]]) -> None:
+    from amn_dist.ops.affinity import path_table
+    from amn_dist.ops.walk_gpu import BLOCK, Region
+
+    for reach in (1, 2, 4, 9):
+        region = Region(0, 7, 9, reach)
+        farthest = max(dy * region.pitch + dx for dy, dx in path_table(reach + 1)[0].tolist())
+        assert farthest <= region.inside
+        assert region.inside + region.blocks * BLOCK - 1 + farthest < region.cells
