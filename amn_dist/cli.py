@@ -159,6 +159,7 @@ def doctor(
     cluster: Annotated[bool, typer.Option("--cluster", help="Ask every node of a Ray cluster too.")] = False,
     address: Address = None,
     run: Annotated[Path, typer.Option("--run", help="Folder for runs, to be seen by every node.")] = Path("runs"),
+    trial: Annotated[bool, typer.Option("--try", help="Run every stage over a few drawn scenes; a minute.")] = False,
 ) -> None:
     """Say what this machine (or cluster) can do, which versions it has, and what is missing."""
     from amn_dist.doctor import examine
@@ -168,6 +169,10 @@ def doctor(
         from amn_dist.checkup import examine_cluster
 
         checks += examine_cluster(address, run)
+    if trial:
+        from amn_dist.trial import try_out
+
+        checks.append(try_out())
     table = Table(box=None)
     for heading in ("", "check", "found", "what to do"):
         table.add_column(heading)

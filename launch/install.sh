@@ -12,4 +12,6 @@ wanted=$(cat requirements.lock pyproject.toml | sha256sum)
 .venv/bin/python -m pip install --quiet uv
 .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes --requirements requirements.lock
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+# Compiles the kernels, which the first run would else do, and shows what this machine can do.
+.venv/bin/amn doctor --try
 echo "$wanted" > "$stamp"

@@ -12,7 +12,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"demo", "checkup"},
+    {"demo", "checkup", "trial"},
     {"plan", "doctor", "predict", "interchange"},
     {"report"},
     {"pipeline"},
