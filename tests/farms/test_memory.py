@@ -60,8 +60,8 @@ def test_memory_stays_the_same_however_many_shards(sets: Path) -> None:
     finally:
         tracemalloc.stop()
     assert sums.sum() == SHARDS * SIZE * 256
-    # The samples of a shard, remembered, take 40 kB and more.
-    assert max(held[20:]) - max(held[3:8]) < 100_000
+    # Remembered, the samples of these shards would take a megabyte and more; the parser keeps some thousand strings.
+    assert max(held[20:]) - max(held[3:8]) < 300_000
 
 
 def test_a_set_of_other_keys_fails_the_shards_that_differ(tmp_path: Path) -> None:
