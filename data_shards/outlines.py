@@ -75,19 +75,25 @@ def _check_polygon(polygon: list[float], size: Size, *, clip: bool) -> None:
         raise ShardError(f"has a polygon of {len(polygon)} numbers; expected pairs of x and y")
     if len(polygon) < 6:
         raise ShardError(f"has a polygon of {len(polygon) // 2} corners; expected at least 3")
+    xs, ys = polygon[0::2], polygon[1::2]
+    low, high = (min(xs), min(ys)), (max(xs), max(ys))
+    reach = f"from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g})"
+    if not clip and (min(low) < -TOLERANCE or high[0] > size[1] + TOLERANCE or high[1] > size[0] + TOLERANCE):
+        raise ShardError(
+            f"has a polygon {reach}, outside of its {size[1]}x{size[0]} picture; mend it, or cut it with --clip"
+        )
+    if not max(_around(polygon), -min(low), max(high)) <= MAX_OUTLINE:
+        raise ShardError(f"has a polygon {reach} that is too long around; at most {MAX_OUTLINE} pixels are drawn")
+
+
+def _around(polygon: list[float]) -> float:
+    """Pixels a polygon is around, of its sides the longer of width and height; an upper bound where that is small."""
+    xs, ys = polygon[0::2], polygon[1::2]
+    bound = len(xs) * max(max(xs) - min(xs), max(ys) - min(ys))
+    if bound <= MAX_OUTLINE:
+        return bound
     corners = np.array(polygon).reshape(-1, 2)
-    low, high = corners.min(0), corners.max(0)
-    if not clip and (low.min() < -TOLERANCE or (high > np.array(size[::-1]) + TOLERANCE).any()):
-        raise ShardError(
-            f"has a polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}), outside of its {size[1]}x"
-            f"{size[0]} picture; mend it, or cut such polygons with --clip"
-        )
-    length = np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum()
-    if not max(length, -low.min(), high.max()) <= MAX_OUTLINE:
-        raise ShardError(
-            f"has a polygon that is {length:.3g} pixels around, from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, "
-            f"{high[1]:g}); at most {MAX_OUTLINE} pixels are drawn"
-        )
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(1).sum())
 
 
 def _counts(runs: Runs, size: Size) -> list[int]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import ShardError
-from amn_dist.farms.farm import Chunk, Farm
+from amn_dist.farms.farm import Chunk, Farm, Report, Task
 from amn_dist.verbs import Needs
 from data_shards.shard import Packed, pack_shard
 from data_shards.source import Source
@@ -61,6 +61,25 @@ def pack_task(shards: Sequence[Sequence[Source]], out: Path, *, classes: int, sk
     return PackTask(PackLeg(out.absolute(), sources, classes, skip_bad, mark), tuple(map(len, shards)))
 
 
+class RayOnDemand:
+    """Ray workers on cores alone, started when there is something to pack."""
+
+    def __init__(self, workers: int, address: str | None) -> None:
+        self._section, self._address = FarmSection(workers=workers, pools="one"), address
+        self._farm: Farm | None = None
+
+    def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
+        if self._farm is None:
+            from amn_dist.farms.ray.farm import RayFarm
+
+            self._farm = RayFarm(self._section, address=self._address, devices=False)
+        return self._farm.run(task, numbers)
+
+    def close(self) -> None:
+        if self._farm is not None:
+            self._farm.close()
+
+
 @contextmanager
 def packing_farm(workers: int | None, address: str | None) -> Iterator[Farm | None]:
     """The farm that was asked for: `workers` processes (0: one a core) here, or in the Ray cluster at an address; None
@@ -68,10 +87,5 @@ def packing_farm(workers: int | None, address: str | None) -> Iterator[Farm | No
     if workers is None and address is None:
         yield None
         return
-    from amn_dist.farms.ray.farm import RayFarm
-
-    farm = RayFarm(FarmSection(workers=workers or 0, pools="one"), address=address, devices=False)
-    try:
+    with closing(RayOnDemand(workers or 0, address)) as farm:
         yield farm
-    finally:
-        farm.close()

@@ -22,6 +22,9 @@ from amn_dist.verbs import Map, Needs, Tally
 Row = tuple[str, tuple[int, int], dict[str, bytes]]
 """A sample about to be written: key, (H, W), encoded fields."""
 
+REPORTS = 2
+"""Shards of every set whose reports a worker remembers: what it needs does not grow with the set."""
+
 Read = Callable[[Chunk], Iterator[Sample]]
 
 
@@ -44,14 +47,16 @@ class Source:
     pixels: bool = True
 
     def open(self) -> Read:
-        """Open every set once; returns the function that reads one chunk."""
-        images = ShardSet.open(self.images)
-        sets = {join.url: ShardSet.open(join.url) for join in self.joins if join.url != self.images}
-        for other in sets.values():
-            images.join(other)
-        sets[self.images] = images
+        """Open every set once; returns the function that reads one chunk, after comparing the keys of its shard."""
+        images = ShardSet.open(self.images, reports=REPORTS)
+        others = {url: ShardSet.open(url, reports=REPORTS) for url in {join.url for join in self.joins} - {self.images}}
+        for other in others.values():
+            images.join(other, shards=())
+        sets = {**others, self.images: images}
 
         def read(chunk: Chunk) -> Iterator[Sample]:
+            for other in others.values():
+                images.join(other, shards=(chunk.shard,))
             entries = images.shard(chunk.shard)[chunk.start : chunk.stop]
             for entry, pixels in zip(entries, self._pixels(images, entries), strict=True):
                 yield Sample(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -35,17 +35,18 @@ class Entry:
 class ShardSet:
     """A complete shard set. Safe to share between threads and to pickle; a copy opens its own files."""
 
-    def __init__(self, store: Store, index: Index) -> None:
+    def __init__(self, store: Store, index: Index, *, reports: int = REPORTS) -> None:
         self.store = store
         self.index = index
         self.shard_sizes = tuple(shard.count for shard in index.shards)
         self._starts = (0, *accumulate(self.shard_sizes))
-        self._entries: Callable[[int], tuple[Entry, ...]] = lru_cache(REPORTS)(self._read_entries)
+        self._entries: Callable[[int], tuple[Entry, ...]] = lru_cache(reports)(self._read_entries)
 
     @classmethod
-    def open(cls, path_or_url: str | os.PathLike[str]) -> ShardSet:
+    def open(cls, path_or_url: str | os.PathLike[str], *, reports: int = REPORTS) -> ShardSet:
         """Open a set by local path or fsspec URL; the index and the sizes of all shards are checked.
 
+        reports: shards whose samples are remembered; who goes through a set in order needs few.
         Raises ShardError when there is no sound index of a known version or a shard is missing or of another size.
         """
         store = open_store(os.fspath(path_or_url))
@@ -68,7 +69,7 @@ class ShardSet:
                     f"{store.url}/{shard.name}: found {sizes[shard.name]} bytes, expected {shard.bytes}; "
                     "copy or make the set again"
                 )
-        return cls(store, index)
+        return cls(store, index, reports=reports)
 
     def __reduce__(self) -> tuple[Callable[[str, Index], ShardSet], tuple[str, Index]]:
         return _reopen, (self.url, self.index)
@@ -150,14 +151,17 @@ class ShardSet:
             )
         return self.read(ordinal, field)
 
-    def join(self, other: ShardSet) -> None:
-        """Check that another set holds the same keys in the same order, shard by shard. Raises ShardError."""
+    def join(self, other: ShardSet, shards: Iterable[int] | None = None) -> None:
+        """Check that another set holds the same keys in the same order, shard by shard. Raises ShardError.
+
+        shards: numbers of those whose keys are compared; all without it.
+        """
         if self.shard_sizes != other.shard_sizes:
             raise ShardError(
                 f"{other.url}: {len(other)} samples in {len(other.shard_sizes)} shards do not lie over {self.url} with "
                 f"{len(self)} in {len(self.shard_sizes)}; make it again from this set"
             )
-        for number in range(len(self.shard_sizes)):
+        for number in range(len(self.shard_sizes)) if shards is None else shards:
             for mine, its in zip(self._entries(number), other._entries(number), strict=True):
                 if mine.key != its.key:
                     raise ShardError(

@@ -103,6 +103,8 @@ def test_work_and_memory_are_bounded() -> None:
     far = [[0, 0, 1e9, 0, 1e9, 1e9, 0, 1e9]]
     zigzag = [[float(value) for n in range(60_000) for value in (30 * (n % 2), 10)]]
     away = [[1e12 + value for value in SQUARE]]
+    # Many corners close to each other are no long way.
+    assert not draw(outline([[10.0, 10.0, 10.5, 10.0, 10.5, 10.2] * 60_000]), SIZE).any()
     for polygons in (far, zigzag, away, [[0, 0, 1e300, 0, -1e300, 5]]):
         with pytest.raises(ShardError, match="around"):
             draw(outline(polygons), SIZE, clip=True)

@@ -124,6 +124,11 @@ def test_a_shard_takes_its_own_sources_along_and_no_others(shared_data: Path, tm
     assert len(seen) == 10 and sum(seen) < 110_000
 
 
-def test_no_farm_unless_asked_for() -> None:
+def test_no_farm_unless_asked_for_and_needed(shared_data: Path, tmp_path: Path) -> None:
     with packing_farm(None, None) as farm:
         assert farm is None
+    index = pack_synthetic(tmp_path / "out", images=4, size=(32, 48))
+    with packing_farm(None, "nowhere:1") as farm:
+        assert pack_synthetic(tmp_path / "out", images=4, size=(32, 48), farm=farm) == index
+        with pytest.raises(ShardError, match="no such folder"):
+            pack_coco(shared_data, "train2014", tmp_path / "other", farm=farm)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from amn_dist.config import Config, load_config
+from amn_dist.errors import ConfigError
 from amn_dist.pipeline import Pipeline
 from amn_dist.runs import Run
 from amn_dist.shards.shardset import ShardSet
@@ -80,6 +81,17 @@ def test_a_configuration_runs_to_its_scores(data: Path, name: str) -> None:
         # An image without labels has no maps, and is background everywhere.
         assert len(found) == 0 if field.endswith(".f16") else not found.any(), made.kind
         assert any(made.load(n, field).any() for n in range(4)), made.kind
+
+
+def test_sets_of_other_class_tables_do_not_go_together(data: Path, tmp_path: Path) -> None:
+    names = list(ShardSet.open(str(data / "val")).classes)
+    names[11], names[12] = names[12], names[11]
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    (tmp_path / "train").symlink_to(data / "train")
+    pack_coco(data, "val2014", tmp_path / "val", classes=tmp_path / "classes.txt")
+    line = Pipeline(load_config(CONFIGS / "coco14_amn.yaml", SHORT), Run(tmp_path / "run"), tmp_path)
+    with pytest.raises(ConfigError, match="class 11 is 'stop sign' here, 'fire hydrant' there"):
+        line.execute()
 
 
 def test_settings_are_the_published_ones_of_coco() -> None:

@@ -1,0 +1,49 @@
+"""A set packed by two real nodes, one of which dies: the bytes are those that one process packs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_shards.synthetic import pack_synthetic
+from data_shards.task import packing_farm
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+SCENES = {"images": 240, "seed": 5, "shard_size": 6, "size": (160, 240)}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    running.lost = running.add_node(num_cpus=1)
+    running.wait_for_nodes()
+    yield running
+    running.shutdown()
+
+
+def strike(out: Path, cluster: Any) -> None:
+    """Kill a node after the third shard."""
+    while len(list(out.glob("0*.json"))) < 3:
+        time.sleep(0.02)
+    cluster.remove_node(cluster.lost, allow_graceful=False)
+
+
+def test_a_node_that_dies_leaves_no_trace(cluster: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    killer = threading.Thread(target=strike, args=(out, cluster), daemon=True)
+    with packing_farm(2, cluster.address) as farm:
+        killer.start()
+        index = pack_synthetic(out, **SCENES, farm=farm)
+    killer.join()
+    assert pack_synthetic(tmp_path / "here", **SCENES) == index
+    for path in (tmp_path / "here").iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "here").iterdir()}
