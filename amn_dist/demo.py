@@ -47,7 +47,7 @@ def run_demo(folder: Path, *, images: int, settings: tuple[str, ...], console: C
     console.print(f"AMN's map against CAM's at threshold {at:.2f}: {percent(gain)} points of mIoU")
     for name, line in lines.items():
         paint(line, folder / f"{name}.png", console)
-    write_report([folder / name for name in lines], folder / "report.html")
+    write_report([folder / name for name in lines], folder / "report.html", images=60)
     where = f"scores in {folder}/*/score/score.json, report: {folder}/report.html"
     console.print(f"{time.monotonic() - start:.0f} s in all; {where}", markup=False)
 
