@@ -150,9 +150,10 @@ class Pipeline:
         return self.farm
 
     def _stop_farm(self) -> None:
-        assert self.farm is not None
-        self.farm.close()
-        self.farm = None
+        """Let the workers go; a Fit between two Maps may have done so already."""
+        if self.farm is not None:
+            self.farm.close()
+            self.farm = None
 
     def describe(self) -> None:
         """Write what the run is: configuration, where its data lies, on what it runs."""
@@ -263,8 +264,7 @@ class Pipeline:
     def _with_ray(self, stage: Stage, log: StageLog) -> Callable[[], None]:
         from amn_dist.farms.ray.gang import leave_ray, train_in_ray
 
-        if self.farm is not None:  # its workers hold the cores and devices that the gang needs
-            self._stop_farm()
+        self._stop_farm()  # its workers hold the cores and devices that the gang needs
         self._workers.callback(leave_ray)
         work = partial(train_member, self.run.folder.resolve(), self.data.resolve(), stage.name)
 
