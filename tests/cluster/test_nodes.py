@@ -19,6 +19,7 @@ from amn_dist.config import Farm as FarmSection
 from amn_dist.farms.farm import Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm
+from amn_dist.farms.ray.nodes import make_token
 from amn_dist.farms.ray.run import IN_FLIGHT
 from amn_dist.shards.shardset import ShardSet
 from data_shards.synthetic import pack_synthetic
@@ -63,6 +64,7 @@ def expected(images: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> dict
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
+    make_token()  # before its processes start: all must have the same
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from amn_dist.farms.ray.nodes import make_token
 from data_shards.synthetic import pack_synthetic
 from data_shards.task import packing_farm
 
@@ -22,6 +23,7 @@ SCENES = {"images": 240, "seed": 5, "shard_size": 6, "size": (160, 240)}
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
+    make_token()  # before its processes start: all must have the same
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     running.lost = running.add_node(num_cpus=1)
     running.wait_for_nodes()

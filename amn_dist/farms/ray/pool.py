@@ -90,4 +90,6 @@ class Pool:
     def _count_in_vain(self, why: str) -> None:
         self._in_vain += 1
         if self._in_vain > 10 + 2 * self.size:
-            raise StageError(f"farm: the last {self._in_vain} workers did no job; the last of them {why}")
+            # Ray cancels the workers of a driver with a token where the nodes have none, and does not say why.
+            hint = "; if this cluster has no token, set RAY_AUTH_MODE=disabled" if "never ran" in why else ""
+            raise StageError(f"farm: the last {self._in_vain} workers did no job; the last of them {why}{hint}")
