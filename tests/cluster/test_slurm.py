@@ -133,6 +133,13 @@ def curve(folder: Path) -> dict[int, float]:
     return {record["step"]: record["total"] for record in lines if "total" in record}
 
 
+def scores(folder: Path) -> list[float]:
+    """mIoU of the maps at every threshold, then of the seeds, from `amn score`."""
+    subprocess.run([sys.executable, "-m", "amn_dist", "score", str(folder)], check=True, capture_output=True)
+    rows = json.loads((folder / "score" / "score.json").read_text())["sets"]["train"]["rows"]
+    return [*rows["cam"]["miou"], rows["cam_seed"]["miou"]]
+
+
 def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: Path) -> None:
     pack_synthetic(tmp_path / "train", images=24, seed=0, classes=2, shard_size=6)
     pack_synthetic(tmp_path / "val", images=4, seed=9, classes=2, shard_size=4)
@@ -163,4 +170,4 @@ def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: 
     wait("the end", lambda: state() in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), seconds=500)
     assert state() == "COMPLETED", said()
     assert curve(run) == pytest.approx(curve(tmp_path / "alone"), rel=1e-3)
-    assert (run / "cam_seed" / "index.json").is_file()
+    assert scores(run) == pytest.approx(scores(tmp_path / "alone"), abs=0.01)
