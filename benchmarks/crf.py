@@ -24,9 +24,8 @@ from torch.nn import functional
 from amn_dist.ops.crf import Backend, dense_crf, hard_label_unary
 from amn_dist.ops.lattice import bilateral_lattice, gaussian_lattice, tile_order
 from amn_dist.ops.mean_field import mean_field
-from benchmarks.harness import Timing, one_core, race, write_result
+from benchmarks.harness import PHOTOGRAPHS, Timing, one_core, race, write_result
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[1].parent / "shared/data/coco-sample"
 SIZE = (480, 640)
 SEED: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10), "iterations": 10}
 DEEPLAB: dict[str, Any] = {"gaussian": (1, 3), "bilateral": (67, 3, 4), "iterations": 10}

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from amn_dist.telemetry import environment
-
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).resolve().parent / "results")
+"""Where figures are kept; BENCH_RESULTS names another folder."""
+PHOTOGRAPHS = Path(__file__).resolve().parents[1].parent / "shared/data/coco-sample"
+"""Photographs in COCO's layout, unless a benchmark is given others."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def one_core() -> None:
 
 def write_result(name: str, record: Mapping[str, Any]) -> Path:
     """Keep a benchmark's figures with command, environment and load of the machine as results/NAME.json."""
-    RESULTS.mkdir(exist_ok=True)
+    from amn_dist.telemetry import environment  # what it needs, timing alone does not
+
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     facts = {
         "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip(),
