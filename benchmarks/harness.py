@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import sys
 import time
@@ -63,10 +64,18 @@ def one_core() -> None:
     torch.set_num_threads(1)
 
 
+def environment() -> dict[str, Any]:
+    """Versions and hardware; the least of it where the package's own record lacks its libraries."""
+    try:
+        from amn_dist import telemetry
+    except ImportError:
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return {"python": platform.python_version(), "packages": {"torch": torch.__version__}, "devices": devices}
+    return telemetry.environment()
+
+
 def write_result(name: str, record: Mapping[str, Any]) -> Path:
     """Keep a benchmark's figures with command, environment and load of the machine as results/NAME.json."""
-    from amn_dist.telemetry import environment  # what it needs, timing alone does not
-
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     facts = {
