@@ -1,8 +1,8 @@
 """Do a million samples pass through pack, verify, order and a Map on the farm, none lost, none twice, in flat memory?
 
 Draws pictures of 16x16 (a JPEG of a few hundred bytes each), packs them in a process of its own that is killed
-(SIGKILL) half-way and started again, verifies every shard, goes through one epoch of the training order, and runs a trivial Map
-over all shards on the Ray farm, killed half-way and resumed as well. Every step counts its samples and xors 64-bit
+(SIGKILL) half-way and started again, verifies every shard, goes through one epoch of the training order, and runs a
+trivial Map over all shards on the Ray farm, killed half-way and resumed as well. Every step counts its samples and xors 64-bit
 hashes of their keys: both must be those of the keys that were drawn.
 
     python -m benchmarks.soak [--images 1000000] [--shard-size 512] [--workers 2]
@@ -163,7 +163,7 @@ class Phase:
     killed: bool
 
     def as_json(self, shard_size: int) -> dict[str, Any]:
-        """Rate, and how memory grew between a fifth and nine tenths of the work; imports come before the first shard."""
+        """Rate, and how memory grew between a fifth and nine tenths of the work; before the first shard are imports."""
         held = self.held[1:] or self.held
         first, last = held[0][0], held[-1][0]
         low, high = (first + (last - first) * share for share in (0.2, 0.9))
