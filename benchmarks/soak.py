@@ -2,8 +2,8 @@
 
 Draws pictures of 16x16 (a JPEG of a few hundred bytes each), packs them in a process of its own that is killed
 (SIGKILL) half-way and started again, verifies every shard, goes through one epoch of the training order, and runs a
-trivial Map over all shards on the Ray farm, killed half-way and resumed as well. Every step counts its samples and xors 64-bit
-hashes of their keys: both must be those of the keys that were drawn.
+trivial Map over all shards on the Ray farm, killed half-way and resumed as well. Every step counts its samples and xors
+64-bit hashes of their keys: both must be those of the keys that were drawn.
 
     python -m benchmarks.soak [--images 1000000] [--shard-size 512] [--workers 2]
 """
