@@ -31,7 +31,7 @@ from benchmarks.harness import write_result
 PARTS: dict[str, tuple[str, int]] = {
     PEAK: ("peak:peaks", 40),
     "walk": ("walks:walks", 90),
-    "crf": ("crfs:pairs", 90),
+    "crf": ("crfs:pairs", 120),
     "cam": ("maps:cam", 70),
     "amn": ("maps:amn", 80),
     "edges": ("maps:edges", 50),

@@ -154,7 +154,10 @@ def read_stage(stage: Stage, run: Path, *, two: bool, networks: int, cores: int,
         return None
     leg = "cpu" if follows else "network" if two else "workers"
     workers = (cores - networks if follows else networks) if two else cores
-    found = read_map(run / (stage.follows or stage.name), leg, workers=max(workers, 1), images=images)
+    # A stream is recorded under the stage that was asked for: the second of two, when the first was done before.
+    places = [run / name for name in (stage.name, stage.follows) if name is not None]
+    folder = next((place for place in places if any("busy" in record for record in records(place))), places[-1])
+    found = read_map(folder, leg, workers=max(workers, 1), images=images)
     return found and replace(found, disk_bytes_per_image=tars(run / stage.name) // images)
 
 
