@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from amn_dist.commands.bench import bench
 from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
 from amn_dist.commands.options import Address, DataOption, Out, RunPath, Settings
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(pack, name="pack")
 app.add_typer(imports, name="import")
 app.add_typer(exports, name="export")
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A file of configs/.")]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME without it.")]

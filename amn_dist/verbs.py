@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
-from amn_dist.config import FitSection
 from amn_dist.records import Batch, CropRule, Sample
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import FitSection
 
 Needs = Literal["network", "cpu"]
 """What a Map asks of a worker: the device its network runs on, or processor cores alone."""

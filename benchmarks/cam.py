@@ -3,7 +3,7 @@
 Races the cam stage, in worker processes of one thread, against the published loop on all threads: ResNet-50, four
 scales and their mirror images. Both must give the same maps.
 
-    python -m benchmarks.cam PHOTOS [--classes 21 81] [--images 16] [--rounds 5] [--workers 2]
+    python -m benchmarks.cam [PHOTOS] [--classes 21 81] [--images 16] [--rounds 5] [--workers 2]
 
 PHOTOS: a folder with photos of 480x640 or 640x480 pixels, at any depth; others are not used.
 """
@@ -31,7 +31,7 @@ from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import write_index, write_shard
 from amn_dist.stages.classify import CamMap, cam_network
-from benchmarks.harness import race, write_result
+from benchmarks.harness import PHOTOGRAPHS, race, write_result
 from benchmarks.reference import published_cam
 
 CONFIG = Config(
@@ -181,7 +181,7 @@ def size_of(folder: Path) -> int:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, nargs="?", default=PHOTOGRAPHS)
     parser.add_argument("--classes", type=int, nargs="+", default=[21, 81])
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)

@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.nn import functional
 
 from amn_dist.ops.crf import Backend, dense_crf, hard_label_unary
 from amn_dist.ops.lattice import bilateral_lattice, gaussian_lattice, tile_order
 from amn_dist.ops.mean_field import mean_field
-from benchmarks.harness import Timing, one_core, race, write_result
+from benchmarks.harness import PHOTOGRAPHS, Timing, one_core, race, write_result
+from benchmarks.inputs import smooth_logits, two_labellings
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[1].parent / "shared/data/coco-sample"
 SIZE = (480, 640)
 SEED: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10), "iterations": 10}
 DEEPLAB: dict[str, Any] = {"gaussian": (1, 3), "bilateral": (67, 3, 4), "iterations": 10}
@@ -45,24 +43,14 @@ def photographs(folder: Path, count: int) -> list[np.ndarray]:
     return found
 
 
-def smooth_logits(labels: int, seed: int) -> torch.Tensor:
-    """Random logits at stride 8 of deviation one, smooth over 5 cells, bilinear to full size; f32[labels, H, W]."""
-    noise = torch.randn(1, labels, SIZE[0] // 8 + 1, SIZE[1] // 8 + 1, generator=torch.Generator().manual_seed(seed))
-    coarse = functional.avg_pool2d(noise, 5, stride=1, padding=2, count_include_pad=False)
-    fine = functional.interpolate(coarse / coarse.std(), size=SIZE, mode="bilinear", align_corners=False)
-    return fine[0]
-
-
 def seed_unary(number: int) -> np.ndarray:
     """Unaries f32[2, 3, H, W] of two thresholds on smooth maps of two classes."""
-    maps = smooth_logits(2, number).numpy()
-    planes = [np.concatenate([np.full((1, *SIZE), threshold, np.float32), maps]) for threshold in (0.8, 0.2)]
-    return hard_label_unary(np.stack([plane.argmax(0) for plane in planes]), 3)
+    return hard_label_unary(two_labellings(number, SIZE), 3)
 
 
 def deeplab_unary(case: str, number: int) -> np.ndarray:
     """Unaries f32[81, H, W] of softmax maps, see above."""
-    logits = smooth_logits(81, number) * {"flat": 0.05, "warm": 3, "cold": 10, "scene": 3}[case]
+    logits = smooth_logits(81, number, SIZE) * {"flat": 0.05, "warm": 3, "cold": 10, "scene": 3}[case]
     if case == "scene":
         logits[6:] -= 25
     return -np.log(logits.softmax(0).numpy().clip(FLOOR, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import sys
 import time
@@ -14,9 +15,10 @@ from typing import Any
 
 import torch
 
-from amn_dist.telemetry import environment
-
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).resolve().parent / "results")
+"""Where figures are kept; BENCH_RESULTS names another folder."""
+PHOTOGRAPHS = Path(__file__).resolve().parents[1].parent / "shared/data/coco-sample"
+"""Photographs in COCO's layout, unless a benchmark is given others."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,19 @@ def one_core() -> None:
     torch.set_num_threads(1)
 
 
+def environment() -> dict[str, Any]:
+    """Versions and hardware; the least of it where the package's own record lacks its libraries."""
+    try:
+        from amn_dist import telemetry
+    except ImportError:
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return {"python": platform.python_version(), "packages": {"torch": torch.__version__}, "devices": devices}
+    return telemetry.environment()
+
+
 def write_result(name: str, record: Mapping[str, Any]) -> Path:
     """Keep a benchmark's figures with command, environment and load of the machine as results/NAME.json."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     facts = {
         "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip(),

@@ -1,6 +1,6 @@
 """Packing COCO: images and megabytes a second by threads and by processes, beside a plain copy of the same files.
 
-python -m benchmarks.pack ROOT [--split train2014]; annotations and pictures are read from the page cache.
+python -m benchmarks.pack [ROOT] [--split train2014]; annotations and pictures are read from the page cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
-from benchmarks.harness import race, write_result
+from benchmarks.harness import PHOTOGRAPHS, race, write_result
 from data_shards.coco import pack_coco
 from data_shards.instances import read_instances
 from data_shards.task import packing_farm
@@ -51,7 +51,7 @@ def packing(root: Path, split: str, farm: Farm | None, found: dict[str, Index], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("root", type=Path, nargs="?", default=PHOTOGRAPHS)
     parser.add_argument("--split", default="train2014")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

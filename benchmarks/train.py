@@ -36,7 +36,9 @@ from amn_dist.stages.classify import ClassifyFit
 from amn_dist.stages.irn import IrnFit
 from amn_dist.stages.segment import SegmentFit
 from amn_dist.verbs import Fit
+from benchmarks.device.steps import engine_step
 from benchmarks.harness import Timing, race, write_result
+from benchmarks.inputs import training_batch
 from benchmarks.reference.published_train import published_step
 from data_shards.synthetic import pack_synthetic
 
@@ -63,27 +65,6 @@ def published(stage: str, *, crop: int, classes: int = CLASSES) -> Fit:
     torch.manual_seed(0)
     fit: Fit = FITS[stage](config, classes)  # type: ignore[abstract]
     return fit
-
-
-def images(fit: Fit, count: int) -> Batch:
-    """Random images with blocks of labels, a tenth of them without one."""
-    random = torch.Generator().manual_seed(1)
-    side = fit.rule.size
-    image = torch.randn(count, 3, side, side, generator=random).contiguous(memory_format=torch.channels_last)
-    blocks = torch.randint(0, 3, (count, 1, 8, 8), generator=random).float()
-    label = torch.nn.functional.interpolate(blocks, size=side)[:, 0].to(torch.uint8)
-    label[torch.rand(label.shape, generator=random) < 0.1] = 255
-    tags = torch.zeros(count, CLASSES - 1)
-    tags[:, :2] = 1
-    return Batch(tuple(map(str, range(count))), tuple(range(count)), image, tags, label)
-
-
-def engine_step(engine: Engine, fit: Fit, batch: Batch) -> float:
-    """One step of an engine; its loss."""
-    pooled = fit.normalisers(batch)
-    losses = [float(parts["total"]) for parts in engine.accumulate([batch], pooled)]
-    engine.update(1.0)
-    return losses[0]
 
 
 def built(fit: Fit, **settings: Any) -> Engine:
@@ -190,7 +171,7 @@ def gang_member(stage: str, crop: int, count: int, rounds: int, out: Path) -> No
     """As one rank: time the engines on this rank's share of the batch; the first rank writes the figures."""
     gang = join_gang()
     fit = published(stage, crop=crop)
-    whole = images(fit, count)
+    whole = training_batch(fit, count, CLASSES)
     share = list(whole.split(count // gang.size))[gang.rank]
     pooled = gang.sum(fit.normalisers(share))
     figures: dict[str, Any] = {}
@@ -249,14 +230,14 @@ def main() -> None:
     record |= {"images_a_step": asked.images, "threads": torch.get_num_threads()}
     for stage in asked.stages:
         fit = published(stage, crop=asked.crop)
-        batch = images(fit, asked.images)
+        batch = training_batch(fit, asked.images, CLASSES)
         rival = rivals(fit, batch)
         losses = agreeing(rival)
         record["stages"][stage] = {"crop": fit.rule.size, "loss": losses["published"]}
         record["stages"][stage] |= {"engines": rows(race(rival, rounds=asked.rounds), asked.images)}
         record["stages"][stage]["loader"] = with_loader(stage, asked.crop, asked.images, asked.rounds)
     fit = published("classify", crop=asked.crop)
-    variants = what_pays(fit, images(fit, asked.images))
+    variants = what_pays(fit, training_batch(fit, asked.images, CLASSES))
     agreeing(variants)
     record["what_pays"] = rows(race(variants, rounds=asked.rounds), asked.images)
     record["gangs"] = dict(gangs("classify", asked.crop, asked.images, asked.rounds))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from amn_dist.ops.walk import random_walk, random_walks
 from benchmarks.harness import Timing, one_core, race, write_result
+from benchmarks.inputs import walk_scene
 from benchmarks.reference.dense_walk import dense_walk
 
 SMALL = ((47, 63), (63, 84))
@@ -25,14 +26,6 @@ TOLERANCE = 1e-4
 """Of the largest value, in float32 against float64."""
 
 
-def scene(height: int, width: int, classes: int, *, device: str) -> tuple[Tensor, Tensor]:
-    """Smooth activation and thin edges, as networks give them: f32[K, h, w], f32[h, w]."""
-    random = torch.Generator().manual_seed(height * width + classes)
-    noise = torch.randn(classes + 1, 1, height // 8, width // 8, generator=random)
-    smooth = torch.nn.functional.interpolate(noise, size=(height, width), mode="bicubic")[:, 0]
-    return smooth[:-1].clamp(0, 2).div(2).to(device), torch.exp(-((smooth[-1] * 4) ** 2)).to(device)
-
-
 def error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).abs().max() / expected.max())
 
@@ -41,7 +34,7 @@ def dense_times(device: str) -> tuple[dict[str, Any], Timing]:
     """Time and agreement of the dense form on small grids; the timing is that of the larger."""
     rows: dict[str, Any] = {}
     for height, width in SMALL:
-        x, edge = scene(height, width, 2, device=device)
+        x, edge = walk_scene(height, width, 2, device=device)
         exact = dense_walk(x.double(), edge.double())
         found = error(random_walk(x, edge), exact)
         assert found < TOLERANCE, f"{height}x{width}: error {found}"
@@ -60,7 +53,7 @@ def main() -> None:
     one_core()
     rows = {}
     for height, width, classes in LARGE:
-        x, edge = scene(height, width, classes, device="cpu")
+        x, edge = walk_scene(height, width, classes, device="cpu")
         timing = race({"stencil": partial(random_walk, x, edge)}, rounds=9)["stencil"]
         extrapolated = slowest.median * (height * width / (SMALL[-1][0] * SMALL[-1][1])) ** 3
         rows[f"{height}x{width} K={classes}"] = {
@@ -84,7 +77,7 @@ def on_the_device() -> dict[str, Any]:
     """A batch of images against the dense form on the same device, and the bytes it cannot do without."""
     rows: dict[str, Any] = {"dense": dense_times("cuda")[0]}
     for height, width in ((94, 125), (120, 160)):
-        scenes = [scene(height, width, 2 + i % 2, device="cuda") for i in range(BATCH)]
+        scenes = [walk_scene(height, width, 2 + i % 2, device="cuda") for i in range(BATCH)]
         xs, edges = [x for x, _ in scenes], [edge for _, edge in scenes]
         for x, edge, walked in zip(xs[:4], edges, random_walks(xs, edges), strict=False):
             expected = random_walk(x.cpu(), edge.cpu()).double()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
-from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.gang import Gang
 from amn_dist.records import Batch
 from amn_dist.verbs import Fit
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Engine as EngineSection
 
 
 class Engine(Protocol):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.gang import Gang
 from amn_dist.engines.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
 from amn_dist.engines.snapshot import read_snapshot, write_snapshot
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
 from amn_dist.verbs import Fit
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Engine as EngineSection
 
 
 class Autocast(nn.Module):

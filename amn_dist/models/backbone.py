@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from amn_dist import config
 from amn_dist.errors import ConfigError
 from amn_dist.models.blueprint import Blueprint
 from amn_dist.models.caffe_resnet import resnet101
 from amn_dist.models.resnet import resnet50
 from amn_dist.models.small import small
 from amn_dist.models.vgg import vgg16, vgg16_deeplab
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist import config
 
 STRIDES = {"resnet50": (16,), "resnet101": (8,), "vgg16": (16, 8), "vgg16_deeplab": (8,), "small": (8,)}
 """Strides of the last tap that each architecture offers."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from amn_dist.config import FitSection
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import FitSection
 
 
 def backbone_and_head(network: nn.Module, section: FitSection) -> list[dict[str, Any]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from amn_dist.config import Infer
 from amn_dist.models.backbone import Backbone
 from amn_dist.models.fused import fuse
 from amn_dist.models.groups import device_of
 from amn_dist.models.weights import load_network
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Infer
 
 Network = TypeVar("Network", bound=nn.Module)
 

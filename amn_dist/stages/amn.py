@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amn_dist.config import Config, FitSection
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.amn import AmnNet, pixel_loss_parts
 from amn_dist.models.backbone import build_backbone
@@ -23,6 +22,9 @@ from amn_dist.ops.mirror import maps_over_scales
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Evidence, Sample
 from amn_dist.verbs import Needs
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Config, FitSection
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 """Published inference scales (amn 4.1)."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Config, FitSection
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.cam import CamNet
@@ -23,6 +22,9 @@ from amn_dist.ops.cam import Maps, merge_cam
 from amn_dist.ops.mirror import maps_over_scales
 from amn_dist.records import Batch, CropRule, Evidence, Sample
 from amn_dist.verbs import Needs
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Config, FitSection
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 """Published inference scales (amn 4.1)."""

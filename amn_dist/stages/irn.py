@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Config, FitSection
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.groups import backbone_and_head, device_of
@@ -24,6 +23,9 @@ from amn_dist.ops.resize import sample_labels
 from amn_dist.ops.walk import pseudo_masks
 from amn_dist.records import Batch, CropRule, Sample, grid_size
 from amn_dist.verbs import Needs
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Config, FitSection
 
 EPSILON = 1e-5
 """Added to every pair count, as published."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Config, FitSection
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbone import build_backbone
 from amn_dist.models.deeplab import DeepLab
@@ -25,6 +24,9 @@ from amn_dist.ops.normalise import caffe_input, imagenet_input
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Sample
 from amn_dist.verbs import Needs
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Config, FitSection
 
 
 @dataclass(frozen=True)

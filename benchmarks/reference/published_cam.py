@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from amn_dist.models.cam import CamNet
+from benchmarks.reference.published_maps import cam_maps
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,7 +37,7 @@ class Photos(Dataset[dict[str, Any]]):
         return {
             "name": self.files[index].stem,
             "size": photo.shape[:2],
-            "scales": [_pair(photo, scale) for scale in SCALES],
+            "scales": [pair_of(photo, scale) for scale in SCALES],
             "tags": self.tags[index],
         }
 
@@ -47,21 +47,17 @@ def loader(files: list[Path], tags: list[np.ndarray], *, workers: int = 1) -> Da
     return DataLoader(Photos(files, tags), batch_size=None, num_workers=workers, persistent_workers=workers > 0)
 
 
-@torch.no_grad()
 def write_maps(network: CamNet, photos: DataLoader[dict[str, Any]], folder: Path) -> None:
     """Write NAME.npy for every photo: keys i64[K] from 0, cam f32[K, h, w], high_res f32[K, H, W]."""
     for photo in photos:
-        height, width = photo["size"]
-        maps = [_flip_sum(network.maps(pair)) for pair in photo["scales"]]
-        coarse_size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
-        whole = (-(-height // 16) * 16, -(-width // 16) * 16)
-        coarse, fine = _summed(maps, coarse_size), _summed(maps, whole)[:, :height, :width]
-        keys = torch.nonzero(torch.as_tensor(photo["tags"]))[:, 0]
-        made = {"keys": keys, "cam": _normalised(coarse[keys]), "high_res": _normalised(fine[keys]).numpy()}
+        tags = torch.as_tensor(photo["tags"])
+        coarse, fine = cam_maps(network, photo["scales"], tags, photo["size"])
+        made = {"keys": torch.nonzero(tags)[:, 0], "cam": coarse, "high_res": fine.numpy()}
         np.save(folder / f"{photo['name']}.npy", made)  # type: ignore[arg-type]
 
 
-def _pair(photo: np.ndarray, scale: float) -> Tensor:
+def pair_of(photo: np.ndarray, scale: float) -> Tensor:
+    """A photo uint8[H, W, 3] at a scale, normalised, on its mirror image: f32[2, 3, H s, W s]."""
     if scale != 1:
         height, width = photo.shape[:2]
         size = (round(width * scale), round(height * scale))
@@ -71,16 +67,3 @@ def _pair(photo: np.ndarray, scale: float) -> Tensor:
         x[..., channel] = (photo[..., channel] / 255.0 - MEAN[channel]) / DEVIATION[channel]
     x = np.transpose(x, (2, 0, 1))
     return torch.from_numpy(np.stack([x, np.flip(x, -1)]))
-
-
-def _flip_sum(maps: Tensor) -> Tensor:
-    return maps[0] + maps[1].flip(-1)
-
-
-def _summed(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-    resized = [functional.interpolate(m[None], size, mode="bilinear", align_corners=False)[0] for m in maps]
-    return torch.stack(resized).sum(0)
-
-
-def _normalised(maps: Tensor) -> Tensor:
-    return maps / (functional.adaptive_max_pool2d(maps, (1, 1)) + 1e-5)

@@ -39,7 +39,7 @@ class DetachingBackbone(nn.Module):
 
 def published_step(fit: Fit, batch: Batch) -> Callable[[], float]:
     """A function that takes one step on the batch and returns its loss before the update."""
-    network: Any = fit.network().train()
+    network: Any = fit.network().to(batch.image.device).train()
     groups = fit.parameter_groups(network)
     for layer in list(network.backbone.features.children())[1:]:
         layer.requires_grad_(True)
