@@ -331,10 +331,14 @@ class Pipeline:
     def _source(self, over: str, stream: Sequence[Stage]) -> Source:
         """The images with all that the maps of a stream read beside them."""
         pairs = dict.fromkeys(pair for member in stream for pair in member.joins)
-        joins = [Join(name, str(self.run.stage(name).resolve()), kind) for name, kind in pairs]
+        joins = [self._join(name, name, kind) for name, kind in pairs]
         given = [member.given for member in stream if member.given is not None]
-        joins += [Join(name, self.given[name].url, kind) for name, kind in given]
-        return Source(self.sets[over].url, tuple(joins), self.config.loader)
+        joins += [Join(name, self.given[name].url, kind, self.given[name].digest) for name, kind in given]
+        return Source(self.sets[over].url, tuple(joins), self.config.loader, digest=self.sets[over].digest)
+
+    def _join(self, name: str, made: str, kind: str) -> Join:
+        """A field of a finished Map, under a name."""
+        return Join(name, str(self.run.stage(made).resolve()), kind, self.run.digest(self.stage(made)))
 
     def _given(self, stage: Stage, setting: str, kind: str) -> ShardSet:
         images = self.sets[stage.over]
@@ -374,8 +378,8 @@ class Pipeline:
     def _scores(self, images: ShardSet, found: dict[str, tuple[str, str, str]], observe: Observe) -> dict[str, Any]:
         """Scores of artefacts over one set."""
         joins = [Join("truth", images.url, "gt.png")]
-        joins += [Join(name, str(self.run.stage(made).resolve()), field) for name, (made, field, _) in found.items()]
-        source = Source(images.url, tuple(joins), self.config.loader, pixels=False)
+        joins += [self._join(name, made, field) for name, (made, field, _) in found.items()]
+        source = Source(images.url, tuple(joins), self.config.loader, pixels=False, digest=images.digest)
         tally = ScoreTally(self.num_classes, tuple(found))
         sums = self._sums(TallyTask("score", source, tally, images.shard_sizes), observe)
         threshold = self.config.score.threshold
