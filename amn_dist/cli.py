@@ -140,7 +140,7 @@ def predict(
 
 @app.command()
 def show(
-    place: Annotated[Path, typer.Argument(metavar="DIR|RUN", help="A shard set or a run.")],
+    place: Annotated[Any, typer.Argument(parser=path_of, metavar="DIR|URL|RUN", help="A shard set or a run.")],
     keys: Annotated[
         list[str] | None, typer.Argument(metavar="KEY...", help="Samples; a few of each set without.")
     ] = None,
@@ -211,7 +211,7 @@ def verify(
 
 def pipeline(
     config: Path,
-    data: Path,
+    data: Any,
     run: Path | None,
     settings: list[str] | None,
     *,

@@ -131,7 +131,7 @@ def _check_members(report: ShardReport, members: tuple[Member, ...]) -> Iterator
             yield f"{report.name}: {name} is at {found.get(name)} in the tar, at {listed.get(name)} in the report"
 
 
-def _opened(tar: AnyPath) -> BinaryIO:
+def _opened(tar: AnyPath) -> io.BufferedReader | io.BytesIO:
     return io.BytesIO(tar.read_bytes()) if isinstance(tar, RemotePath) else open(tar, "rb")
 
 

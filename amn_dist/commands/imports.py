@@ -65,7 +65,7 @@ def import_weights(
     typer.echo(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
 
 
-def _line(run: Path, config: Path | None, data: Path, settings: list[str] | None) -> Any:
+def _line(run: Path, config: Path | None, data: Any, settings: list[str] | None) -> Any:
     """A run that is there, or one that is to begin."""
     from amn_dist.config import load_config
     from amn_dist.pipeline import Pipeline, reopen

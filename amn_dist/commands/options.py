@@ -10,7 +10,9 @@ import typer
 from amn_dist.shards.paths import path_of
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder the configured sets lie in.")]
+DataOption = Annotated[
+    Any, typer.Option("--data", parser=path_of, metavar="FOLDER|URL", help="Where the configured sets lie.")
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 OutAnywhere = Annotated[Any, typer.Option("--out", parser=path_of, metavar="FOLDER|URL", help="Where to write to.")]

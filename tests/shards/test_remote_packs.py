@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def test_a_killed_pack_goes_on_from_the_command_line(bucket: str, s3: Any, envir
     process = amn(*command, environment=environment, wait=False)
     while not any(line.startswith("PUT") and "000004.tar" in line for line in s3.seen):
         assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (RemotePath(f"{bucket}/x") / "index.json").is_file()
