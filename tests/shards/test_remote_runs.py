@@ -137,7 +137,7 @@ def test_a_run_over_s3_survives_faults_and_a_kill(
     for kind in ("busy", "reset", "truncated"):
         s3.fail(kind, 3, method="GET")
     run = tmp_path / "there"
-    command = [sys.executable, "-m", "amn_dist", "run", str(scenes / "tiny.yaml"), "--data", bucket]
+    command = [sys.executable, "-m", "amn_dist", "run", str(scenes / "tiny.yaml"), "--data", bucket, "--no-reuse"]
     killed = subprocess.Popen(
         [*command, "--run", str(run), "--until", "cam_seed"], cwd=ROOT, env={**os.environ, **environment}
     )
