@@ -19,6 +19,7 @@ from amn_dist.commands.imports import imports
 from amn_dist.commands.options import Address, DataOption, Out, RunPath, Settings
 from amn_dist.commands.pack import pack
 from amn_dist.errors import AmnError, StageError
+from amn_dist.shards.paths import path_of
 
 INTERRUPTED = 130
 """The exit code typer makes of Ctrl-C."""
@@ -141,7 +142,7 @@ def predict(
 
 @app.command()
 def show(
-    place: Annotated[Path, typer.Argument(metavar="DIR|RUN", help="A shard set or a run.")],
+    place: Annotated[Any, typer.Argument(parser=path_of, metavar="DIR|URL|RUN", help="A shard set or a run.")],
     keys: Annotated[
         list[str] | None, typer.Argument(metavar="KEY...", help="Samples; a few of each set without.")
     ] = None,
@@ -200,7 +201,9 @@ def demo(
 
 @app.command()
 def verify(
-    place: Annotated[Path, typer.Argument(metavar="DIR", help="A shard set, or a tar of somebody else's.")],
+    place: Annotated[
+        Any, typer.Argument(parser=path_of, metavar="DIR|URL", help="A shard set, or a tar of somebody else's.")
+    ],
 ) -> None:
     """Check every shard against its report and decode every image."""
     from data_shards.verify import verify as check
@@ -210,7 +213,7 @@ def verify(
 
 def pipeline(
     config: Path,
-    data: Path,
+    data: Any,
     run: Path | None,
     settings: list[str] | None,
     *,

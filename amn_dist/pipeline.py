@@ -23,6 +23,7 @@ from amn_dist.gangs import leaving_faults, train_together, train_with_torchrun
 from amn_dist.methods import Stage, scored, stages
 from amn_dist.runs import Origin, Run, file_digest, imported_origin, origin_of, read_json, reuse, write_json, write_text
 from amn_dist.shards.index import ShardReport
+from amn_dist.shards.paths import AnyPath, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index
 from amn_dist.stages.score import ScoreTally, artefact_scores
@@ -35,7 +36,7 @@ class Pipeline:
 
     config: Config
     run: Run
-    data: Path
+    data: AnyPath
     console: Console = field(default_factory=lambda: Console(stderr=True))
     _workers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
     farm: Farm | None = None
@@ -332,10 +333,14 @@ class Pipeline:
     def _source(self, over: str, stream: Sequence[Stage]) -> Source:
         """The images with all that the maps of a stream read beside them."""
         pairs = dict.fromkeys(pair for member in stream for pair in member.joins)
-        joins = [Join(name, str(self.run.stage(name).resolve()), kind) for name, kind in pairs]
+        joins = [self._join(name, name, kind) for name, kind in pairs]
         given = [member.given for member in stream if member.given is not None]
-        joins += [Join(name, self.given[name].url, kind) for name, kind in given]
-        return Source(self.sets[over].url, tuple(joins), self.config.loader)
+        joins += [Join(name, self.given[name].url, kind, self.given[name].digest) for name, kind in given]
+        return Source(self.sets[over].url, tuple(joins), self.config.loader, digest=self.sets[over].digest)
+
+    def _join(self, name: str, made: str, kind: str) -> Join:
+        """A field of a finished Map, under a name."""
+        return Join(name, str(self.run.stage(made).resolve()), kind, self.run.digest(self.stage(made)))
 
     def _given(self, stage: Stage, setting: str, kind: str) -> ShardSet:
         images = self.sets[stage.over]
@@ -375,8 +380,8 @@ class Pipeline:
     def _scores(self, images: ShardSet, found: dict[str, tuple[str, str, str]], observe: Observe) -> dict[str, Any]:
         """Scores of artefacts over one set."""
         joins = [Join("truth", images.url, "gt.png")]
-        joins += [Join(name, str(self.run.stage(made).resolve()), field) for name, (made, field, _) in found.items()]
-        source = Source(images.url, tuple(joins), self.config.loader, pixels=False)
+        joins += [self._join(name, made, field) for name, (made, field, _) in found.items()]
+        source = Source(images.url, tuple(joins), self.config.loader, pixels=False, digest=images.digest)
         tally = ScoreTally(self.num_classes, tuple(found))
         sums = self._sums(TallyTask("score", source, tally, images.shard_sizes), observe)
         threshold = self.config.score.threshold
@@ -396,7 +401,7 @@ class Pipeline:
         self.console.print(text, markup=False, highlight=False)
 
 
-def train_member(folder: Path, data: Path, name: str) -> None:
+def train_member(folder: Path, data: AnyPath, name: str) -> None:
     """One rank's share of a Fit of the run in `folder`, in a process that a launcher has told its rank."""
     Pipeline(load_config(folder / "config.yaml"), Run(folder), data).execute(only=name, member=True)
 
@@ -420,7 +425,7 @@ def first_difference(names: Sequence[str], others: Sequence[str]) -> str:
     return f"{len(names)} classes here, {len(others)} there"
 
 
-def locate(root: Path, path: str) -> str:
+def locate(root: AnyPath, path: str) -> str:
     """A set's place: URLs and absolute paths as they are, others under the data folder."""
     if "://" in path or Path(path).is_absolute():
         return path
@@ -431,5 +436,5 @@ def reopen(folder: Path) -> Pipeline:
     """The pipeline of an existing run, from what the run says of itself."""
     if not (folder / "config.yaml").is_file() or not (folder / "data.json").is_file():
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
-    data = Path(read_json(folder / "data.json")["data"])
+    data = path_of(read_json(folder / "data.json")["data"])
     return Pipeline(load_config(folder / "config.yaml"), Run(folder), data)

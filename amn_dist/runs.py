@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +48,12 @@ class Run:
     """A run's folder."""
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        if re.match(r"[a-z][a-z0-9+]+:/", str(self.folder)):
+            raise ConfigError(
+                f"{self.folder}: a run is kept in a folder of a file system, found a URL; data may be one"
+            )
 
     def stage(self, name: str) -> Path:
         """Folder of a stage."""

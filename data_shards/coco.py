@@ -13,6 +13,7 @@ import numpy as np
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
+from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import read_classes
 from data_shards.instances import Instances, Listed, Range, read_instances
 from data_shards.outlines import draw, paint, read_outline
@@ -56,7 +57,7 @@ class Reader:
 def pack_coco(
     root: str | os.PathLike[str],
     split: str,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | RemotePath,
     *,
     annotations: str | os.PathLike[str] | None = None,
     classes: str | os.PathLike[str] | None = None,
@@ -83,7 +84,7 @@ def pack_coco(
     kept = [n for n in range(len(found.images)) if unlabelled or len(found.of(n))]
     _tell_left_out(folder, found, len(found.images) - len(kept), tell)
     sources = [_source(reader, found.images[n], found.of(n)) for n in kept]
-    return pack(sources, Path(out), classes=found.classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    return pack(sources, path_of(out), classes=found.classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:

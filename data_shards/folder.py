@@ -14,6 +14,7 @@ from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.format import one_line
 from amn_dist.shards.index import Index
+from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
 from data_shards.pack import pack
 from data_shards.source import Content, Source, inside, key_of, named, read_file, read_text, relative, stamp_of
@@ -31,7 +32,7 @@ class Labelled:
 def pack_folder(
     root: str | os.PathLike[str],
     labels: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | RemotePath,
     *,
     classes: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
@@ -53,7 +54,7 @@ def pack_folder(
     table = Path(labels).name
     folder, truth = Path(root).absolute(), None if masks is None else Path(masks).absolute()
     sources = [_source(folder, row, names, truth, table) for row in rows]
-    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    return pack(sources, path_of(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def read_table(path: Path) -> tuple[Labelled, ...]:

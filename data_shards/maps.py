@@ -20,6 +20,7 @@ from amn_dist.records import grid_size
 from amn_dist.shards.commit import clean_unfinished, commit_json, json_bytes
 from amn_dist.shards.format import encode
 from amn_dist.shards.index import INDEX, Index, ShardReport
+from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.shards.writer import Row, read_report, write_index, write_shard
 from data_shards.mapfile import Scale, read_maps
@@ -75,7 +76,7 @@ class Imported:
 def import_maps(
     root: str | os.PathLike[str],
     images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | RemotePath,
     *,
     scale: Scale = "keep",
     skip_bad: bool = False,
@@ -86,7 +87,7 @@ def import_maps(
     a usable map gets an empty one, f16[0, h, w], and is listed in quarantine.json. Raises ShardError naming every bad
     file, or saying that `out` holds something else.
     """
-    photos, folder = ShardSet.open(images), Path(out)
+    photos, folder = ShardSet.open(images), path_of(out)
     source = MapFolder(find_maps(Path(root)), photos, scale)
     numbers = range(len(photos.shard_sizes))
     others = _check_named(source, root)
@@ -118,7 +119,7 @@ def find_maps(root: Path) -> dict[str, Path]:
 
 
 def _shard(
-    source: MapFolder, number: int, folder: Path, bad: dict[str, str], skip_bad: bool, pool: ThreadPoolExecutor
+    source: MapFolder, number: int, folder: AnyPath, bad: dict[str, str], skip_bad: bool, pool: ThreadPoolExecutor
 ) -> ShardReport | None:
     """A shard's report, None when it has bad maps that stop the import. bad: reasons by key, brought up to date."""
     report, entries = read_report(folder, number), source.images.shard(number)
@@ -143,7 +144,7 @@ def _row(source: MapFolder, entry: Entry) -> tuple[Row, str]:
     return (entry.key, (entry.height, entry.width), {FIELD: encode(FIELD, maps)}), fault
 
 
-def _prepare(folder: Path, stamps: Sequence[str]) -> None:
+def _prepare(folder: AnyPath, stamps: Sequence[str]) -> None:
     """Make the folder ready: drop unfinished work of other inputs. Raises ShardError when it holds something else."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if names and not any(name.startswith(IMPORT) for name in names):
@@ -161,14 +162,14 @@ def _prepare(folder: Path, stamps: Sequence[str]) -> None:
     commit_json(folder / IMPORT, {"format": RULES, "shards": list(stamps)})
 
 
-def _known_stamps(folder: Path) -> list[str]:
+def _known_stamps(folder: AnyPath) -> list[str]:
     try:
         return [str(stamp) for stamp in json.loads((folder / IMPORT).read_bytes())["shards"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def _known_bad(folder: Path) -> dict[str, str]:
+def _known_bad(folder: AnyPath) -> dict[str, str]:
     """Reasons by key of the maps an earlier import left out."""
     try:
         return {sample["key"]: sample["reason"] for sample in json.loads((folder / QUARANTINE).read_bytes())["samples"]}
@@ -176,7 +177,7 @@ def _known_bad(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _quarantine(folder: Path, bad: Mapping[str, str]) -> None:
+def _quarantine(folder: AnyPath, bad: Mapping[str, str]) -> None:
     if bad:
         listed = [{"key": key, "reason": reason} for key, reason in bad.items()]
         commit_json(folder / QUARANTINE, {"count": len(bad), "samples": listed})
@@ -202,7 +203,7 @@ def _check_named(source: MapFolder, root: str | os.PathLike[str]) -> int:
     return len(others)
 
 
-def _leave(folder: Path) -> None:
+def _leave(folder: AnyPath) -> None:
     # Finished shards spare the next try their work; a folder without any says nothing and goes.
     if not any(folder.glob("[0-9]*.json")):
         for path in folder.iterdir():

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
-from pathlib import Path
 
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.commit import MARK, clean_unfinished, commit_json, json_bytes
 from amn_dist.shards.index import INDEX, Index, ShardReport
+from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, shard_name, write_index
 from data_shards.shard import Bad, Packed, pack_shard
@@ -37,7 +37,7 @@ _OURS = re.compile(rf"([0-9]{{6}}\.(tar|json)|{PACK}|{QUARANTINE})(\Z|{re.escape
 
 def pack(
     sources: list[Source],
-    out: Path,
+    out: AnyPath,
     *,
     classes: tuple[str, ...],
     shard_size: int | None,
@@ -87,7 +87,7 @@ def plan(sources: Sequence[Source], shard_size: int | None) -> list[list[Source]
 
 
 def _write_all(
-    shards: list[list[Source]], out: Path, classes: int, skip_bad: bool, farm: Farm | None
+    shards: list[list[Source]], out: AnyPath, classes: int, skip_bad: bool, farm: Farm | None
 ) -> dict[int, Packed]:
     """How every shard ended, by number."""
     if farm is not None:
@@ -101,12 +101,12 @@ def _write_all(
         }
 
 
-def _reports(out: Path, numbers: list[int]) -> Iterator[ShardReport]:
+def _reports(out: AnyPath, numbers: list[int]) -> Iterator[ShardReport]:
     for number in numbers:
         report = read_report(out, number)
         if report is None:
             raise ShardError(
-                f"{out / shard_name(number)}: was packed, but is not here; use a folder that all machines share"
+                f"{out / shard_name(number)}: was packed, but is not here; use a folder all machines share, or a URL"
             )
         yield report
 
@@ -116,7 +116,7 @@ def _stamp(shard: Sequence[Source], classes: Sequence[str]) -> str:
     return hashlib.sha256(json_bytes([RULES, list(classes), inputs])).hexdigest()
 
 
-def _finished(out: Path, stamps: list[str], skip_bad: bool) -> Index:
+def _finished(out: AnyPath, stamps: list[str], skip_bad: bool) -> Index:
     index = ShardSet.open(out).index
     if _read_stamps(out) != stamps:
         raise ShardError(f"{out}: holds a finished set of other inputs or settings; remove it or choose another folder")
@@ -127,7 +127,7 @@ def _finished(out: Path, stamps: list[str], skip_bad: bool) -> Index:
     return index
 
 
-def _prepare(out: Path, stamps: list[str]) -> None:
+def _prepare(out: AnyPath, stamps: list[str]) -> None:
     try:
         names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     except OSError as error:
@@ -147,7 +147,7 @@ def _prepare(out: Path, stamps: list[str]) -> None:
     commit_json(out / PACK, {"format": RULES, "shards": stamps})
 
 
-def _read_stamps(out: Path) -> list[str]:
+def _read_stamps(out: AnyPath) -> list[str]:
     try:
         tree = json.loads((out / PACK).read_bytes())
     except (OSError, ValueError):
@@ -156,7 +156,7 @@ def _read_stamps(out: Path) -> list[str]:
     return [str(stamp) for stamp in found] if isinstance(found, list) else []
 
 
-def _leave(out: Path) -> None:
+def _leave(out: AnyPath) -> None:
     # Finished shards spare the next try their work; a folder without any says nothing and goes.
     if not any(out.glob("[0-9]*.json")):
         (out / PACK).unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def _leave(out: Path) -> None:
             out.rmdir()
 
 
-def _quarantine(out: Path, bad: list[Bad]) -> None:
+def _quarantine(out: AnyPath, bad: list[Bad]) -> None:
     if bad:
         listed = [{"key": sample.key, "file": sample.file, "reason": sample.reason} for sample in bad]
         commit_json(out / QUARANTINE, {"count": len(bad), "samples": listed})

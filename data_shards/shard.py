@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from amn_dist.errors import ShardError
 from amn_dist.shards.format import encode
+from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.writer import Row, read_report, shard_name, write_shard
 from data_shards.photo import check_photo, check_truth
 from data_shards.source import Source, named
@@ -35,7 +35,7 @@ Each = Callable[[Callable[[Source], Row | Bad], Sequence[Source]], Iterable[Row 
 
 
 def pack_shard(
-    sources: Sequence[Source], number: int, out: Path, *, classes: int, skip_bad: bool, each: Each = map
+    sources: Sequence[Source], number: int, out: AnyPath, *, classes: int, skip_bad: bool, each: Each = map
 ) -> Packed:
     """Write a shard unless it is there. classes: C with background.
 

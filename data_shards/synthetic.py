@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from amn_dist.errors import ConfigError
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
+from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND
 from data_shards.pack import pack
 from data_shards.scenes import draw_scene
@@ -22,7 +22,7 @@ DRAWING = 2
 
 
 def pack_synthetic(
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | RemotePath,
     *,
     images: int,
     seed: int = 0,
@@ -39,7 +39,7 @@ def pack_synthetic(
     _check(images, seed, classes, size)
     names = (BACKGROUND, *(kind.name for kind in KINDS[:classes]))
     sources = [_source(number, seed, classes, size) for number in range(images)]
-    return pack(sources, Path(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    return pack(sources, path_of(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def _check(images: int, seed: int, classes: int, size: tuple[int, int]) -> None:

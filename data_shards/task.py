@@ -6,12 +6,12 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Chunk, Farm, Report, Task
+from amn_dist.shards.paths import AnyPath
 from amn_dist.verbs import Needs
 from data_shards.shard import Packed, pack_shard
 from data_shards.source import Source
@@ -21,7 +21,7 @@ from data_shards.source import Source
 class PackLeg:
     """What a worker does. sources: of every shard. mark: a file in `out` that every worker must see."""
 
-    out: Path
+    out: AnyPath
     sources: tuple[bytes, ...]
     classes: int
     skip_bad: bool
@@ -55,7 +55,7 @@ class PackTask:
         return parts[0]
 
 
-def pack_task(shards: Sequence[Sequence[Source]], out: Path, *, classes: int, skip_bad: bool, mark: str) -> PackTask:
+def pack_task(shards: Sequence[Sequence[Source]], out: AnyPath, *, classes: int, skip_bad: bool, mark: str) -> PackTask:
     """The task of packing some shards into a folder."""
     sources = tuple(pickle.dumps(shard, protocol=pickle.HIGHEST_PROTOCOL) for shard in shards)
     return PackTask(PackLeg(out.absolute(), sources, classes, skip_bad, mark), tuple(map(len, shards)))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from amn_dist.errors import ShardError
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
+from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.shards.tarcheck import Member, check_samples, check_tar
+from amn_dist.shards.tarcheck import Member, check_open_tar, check_samples, check_tar
 from data_shards.photo import Photo, check_photo, check_truth
 
 
@@ -37,21 +40,23 @@ class Verified:
         )
 
 
-def verify(place: str | os.PathLike[str]) -> Verified:
+def verify(place: str | os.PathLike[str] | RemotePath) -> Verified:
     """Check a shard set in full; a tar, or a folder of tars without an index, by its headers.
 
     Raises ShardError listing every fault.
     """
-    path = Path(place)
-    if (path / INDEX).exists():
+    path = path_of(place)
+    if (path / INDEX).is_file():
         return _verify_set(path)
+    if isinstance(path, RemotePath):
+        raise ShardError(f"{path}: holds no {INDEX}; tars of somebody else are looked at on this machine only")
     tars = [path] if path.is_file() else sorted(path.glob("*.tar")) if path.is_dir() else []
     if not tars:
         raise ShardError(f"{path}: neither a tar nor a folder with {INDEX} or tars")
     return _verify_foreign(path, tars)
 
 
-def _verify_set(folder: Path) -> Verified:
+def _verify_set(folder: AnyPath) -> Verified:
     shards = ShardSet.open(folder)
     index = shards.index
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -94,7 +99,7 @@ def _check_index(index: Index, reports: list[ShardReport]) -> list[str]:
     return [] if same else [f"{INDEX}: does not follow from the reports; make the set again"]
 
 
-def _check_shard(folder: Path, index: Index, number: int) -> tuple[ShardReport | None, list[str]]:
+def _check_shard(folder: AnyPath, index: Index, number: int) -> tuple[ShardReport | None, list[str]]:
     shard = index.shards[number]
     tar = folder / shard.name
     faults: list[str] = []
@@ -102,15 +107,15 @@ def _check_shard(folder: Path, index: Index, number: int) -> tuple[ShardReport |
     try:
         name = tar.with_suffix(".json").name
         report = parse(ShardReport, name, (folder / name).read_bytes())
-        with open(tar, "rb") as file:
+        with _opened(tar) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != shard.sha256:
                 faults.append(f"{shard.name}: sha256 is {digest[:12]}..., expected {shard.sha256[:12]}...")
             if report.sha256 != shard.sha256:
                 faults.append(f"{name}: describes another tar than {INDEX} lists")
-            faults += _check_members(report, check_tar(tar))
+            faults += _check_members(report, check_open_tar(file, where=str(tar)))
             for place in report.samples:
-                faults += _check_sample(file.fileno(), report.name, place, index)
+                faults += _check_sample(file, report.name, place, index)
     except ShardError as error:
         faults.append(str(error))
     except OSError as error:
@@ -126,11 +131,16 @@ def _check_members(report: ShardReport, members: tuple[Member, ...]) -> Iterator
             yield f"{report.name}: {name} is at {found.get(name)} in the tar, at {listed.get(name)} in the report"
 
 
-def _check_sample(handle: int, tar: str, place: Place, index: Index) -> Iterator[str]:
+def _opened(tar: AnyPath) -> io.BufferedReader | io.BytesIO:
+    return io.BytesIO(tar.read_bytes()) if isinstance(tar, RemotePath) else open(tar, "rb")
+
+
+def _check_sample(file: BinaryIO, tar: str, place: Place, index: Index) -> Iterator[str]:
     photo = Photo("", place.height, place.width)
     for name, (offset, size) in place.fields.items():
         try:
-            _check_field(name, os.pread(handle, size, offset), photo, index)
+            file.seek(offset)
+            _check_field(name, file.read(size), photo, index)
         except ShardError as error:
             yield f"{tar}: {place.key}.{name}: {error}"
 

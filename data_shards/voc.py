@@ -15,6 +15,7 @@ from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.format import one_line
 from amn_dist.shards.index import Index
+from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
 from data_shards.source import Content, Source, key_of, named, read_file, read_text, stamp_of
@@ -25,7 +26,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 def pack_voc(
     root: str | os.PathLike[str],
     split: str,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | RemotePath,
     *,
     difficult: bool = True,
     shard_size: int | None = None,
@@ -46,7 +47,7 @@ def pack_voc(
     ids = read_split(folder, split)
     masked = any(_mask(folder, name).is_file() for name in ids)
     sources = [_source(folder, name, classes, difficult=difficult, masked=masked) for name in ids]
-    return pack(sources, Path(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    return pack(sources, path_of(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def read_split(root: Path, split: str) -> tuple[str, ...]:

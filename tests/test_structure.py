@@ -29,6 +29,7 @@ HOMES = {
     "ray": "farms/ray/",
     "deepspeed": "engines/deepspeed.py",
     "nvidia": "loaders/dali.py",
+    "obstore": "shards/s3.py",
     "pydensecrf": "ops/crf.py",
     "skimage": "ops/superpixel.py",
     "triton": "ops/walk_gpu.py",

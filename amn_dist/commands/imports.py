@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from amn_dist.commands.options import DataOption, Settings, SkipBad
+from amn_dist.commands.options import DataOption, OutAnywhere, Settings, SkipBad
 from amn_dist.errors import ConfigError
 
 imports = typer.Typer(help="Take over maps and weights that other code made.", no_args_is_help=True)
@@ -21,7 +21,7 @@ Network = Literal["cam", "amn", "irn", "deeplab", "icd"]
 def import_maps(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with KEY.npy: pickled dictionaries of maps.")],
     images: Annotated[str, typer.Option("--images", help="Image set the maps belong to.")],
-    out: Annotated[Path, typer.Option("--out", help="Shard set to write.")],
+    out: OutAnywhere,
     scale: Annotated[
         Scale, typer.Option(help="keep: values lie in [0, 1]. peak: each class over its peak, nothing below 0.")
     ] = "keep",
@@ -65,7 +65,7 @@ def import_weights(
     typer.echo(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
 
 
-def _line(run: Path, config: Path | None, data: Path, settings: list[str] | None) -> Any:
+def _line(run: Path, config: Path | None, data: Any, settings: list[str] | None) -> Any:
     """A run that is there, or one that is to begin."""
     from amn_dist.config import load_config
     from amn_dist.pipeline import Pipeline, reopen

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from amn_dist.shards.paths import path_of
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Folder the configured sets lie in.")]
+DataOption = Annotated[
+    Any, typer.Option("--data", parser=path_of, metavar="FOLDER|URL", help="Where the configured sets lie.")
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+OutAnywhere = Annotated[Any, typer.Option("--out", parser=path_of, metavar="FOLDER|URL", help="Where to write to.")]
+"""A path, or a place in object storage."""
 ShardSize = Annotated[int | None, typer.Option("--shard-size", help="Samples a shard; chosen by set size without it.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]

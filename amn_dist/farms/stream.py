@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +29,12 @@ Read = Callable[[Chunk], Iterator[Sample]]
 
 @dataclass(frozen=True)
 class Join:
-    """A field of an earlier stage, handed to the maps as sample.joined[name]."""
+    """A field of an earlier stage, handed to the maps as sample.joined[name]. digest: of the set it lies in."""
 
     name: str
     url: str
     field: str
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,14 @@ class Source:
     joins: tuple[Join, ...]
     loader: Loader
     pixels: bool = True
+    digest: str | None = None
+    """Of the images; a set that has changed since is refused, wherever it is opened."""
 
     def open(self) -> Read:
         """Open every set once; returns the function that reads one chunk, after comparing the keys of its shard."""
-        images = ShardSet.open(self.images, reports=REPORTS)
-        others = {url: ShardSet.open(url, reports=REPORTS) for url in {join.url for join in self.joins} - {self.images}}
+        images = ShardSet.open(self.images, reports=REPORTS, digest=self.digest)
+        digests = {join.url: join.digest for join in self.joins if join.url != self.images}
+        others = {url: ShardSet.open(url, reports=REPORTS, digest=digest) for url, digest in digests.items()}
         for other in others.values():
             images.join(other, shards=())
         sets = {**others, self.images: images}
@@ -132,7 +135,7 @@ class MapTask:
     def finish(self, number: int, parts: Sequence[list[list[Row]]]) -> dict[str, int]:
         """Write one shard a map from the rows of its chunks."""
         for (_, folder), rows in zip(self._kept(), zip(*parts, strict=True), strict=True):
-            write_shard(Path(folder), number, chain.from_iterable(rows))
+            write_shard(folder, number, chain.from_iterable(rows))
         return {"images": self.sizes[number]}
 
     def _kept(self) -> list[tuple[Map, str]]:

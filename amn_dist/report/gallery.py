@@ -14,6 +14,7 @@ from amn_dist.loaders.decode import decode_images
 from amn_dist.ops.resize import upsample
 from amn_dist.pipeline import reopen
 from amn_dist.report.pictures import heat, overlay, sheet
+from amn_dist.shards.paths import AnyPath, RemotePath
 from amn_dist.shards.shardset import ShardSet
 
 STEPS = (
@@ -78,10 +79,13 @@ def open_made(folder: Path, images: ShardSet) -> ShardSet | None:
     return made if made.shard_sizes == images.shard_sizes else None
 
 
-def places(place: Path) -> tuple[list[ShardSet], Path | None]:
-    """The image sets behind a folder, and the run in it: a shard set of images, a stage's shards, or a run."""
+def places(place: AnyPath) -> tuple[list[ShardSet], Path | None]:
+    """The image sets behind a folder, and the run in it: a shard set of images, a stage's shards, or a run. Behind a
+    URL: a shard set."""
     if (place / "index.json").is_file():
         return [ShardSet.open(str(place))], None
+    if isinstance(place, RemotePath):
+        raise ShardError(f"{place}: no index.json; expected a finished shard set")
     return list(reopen(place).sets.values()), place
 
 

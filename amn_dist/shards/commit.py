@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from amn_dist.errors import ShardError
+from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 
 MARK = ".tmp-"
 """What the name of an unfinished file contains."""
 
 
-def commit(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to the disk, then give it its name.
+def commit(path: AnyPath, content: bytes | memoryview) -> None:
+    """Write a file under a temporary name, flush it to the disk, then give it its name; behind a URL in one request.
 
     Raises ShardError naming file and cause (disk full, no permission); the temporary is removed.
     """
+    if isinstance(path, RemotePath):
+        return path.write_bytes(content)
     temporary = path.with_name(f"{path.name}{MARK}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,7 @@ def commit(path: Path, content: bytes | memoryview) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def commit_json(path: Path, tree: Any) -> None:
+def commit_json(path: AnyPath, tree: Any) -> None:
     """Commit a tree as JSON; equal trees give equal bytes."""
     commit(path, json_bytes(tree))
 
@@ -49,9 +52,10 @@ def json_bytes(tree: Any) -> bytes:
     return (json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True) + "\n").encode()
 
 
-def clean_unfinished(folder: str | os.PathLike[str]) -> list[str]:
-    """Remove the temporaries that killed writers left in a folder; returns their names."""
-    found = sorted(Path(folder).glob(f"*{MARK}*"))
+def clean_unfinished(folder: str | os.PathLike[str] | RemotePath) -> list[str]:
+    """Remove the temporaries that killed writers left in a folder; returns their names. A URL has none."""
+    where = path_of(folder)
+    found = [] if isinstance(where, RemotePath) else sorted(where.glob(f"*{MARK}*"))
     for path in found:
         try:
             path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 from amn_dist.errors import ShardError
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, VERSION, Index, ShardReport, parse
+from amn_dist.shards.paths import RemotePath
 from amn_dist.shards.store import Store, open_store
 
 REPORTS = 128
@@ -38,18 +39,22 @@ class ShardSet:
     def __init__(self, store: Store, index: Index, *, reports: int = REPORTS) -> None:
         self.store = store
         self.index = index
+        store.expect(index.shards)
         self.shard_sizes = tuple(shard.count for shard in index.shards)
         self._starts = (0, *accumulate(self.shard_sizes))
         self._entries: Callable[[int], tuple[Entry, ...]] = lru_cache(reports)(self._read_entries)
 
     @classmethod
-    def open(cls, path_or_url: str | os.PathLike[str], *, reports: int = REPORTS) -> ShardSet:
+    def open(
+        cls, path_or_url: str | os.PathLike[str] | RemotePath, *, reports: int = REPORTS, digest: str | None = None
+    ) -> ShardSet:
         """Open a set by local path or fsspec URL; the index and the sizes of all shards are checked.
 
-        reports: shards whose samples are remembered; who goes through a set in order needs few.
-        Raises ShardError when there is no sound index of a known version or a shard is missing or of another size.
+        reports: shards whose samples are remembered; who goes through a set in order needs few. digest: of the set
+        that is expected here. Raises ShardError when there is no sound index of a known version, a shard is missing or
+        of another size, or the set is another one.
         """
-        store = open_store(os.fspath(path_or_url))
+        store = open_store(str(path_or_url))
         try:
             sizes = store.sizes()
         except OSError as error:
@@ -69,6 +74,11 @@ class ShardSet:
                     f"{store.url}/{shard.name}: found {sizes[shard.name]} bytes, expected {shard.bytes}; "
                     "copy or make the set again"
                 )
+        if digest not in (None, index.digest):
+            raise ShardError(
+                f"{store.url}: holds another set than this stage began with (digest {index.digest[:12]}..., expected "
+                f"{str(digest)[:12]}...); it was changed meanwhile; run the same command again"
+            )
         return cls(store, index, reports=reports)
 
     def __reduce__(self) -> tuple[Callable[[str, Index], ShardSet], tuple[str, Index]]:

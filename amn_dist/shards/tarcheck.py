@@ -49,12 +49,18 @@ def check_tar(path: str | os.PathLike[str]) -> tuple[Member, ...]:
     """
     try:
         with open(path, "rb") as file:
-            members = tuple(_members(file, os.fstat(file.fileno()).st_size))
-        check_samples(members)
-    except ShardError as error:
-        raise ShardError(f"{os.fspath(path)}: {error}") from error
+            return check_open_tar(file, where=os.fspath(path))
     except OSError as error:
         raise ShardError(f"{os.fspath(path)}: cannot be read ({error.strerror or error})") from error
+
+
+def check_open_tar(file: BinaryIO, *, where: str) -> tuple[Member, ...]:
+    """What check_tar says of an open file; `where` begins its messages."""
+    try:
+        members = tuple(_members(file, file.seek(0, os.SEEK_END)))
+        check_samples(members)
+    except ShardError as error:
+        raise ShardError(f"{where}: {error}") from error
     return members
 
 

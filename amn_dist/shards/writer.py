@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from webdataset import TarWriter
 
@@ -14,10 +13,12 @@ from amn_dist.errors import ShardError
 from amn_dist.shards.commit import clean_unfinished, commit, json_bytes
 from amn_dist.shards.format import check_field, check_key
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
+from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 
 __all__ = ["clean_unfinished", "read_report", "shard_name", "write_index", "write_shard"]
 
-Folder = str | os.PathLike[str]
+Folder = str | os.PathLike[str] | RemotePath
+"""A local path or a URL."""
 Row = tuple[str, tuple[int, int], Mapping[str, bytes]]
 """A sample: key, (height, width) of the upright image in pixels, bytes by field."""
 
@@ -33,7 +34,7 @@ def write_shard(folder: Folder, number: int, samples: Iterable[Row]) -> ShardRep
     The bytes depend on the samples alone. Raises ShardError naming the file when it cannot be written; a shard is then
     either the old one or not done.
     """
-    path = Path(folder) / shard_name(number)
+    path = path_of(folder) / shard_name(number)
     stream = io.BytesIO()
     places = _fill(stream, path, samples)
     digest = hashlib.sha256(stream.getbuffer()).hexdigest()
@@ -47,14 +48,21 @@ def write_shard(folder: Folder, number: int, samples: Iterable[Row]) -> ShardRep
 
 
 def read_report(folder: Folder, number: int) -> ShardReport | None:
-    """The report of a finished shard; None when it is absent or damaged, or its tar missing or of another size."""
-    path = Path(folder) / shard_name(number)
+    """The report of a finished shard; None when it is absent or damaged, or its tar missing or of another size.
+
+    Raises ShardError when storage behind a URL refuses or does not answer.
+    """
+    path = path_of(folder) / shard_name(number)
     try:
-        report = parse(ShardReport, str(path), path.with_suffix(".json").read_bytes())
-        whole = report.name == path.name and path.stat().st_size == report.bytes
-    except (OSError, ShardError):
+        text = path.with_suffix(".json").read_bytes()
+        size = path.size() if isinstance(path, RemotePath) else path.stat().st_size
+    except OSError:
         return None
-    return report if whole else None
+    try:
+        report = parse(ShardReport, str(path), text)
+    except ShardError:
+        return None
+    return report if (report.name, report.bytes) == (path.name, size) else None
 
 
 def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
@@ -68,11 +76,11 @@ def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: I
         index = make_index(kind, classes, reports)
     except ShardError as error:
         raise ShardError(f"{folder}: {error}") from error
-    commit(Path(folder) / INDEX, json_bytes(index.model_dump(mode="json")))
+    commit(path_of(folder) / INDEX, json_bytes(index.model_dump(mode="json")))
     return index
 
 
-def _fill(stream: io.BytesIO, path: Path, samples: Iterable[Row]) -> list[Place]:
+def _fill(stream: io.BytesIO, path: AnyPath, samples: Iterable[Row]) -> list[Place]:
     places: dict[str, Place] = {}
     # PAX only shows for names above 100 characters; for all others the bytes are plain ustar.
     with TarWriter(stream, user="amn", group="amn", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT") as tar:
@@ -89,7 +97,7 @@ def _add(tar: TarWriter, key: str, field: str, content: bytes) -> tuple[int, int
     return tar.tarstream.offset - -(-len(content) // 512) * 512, len(content)
 
 
-def _retire(report: Path, text: bytes) -> None:
+def _retire(report: AnyPath, text: bytes) -> None:
     # Else a crash between tar and report would leave the old report beside the new tar.
     try:
         if report.is_file() and report.read_bytes() != text:

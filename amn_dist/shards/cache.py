@@ -1,0 +1,129 @@
+"""Shards of remote sets on a local disk: bounded, shared by all processes of a machine, named by their digests.
+
+A file is there whole or not at all, so that a killed process leaves nothing that another would take for a shard. Locks
+are the kernel's and end with their process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from amn_dist.errors import ConfigError, ShardError
+from amn_dist.shards.index import ShardInfo
+
+CACHE, CACHE_GB = "AMN_CACHE", "AMN_CACHE_GB"
+"""Variables: folder of the cache (none without it) and its bound, 10^9 bytes (100 without it)."""
+PART = ".part"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of shards. limit: bytes of all of them."""
+
+    folder: Path
+    limit: int
+
+    def open(self, shard: ShardInfo, pieces: Iterable[bytes], *, where: str) -> int | None:
+        """A descriptor of the shard's bytes, which are fetched and checked when they are not here.
+
+        None when it does not fit, by the bound or on the disk. Raises ShardError when the bytes fetched are not those
+        the index lists.
+        """
+        path = self.folder / f"{shard.sha256}.tar"
+        try:
+            if (found := _opened(path)) is not None:
+                return found
+            if shard.bytes > self.limit:
+                return None
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return self._fetched(path, shard, pieces, where)
+        except OSError:  # a cache that is full or may not be written is no reason to stop
+            return None
+
+    def _fetched(self, path: Path, shard: ShardInfo, pieces: Iterable[bytes], where: str) -> int | None:
+        part = path.with_suffix(PART)
+        with open(part, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if (found := _opened(path)) is not None or not _is(part, file.fileno()):
+                return found  # another process was here, while this one waited
+            try:
+                file.truncate(0)
+                self.make_room(shard.bytes)
+                digest = hashlib.sha256()
+                for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                if digest.hexdigest() != shard.sha256:
+                    raise ShardError(
+                        f"{where}: its bytes are not those the index lists (sha256 {digest.hexdigest()[:12]}..., "
+                        f"expected {shard.sha256[:12]}...); it was changed or damaged; run amn verify"
+                    )
+                os.replace(part, path)
+            except BaseException:
+                with suppress(OSError):
+                    file.truncate(0)
+                    part.unlink(missing_ok=True)
+                raise
+        return _opened(path)
+
+    def make_room(self, size: int) -> None:
+        """Remove the shards that were not used for longest until `size` bytes fit."""
+        entries = []
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                entries.append((found.st_mtime_ns, found.st_size, path))
+        total = sum(entry[1] for entry in entries) + size
+        for _, taken, path in sorted(entries):
+            if total <= self.limit:
+                return
+            if path.suffix == ".tar" or _abandoned(path):
+                path.unlink(missing_ok=True)
+                total -= taken
+
+
+def cache_here() -> Cache | None:
+    """The cache that the variables name."""
+    folder = os.environ.get(CACHE)
+    if not folder:
+        return None
+    bound = os.environ.get(CACHE_GB, "100")
+    try:
+        return Cache(Path(folder), int(float(bound) * 1e9))
+    except ValueError as error:
+        raise ConfigError(f"{CACHE_GB}: found {bound!r}, expected a number of 10^9 bytes") from error
+
+
+def _opened(path: Path) -> int | None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):
+        os.utime(path)  # the order of use
+    return handle
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether a path still names an open file: a renamed one may be in use, and must not be written to."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _abandoned(part: Path) -> bool:
+    """Whether nobody is writing an unfinished file."""
+    try:
+        with open(part, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""Places of files: a path of this machine, or a URL with as much of pathlib as the package uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TypeVar
+
+from amn_dist.errors import ShardError
+from amn_dist.shards.objects import Objects, open_objects
+from amn_dist.shards.patience import ShortBody, patiently
+
+T = TypeVar("T")
+
+LAST_FILES = ("index.json", "done.json", "score.json", "state.json")
+"""Names whose presence says that a folder is whole; they go first when it is removed."""
+PIECE = 16 * 2**20
+"""Bytes of one request for a part of a large object."""
+
+
+@dataclass(frozen=True, order=True)
+class RemotePath:
+    """A URL as a path. Folders exist as far as there are files below them; files are immutable and whole.
+
+    Every method waits for a storage that fails for a while; what it raises is FileNotFoundError or a ShardError with
+    URL, answer and advice.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.url}/{name}")
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def stem(self) -> str:
+        return self.name.rsplit(".", 1)[0]
+
+    @property
+    def suffix(self) -> str:
+        return f".{self.name.rsplit('.', 1)[1]}" if "." in self.name else ""
+
+    @property
+    def parent(self) -> RemotePath:
+        return RemotePath(self.url.rsplit("/", 1)[0])
+
+    def with_suffix(self, suffix: str) -> RemotePath:
+        return self.parent / f"{self.stem}{suffix}"
+
+    def absolute(self) -> RemotePath:
+        return self
+
+    def resolve(self) -> RemotePath:
+        return self
+
+    def is_file(self) -> bool:
+        try:
+            self.size()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self) -> bool:
+        files, folders = self.children()
+        return bool(files or folders)
+
+    def exists(self) -> bool:
+        return self.is_file() or self.is_dir()
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._ask("read", lambda objects, key: objects.size(key))
+
+    def children(self) -> tuple[dict[str, int], list[str]]:
+        """Files (bytes by name) and folders in this folder, in no order."""
+        return self._ask("listed", lambda objects, key: objects.children(key))
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        files, folders = self.children()
+        return (self / name for name in sorted({*files, *folders}))
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        return (path for path in self.iterdir() if fnmatch(path.name, pattern))
+
+    def read_bytes(self) -> bytes:
+        return self._ask("read", lambda objects, key: objects.get(key))
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self.read_bytes().decode(encoding, errors)
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        """Exactly these bytes. Raises ShardError when the file ends before them."""
+
+        def request(objects: Objects, key: str) -> bytes:
+            found = objects.get_range(key, offset, size)
+            if len(found) != size:
+                raise ShortBody(f"found {len(found)} bytes, expected {size}")
+            return found
+
+        return self._ask("read", request) if size else b""
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The whole file, of so many bytes, piece by piece."""
+        for offset in range(0, size, PIECE):
+            yield self.read_range(offset, min(PIECE, size - offset))
+
+    def write_bytes(self, content: bytes | memoryview) -> None:
+        """Replace the file in one request: readers see the old one or the new one."""
+        self._ask("written", lambda objects, key: objects.put(key, content))
+
+    def unlink(self, missing_ok: bool = True) -> None:
+        self._ask("removed", lambda objects, key: objects.delete(key))
+
+    def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
+        """Nothing: folders need not be made."""
+
+    def rmdir(self) -> None:
+        """Nothing: an empty folder is not there."""
+
+    def _ask(self, verb: str, request: Callable[[Objects, str], T]) -> T:
+        objects, key = open_objects(self.url)
+        return patiently(self.url, verb, lambda: request(objects, key))
+
+
+AnyPath = Path | RemotePath
+"""Where a file or folder is."""
+
+
+def path_of(where: str | os.PathLike[str] | RemotePath) -> AnyPath:
+    """The place a path or URL means; file:// is a path."""
+    if isinstance(where, RemotePath):
+        return where
+    text = os.fspath(where)
+    if text.startswith(("file://", "local://")):
+        return Path(text.split("://", 1)[1])
+    return RemotePath(text.rstrip("/")) if "://" in text else Path(text)
+
+
+def remove_folder(folder: AnyPath) -> None:
+    """Remove a folder with all below it; whatever says that it is whole goes first."""
+    if isinstance(folder, Path):
+        for name in LAST_FILES:
+            (folder / name).unlink(missing_ok=True)
+        return shutil.rmtree(folder)
+    for path in sorted(all_files(folder), key=lambda path: path.name not in LAST_FILES):
+        path.unlink()
+
+
+def all_files(folder: RemotePath) -> Iterator[RemotePath]:
+    """Every file below a folder."""
+    files, folders = folder.children()
+    yield from (folder / name for name in sorted(files))
+    for name in sorted(folders):
+        yield from all_files(folder / name)
+
+
+def copy_file(source: AnyPath, target: AnyPath) -> None:
+    """Copy a file to another place of the same kind: a hard link, or a copy on the server."""
+    if isinstance(source, Path) and isinstance(target, Path):
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+    elif isinstance(source, RemotePath) and isinstance(target, RemotePath):
+        source._ask("copied", lambda objects, key: objects.copy(key, open_objects(target.url)[1]))
+    else:
+        raise ShardError(f"{source}: cannot be copied to {target}; one is local, the other is not")

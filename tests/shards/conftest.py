@@ -1,0 +1,202 @@
+"""An S3 endpoint on loopback: moto's server in an environment of its own, behind a proxy that can misbehave."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+SERVER = Path(__file__).resolve().parents[2] / ".venv-s3" / "bin" / "moto_server"
+PASSED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+REFUSALS = {
+    "denied": (403, "AccessDenied", "Access Denied"),
+    "skewed": (
+        403,
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the current time is too large.",
+    ),
+    "busy": (503, "SlowDown", "Please reduce your request rate."),
+    "throttled": (429, "TooManyRequests", "Slow down."),
+}
+
+
+@dataclass
+class Fault:
+    """What befalls the next requests. kind: a refusal, `truncated`, `slow`, `reset` or `dropped` (done, unanswered).
+    left: how many requests. method, part: which requests; part of the path."""
+
+    kind: str
+    left: int
+    method: str = ""
+    part: str = ""
+    seconds: float = 0.0
+
+    def meets(self, method: str, path: str) -> bool:
+        return self.left > 0 and self.method in ("", method) and self.part in path
+
+
+@dataclass
+class Proxy:
+    """Requests pass to a server unless a fault says otherwise; all are noted as `METHOD path`, with their range."""
+
+    upstream: int
+    faults: list[Fault] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fail(self, kind: str, times: int = 1, **where: object) -> None:
+        self.faults.append(Fault(kind, times, **where))  # type: ignore[arg-type]
+
+    def take(self, method: str, path: str, span: str | None) -> Fault | None:
+        with self.lock:
+            self.seen.append(f"{method} {path}" + (f" {span}" if span else ""))
+            fault = next((fault for fault in self.faults if fault.meets(method, path)), None)
+            if fault is not None:
+                fault.left -= 1
+            return fault
+
+    def count(self, start: str) -> int:
+        """Requests so far that begin so."""
+        with self.lock:
+            return sum(request.startswith(start) for request in self.seen)
+
+
+def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+    """The class that answers one connection."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            fault = proxy.take(self.command, self.path, self.headers.get("range"))
+            kind = fault.kind if fault else ""
+            if kind in REFUSALS:
+                return self.refuse(*REFUSALS[kind])
+            if kind == "reset":
+                return self.cut()
+            if kind == "slow":
+                time.sleep(fault.seconds if fault else 0)
+            upstream = HTTPConnection("127.0.0.1", proxy.upstream, timeout=120)
+            upstream.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = upstream.getresponse()
+            content = answer.read()
+            upstream.close()
+            if kind == "dropped":
+                return self.cut()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in PASSED_ON:
+                    self.send_header(name, value)
+            length = answer.getheader("content-length") if self.command == "HEAD" else str(len(content))
+            self.send_header("content-length", length or "0")
+            self.end_headers()
+            with suppress(ConnectionError):  # who asked has given up
+                self.wfile.write(content[: len(content) // 2] if kind == "truncated" else content)
+            if kind == "truncated":
+                self.cut()
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+
+        def refuse(self, status: int, code: str, text: str) -> None:
+            content = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'.encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def cut(self) -> None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return None
+
+    return Handler
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[int]:
+    """Port of an S3 server; the tests that need it are skipped where it is not installed."""
+    if not SERVER.is_file():
+        pytest.skip("the S3 server is not installed (launch/test.sh puts it into .venv-s3)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [str(SERVER), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 600
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+            break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    yield port
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(moto: int) -> Iterator[tuple[Proxy, int]]:
+    """The proxy before the S3 server, and its port."""
+    proxy = Proxy(moto)
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), handler(proxy))
+    listening.daemon_threads = True
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    yield proxy, listening.server_address[1]
+    listening.shutdown()
+
+
+@pytest.fixture(scope="session")
+def environment(server: tuple[Proxy, int]) -> dict[str, str]:
+    """Variables under which s3:// means this endpoint; short patience, since faults here end when they should."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server[1]}",
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AMN_STORAGE_PATIENCE_S": "30",
+    }
+
+
+@pytest.fixture
+def s3(server: tuple[Proxy, int], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """The endpoint, without faults."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in [name for name in os.environ if name.startswith("AMN_CACHE")]:
+        monkeypatch.delenv(name)
+    server[0].faults.clear()
+    server[0].seen.clear()
+    return server[0]
+
+
+@pytest.fixture
+def bucket(s3: Proxy) -> str:
+    """URL of a new bucket."""
+    return make_bucket(s3)
+
+
+def make_bucket(proxy: Proxy) -> str:
+    name = f"b-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"http://127.0.0.1:{proxy.upstream}/{name}", method="PUT")
+    urllib.request.urlopen(request, timeout=60).close()
+    return f"s3://{name}"
