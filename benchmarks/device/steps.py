@@ -68,7 +68,7 @@ def published_fit(stage: str, *, tiny: bool = False) -> tuple[Fit, int]:
     settings = published_settings()
     section = getattr(settings, stage)
     if tiny:
-        section.batch, section.crop = 2, 65 if stage == "segment" else 64
+        section.batch, section.crop = 2, 33 if stage == "segment" else 64
     fits: dict[str, Any] = {"classify": ClassifyFit, "amn": AmnFit, "irn": IrnFit, "segment": SegmentFit}
     return fits[stage](settings, CLASSES), section.batch
 
