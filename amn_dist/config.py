@@ -76,6 +76,17 @@ class FitSection(Strict):
     log_every: int = Field(default=10, ge=1)
     """Optimiser steps between two lines of metrics."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_part(cls, tree: Any) -> Any:
+        """What is not said of the backbone is as this stage has it: all, or of another architecture the frozen taps."""
+        given = tree.get("backbone") if isinstance(tree, dict) else None
+        if not isinstance(given, dict):
+            return tree
+        usual = cls.model_fields["backbone"].default
+        kept = {} if given.get("name", usual.name) != usual.name else usual.model_dump()
+        return {**tree, "backbone": {**kept, "frozen_taps": usual.frozen_taps, **given}}
+
 
 class Classify(FitSection):
     """Multi-label classifier behind CAM (amn 2.2, 3.1, 4.1)."""
