@@ -304,7 +304,6 @@ class Pipeline:
         for report in self._farm().run(task, todo):
             observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
         for name, folder in kept.items():
-            clean_unfinished(folder)  # of workers that died on the way
             self._index(name, folder, images)
 
     def _index(self, name: str, folder: Path, images: ShardSet) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import race, write_result
+from benchmarks.memory import anonymous_mib
 from data_shards.instances import read_instances
 
 IMAGE_ANNOTATIONS = 7
@@ -74,26 +76,21 @@ def memory_mib(read: Callable[[Path], Any], path: Path) -> dict[str, float]:
 
 
 def _weigh(read: Callable[[Path], Any], path: Path) -> dict[str, float]:
-    before, samples, stop = _anonymous_mib(), [0.0], threading.Event()
+    before, samples, stop = anonymous_mib(os.getpid()), [0.0], threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
-            samples.append(_anonymous_mib() - before)
+            samples.append(anonymous_mib(os.getpid()) - before)
             time.sleep(0.005)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     held = read(path)
-    after = _anonymous_mib() - before
+    after = anonymous_mib(os.getpid()) - before
     stop.set()
     watcher.join()
     del held
     return {"peak": round(max(samples), 1), "held": round(after, 1)}
-
-
-def _anonymous_mib() -> float:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) / 1024
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from amn_dist.config import Loader
 from amn_dist.loaders.crops import Crop, cut_image, draw_crop
 from amn_dist.loaders.decode import Encoded, crop_decoder, decode_images, normalisation
 from amn_dist.records import CropRule
-from benchmarks.harness import PHOTOGRAPHS, Timing, race, write_result
+from benchmarks.harness import PHOTOGRAPHS, race, rates, write_result
 
 RULE = CropRule(size=512, long_side=(320, 640))
 MEAN_LEVELS, MOST_LEVELS = 2.0, 40.0
@@ -135,26 +135,13 @@ def photo_agreement(rivals: dict[str, Callable[[], Iterator[np.ndarray]]]) -> di
     return found
 
 
-def rows(timings: dict[str, Timing], count: int) -> dict[str, Any]:
-    """Images a second of every rival, and how many times the first one's that is."""
-    base = next(iter(timings.values())).median
-    return {
-        name: {
-            **timing.as_json(per=count),
-            "images_per_s": round(count / timing.median, 1),
-            "ratio": round(base / timing.median, 2),
-        }
-        for name, timing in timings.items()
-    }
-
-
 def measured(files: list[Path], rule: CropRule, *, batch: int, workers: int, rounds: int) -> dict[str, Any]:
     crops, photos = crop_rivals(files, rule, batch=batch, workers=workers), photo_rivals(files, workers=workers)
     record = {"crops_differ": crop_agreement(crops, rule), "photos_differ": photo_agreement(photos)}
     for name, rivals in (("crops", crops), ("photos", photos)):
         # A decoder is made anew each round: its start is part of what is timed.
         calls = {rival: lambda call=call: sum(1 for _ in call()) for rival, call in rivals.items()}
-        record[name] = rows(race(calls, rounds=rounds), len(files))
+        record[name] = rates(race(calls, rounds=rounds), len(files), per=len(files))
     return record
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from amn_dist.config import Farm as FarmSection
@@ -19,6 +19,7 @@ from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm, connect
 from amn_dist.verbs import Needs
 from benchmarks.harness import race, write_result
+from benchmarks.memory import anonymous_mib
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,11 @@ def memory(farm: Farm, *, shards: int) -> dict[str, Any]:
         if report.shard is not None:
             seen += 1
             if seen % max(shards // 100, 1) == 0:
-                samples.append(resident_mib())
+                samples.append(round(anonymous_mib(os.getpid()), 1))
     assert seen == shards
     early = samples[len(samples) // 10]
     return {"shards": shards, "early_mib": early, "end_mib": samples[-1], "growth_mib": round(samples[-1] - early, 1),
             "peak_mib": max(samples)}  # fmt: skip
-
-
-def resident_mib() -> float:
-    """Resident memory of this process that is its own (not shared with the object store)."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return round(int(fields["RssAnon"].split()[0]) / 1024, 1)
 
 
 def main() -> None:

@@ -52,6 +52,19 @@ def race(rivals: Mapping[str, Callable[[], Any]], *, rounds: int = 5, warmup: in
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
+def rates(timings: Mapping[str, Timing], count: int, *, per: int = 1) -> dict[str, Any]:
+    """Images a second of every rival, and how many times the first one's that is. count: images of a round."""
+    base = next(iter(timings.values())).median
+    return {
+        name: {
+            **timing.as_json(per=per),
+            "images_per_s": round(count / timing.median, 3),
+            "ratio": round(base / timing.median, 3),
+        }
+        for name, timing in timings.items()
+    }
+
+
 def wait() -> None:
     """Let the device finish."""
     if torch.cuda.is_available():

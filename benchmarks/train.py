@@ -37,7 +37,7 @@ from amn_dist.stages.irn import IrnFit
 from amn_dist.stages.segment import SegmentFit
 from amn_dist.verbs import Fit
 from benchmarks.device.steps import engine_step
-from benchmarks.harness import Timing, race, write_result
+from benchmarks.harness import race, rates, write_result
 from benchmarks.inputs import training_batch
 from benchmarks.reference.published_train import published_step
 from data_shards.synthetic import pack_synthetic
@@ -132,19 +132,6 @@ def agreeing(found: dict[str, Callable[[], float]]) -> dict[str, float]:
     return losses
 
 
-def rows(timings: dict[str, Timing], count: int) -> dict[str, Any]:
-    """Images a second of every rival, and how many times the first one's that is."""
-    base = next(iter(timings.values())).median
-    return {
-        name: {
-            **timing.as_json(),
-            "images_per_s": round(count / timing.median, 3),
-            "ratio": round(base / timing.median, 3),
-        }
-        for name, timing in timings.items()
-    }
-
-
 def with_loader(stage: str, crop: int, count: int, rounds: int) -> dict[str, Any]:
     """Steps on images at hand against steps that take theirs from shards; both train."""
     fit = published(stage, crop=crop, classes=DRAWN + 1)
@@ -164,7 +151,7 @@ def with_loader(stage: str, crop: int, count: int, rounds: int) -> dict[str, Any
             rounds=rounds,
         )
         source.close()  # type: ignore[attr-defined]
-    return rows(timings, count)
+    return rates(timings, count)
 
 
 def gang_member(stage: str, crop: int, count: int, rounds: int, out: Path) -> None:
@@ -192,7 +179,7 @@ def gang_member(stage: str, crop: int, count: int, rounds: int, out: Path) -> No
     assert max(losses) - min(losses) <= TOLERANCE * abs(losses[0]), losses
     if gang.rank == 0:
         gradients = sum(p.numel() for group in fit.parameter_groups(fit.network()) for p in group["params"]) * 4
-        out.write_text(json.dumps({"loss": losses[0], "gradient_bytes": gradients, **rows(figures, count)}))
+        out.write_text(json.dumps({"loss": losses[0], "gradient_bytes": gradients, **rates(figures, count)}))
 
 
 def gangs(stage: str, crop: int, count: int, rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -234,12 +221,12 @@ def main() -> None:
         rival = rivals(fit, batch)
         losses = agreeing(rival)
         record["stages"][stage] = {"crop": fit.rule.size, "loss": losses["published"]}
-        record["stages"][stage] |= {"engines": rows(race(rival, rounds=asked.rounds), asked.images)}
+        record["stages"][stage] |= {"engines": rates(race(rival, rounds=asked.rounds), asked.images)}
         record["stages"][stage]["loader"] = with_loader(stage, asked.crop, asked.images, asked.rounds)
     fit = published("classify", crop=asked.crop)
     variants = what_pays(fit, training_batch(fit, asked.images, CLASSES))
     agreeing(variants)
-    record["what_pays"] = rows(race(variants, rounds=asked.rounds), asked.images)
+    record["what_pays"] = rates(race(variants, rounds=asked.rounds), asked.images)
     record["gangs"] = dict(gangs("classify", asked.crop, asked.images, asked.rounds))
     write_result("train", record)
 

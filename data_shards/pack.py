@@ -66,7 +66,6 @@ def pack(
         _leave(out)
         raise ShardError(f"every sample is bad: {_listed(bad)}")
     _quarantine(out, bad)
-    clean_unfinished(out)  # of workers that died on the way
     return write_index(out, kind="images", classes=classes, reports=_reports(out, written))
 
 

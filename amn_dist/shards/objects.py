@@ -31,8 +31,6 @@ class Objects(Protocol):
 
     def delete(self, key: str) -> None: ...
 
-    def copy(self, key: str, other: str) -> None: ...
-
 
 class FsspecObjects:
     """Any fsspec file system."""
@@ -67,9 +65,6 @@ class FsspecObjects:
     def delete(self, key: str) -> None:
         if self._system.exists(key):
             self._system.rm_file(key)
-
-    def copy(self, key: str, other: str) -> None:
-        self._system.cp_file(key, other)
 
 
 def open_objects(url: str) -> tuple[Objects, str]:

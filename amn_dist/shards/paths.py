@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
 
-from amn_dist.errors import ShardError
 from amn_dist.shards.objects import Objects, open_objects
 from amn_dist.shards.patience import ShortBody, patiently
 
 T = TypeVar("T")
 
-LAST_FILES = ("index.json", "done.json", "score.json", "state.json")
-"""Names whose presence says that a folder is whole; they go first when it is removed."""
 PIECE = 16 * 2**20
 """Bytes of one request for a part of a large object."""
 
@@ -45,10 +41,6 @@ class RemotePath:
     @property
     def stem(self) -> str:
         return self.name.rsplit(".", 1)[0]
-
-    @property
-    def suffix(self) -> str:
-        return f".{self.name.rsplit('.', 1)[1]}" if "." in self.name else ""
 
     @property
     def parent(self) -> RemotePath:
@@ -94,9 +86,6 @@ class RemotePath:
 
     def read_bytes(self) -> bytes:
         return self._ask("read", lambda objects, key: objects.get(key))
-
-    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self.read_bytes().decode(encoding, errors)
 
     def read_range(self, offset: int, size: int) -> bytes:
         """Exactly these bytes. Raises ShardError when the file ends before them."""
@@ -144,34 +133,3 @@ def path_of(where: str | os.PathLike[str] | RemotePath) -> AnyPath:
     if text.startswith(("file://", "local://")):
         return Path(text.split("://", 1)[1])
     return RemotePath(text.rstrip("/")) if "://" in text else Path(text)
-
-
-def remove_folder(folder: AnyPath) -> None:
-    """Remove a folder with all below it; whatever says that it is whole goes first."""
-    if isinstance(folder, Path):
-        for name in LAST_FILES:
-            (folder / name).unlink(missing_ok=True)
-        return shutil.rmtree(folder)
-    for path in sorted(all_files(folder), key=lambda path: path.name not in LAST_FILES):
-        path.unlink()
-
-
-def all_files(folder: RemotePath) -> Iterator[RemotePath]:
-    """Every file below a folder."""
-    files, folders = folder.children()
-    yield from (folder / name for name in sorted(files))
-    for name in sorted(folders):
-        yield from all_files(folder / name)
-
-
-def copy_file(source: AnyPath, target: AnyPath) -> None:
-    """Copy a file to another place of the same kind: a hard link, or a copy on the server."""
-    if isinstance(source, Path) and isinstance(target, Path):
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copy2(source, target)
-    elif isinstance(source, RemotePath) and isinstance(target, RemotePath):
-        source._ask("copied", lambda objects, key: objects.copy(key, open_objects(target.url)[1]))
-    else:
-        raise ShardError(f"{source}: cannot be copied to {target}; one is local, the other is not")

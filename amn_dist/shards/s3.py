@@ -63,9 +63,6 @@ class S3Objects:
     def delete(self, key: str) -> None:
         obstore.delete(self._writer, key)
 
-    def copy(self, key: str, other: str) -> None:
-        obstore.copy(self._writer, key, other)
-
 
 def s3_bucket(bucket: str) -> S3Objects:
     """The client of a bucket under the present variables."""

@@ -76,6 +76,7 @@ def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: I
         index = make_index(kind, classes, reports)
     except ShardError as error:
         raise ShardError(f"{folder}: {error}") from error
+    clean_unfinished(folder)  # of workers that died on the way
     commit(path_of(folder) / INDEX, json_bytes(index.model_dump(mode="json")))
     return index
 
