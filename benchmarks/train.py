@@ -161,20 +161,20 @@ def gang_member(stage: str, crop: int, count: int, rounds: int, out: Path) -> No
     whole = training_batch(fit, count, CLASSES)
     share = list(whole.split(count // gang.size))[gang.rank]
     pooled = gang.sum(fit.normalisers(share))
-    figures: dict[str, Any] = {}
-    losses = []
+    engines = {}
     for name, settings in GANGS:
         torch.manual_seed(0)
         section = EngineSection.model_validate({"precision": "fp32", **settings})
-        engine = build_engine(fit, section, gang, pieces=1)
+        engines[name] = build_engine(fit, section, gang, pieces=1)
 
-        def step(engine: Engine = engine) -> float:
-            parts = [parts["total"] for parts in engine.accumulate([share], pooled)]
-            engine.update(1.0)
-            return float(gang.sum(parts[0].double()[None]))
+    def step(engine: Engine) -> float:
+        parts = [parts["total"] for parts in engine.accumulate([share], pooled)]
+        engine.update(1.0)
+        return float(gang.sum(parts[0].double()[None]))
 
-        losses.append(step())
-        figures[name] = race({name: step}, rounds=rounds)[name]
+    losses = [step(engine) for engine in engines.values()]
+    figures = race({name: partial(step, engine) for name, engine in engines.items()}, rounds=rounds)
+    for engine in engines.values():
         engine.close()
     assert max(losses) - min(losses) <= TOLERANCE * abs(losses[0]), losses
     if gang.rank == 0:
