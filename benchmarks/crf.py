@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from amn_dist.models.inference import keep_freed_memory
 from amn_dist.ops.crf import Backend, dense_crf, hard_label_unary
 from amn_dist.ops.lattice import bilateral_lattice, gaussian_lattice, tile_order
 from amn_dist.ops.mean_field import mean_field
@@ -131,6 +132,7 @@ def deeplab(folder: Path, count: int = 1) -> dict[str, Any]:
 
 def main() -> None:
     one_core()
+    keep_freed_memory()  # as the workers that call it do
     names = [argument for argument in sys.argv[1:] if argument in ("seed", "deeplab")]
     folder = next((Path(argument) for argument in sys.argv[1:] if argument not in names), PHOTOGRAPHS)
     questions = {"seed": seed_pair, "deeplab": deeplab}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install, then pass the tests. Arguments go to pytest.
+# Install, then pass the tests, some files at a time (-n 0: one by one). Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/install.sh
@@ -9,4 +9,4 @@ if ! cmp -s tests/s3-server.lock .venv-s3/installed.lock; then
     .venv/bin/uv pip install --quiet --python .venv-s3/bin/python --require-hashes --requirements tests/s3-server.lock
     cp tests/s3-server.lock .venv-s3/installed.lock
 fi
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"

@@ -11,6 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+LONG = ("pipeline", "engines", "shards")
+"""Folders whose files take longest; with several workers they come first, so that none is alone at the end."""
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -30,3 +33,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets are absent ({folder})")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, since they share what it makes; long files first."""
+    items.sort(key=lambda item: LONG.index(name) if (name := item.path.parent.name) in LONG else len(LONG))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
