@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amn_dist.models.inference import keep_freed_memory
+from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.ops.crf import Backend, dense_crf, hard_label_unary
 from amn_dist.ops.lattice import bilateral_lattice, gaussian_lattice, tile_order
 from amn_dist.ops.mean_field import mean_field

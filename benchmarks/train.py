@@ -85,8 +85,8 @@ def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
 def what_pays(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
     """The torch engine with one thing changed at a time."""
     found: dict[str, Callable[[], float]] = {}
-    for name in ("as it is", "contiguous", "fused optimiser", "folded fixed norms"):
-        engine = built(fit, name="torch")
+    for name in ("as it is", "direct convolutions", "contiguous", "fused optimiser", "folded fixed norms"):
+        engine = built(fit, name="torch", winograd=name != "direct convolutions")
         assert isinstance(engine, TorchEngine)
         seen = batch
         if name == "contiguous":

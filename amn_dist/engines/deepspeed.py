@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.gang import Gang, form_group
+from amn_dist.engines.network import training_network
 from amn_dist.engines.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
 from amn_dist.engines.snapshot import gather_moments, read_snapshot, split_moments, write_snapshot
 from amn_dist.models.precision import resolve_precision
@@ -33,7 +34,7 @@ class DeepSpeedEngine:
         os.environ.setdefault("LOCAL_RANK", str(gang.local_rank))
         self.fit = fit
         # Weights stay contiguous: DeepSpeed broadcasts and flattens them; channels_last inputs suffice the kernels.
-        self.network = fit.network().to(gang.device).train()
+        self.network = training_network(fit, section, gang.device)
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from amn_dist.engines.gang import Gang
+from amn_dist.engines.network import training_network
 from amn_dist.engines.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
 from amn_dist.engines.snapshot import read_snapshot, write_snapshot
 from amn_dist.models.precision import resolve_precision
@@ -40,7 +41,7 @@ class TorchEngine:
     def __init__(self, fit: Fit, section: EngineSection, gang: Gang) -> None:
         self.fit = fit
         self.gang = gang
-        self.network = fit.network().to(gang.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.network = training_network(fit, section, gang.device).to(memory_format=torch.channels_last)
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)

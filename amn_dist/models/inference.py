@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.backbone import Backbone
 from amn_dist.models.fused import fuse
 from amn_dist.models.groups import device_of
@@ -22,9 +21,6 @@ Network = TypeVar("Network", bound=nn.Module)
 
 ACCELERATOR_PIXELS = 8 * 2**20
 """Default of infer.batch_pixels where an accelerator computes."""
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Settings of glibc's mallopt."""
 
 
 class MixedBackbone(nn.Module):
@@ -69,17 +65,3 @@ def inference_device() -> torch.device:
 def batch_pixels(section: Infer, network: nn.Module) -> int:
     """Pixels a forward pass of this network may take: as configured, or what suits its device."""
     return section.batch_pixels or (1 if device_of(network).type == "cpu" else ACCELERATOR_PIXELS)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have this process keep freed memory, up to 2 GiB, for its next allocation; without glibc nothing happens.
-
-    Large maps otherwise come fresh from the kernel, page by page, which costs as much as a 1x1 convolution.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,23 +1,29 @@
 """3x3 convolution with a quarter of the multiplications: Winograd's F(4x4, 3x3), for CPUs, in float32.
 
 An output tile of 4x4 pixels takes 6x6 inputs. Both are polynomials evaluated at 0, 1, -1, 2, -2 and infinity along each
-axis; at each of these 36 points a convolution is one matrix product over channels (Lavin and Gray 2016, section 4).
-Agrees with the direct sum to about 1e-5 of the largest output.
+axis; at each of these 36 points a convolution is one matrix product over channels (Lavin and Gray 2016, section 4), and
+so is the gradient of its weights. Agrees with the direct sums to about 1e-5 of their largest value.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+from torch.nn.functional import pad
+
+from amn_dist.ops.winograd_tiles import LANES, gather, spread, spread_gradients
 
 TILE = 4
 """Output pixels of a tile along an axis."""
 POINTS = 36
 """Products a tile takes per pair of channels; the direct sum takes 144."""
-LANES = 16
-"""Channels transformed at once; channel counts must be multiples of it."""
 CACHED = 2**21
 """Values of transformed inputs and products held at once: what a core's share of the last cache takes."""
 FEWEST_TILES = 160
@@ -25,125 +31,118 @@ FEWEST_TILES = 160
 
 KERNEL_AT_POINTS = np.array([(6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24)]) / 24
 """A kernel's three taps at the six points of an axis."""
+TAPS_AT_POINTS = torch.from_numpy(np.kron(KERNEL_AT_POINTS, KERNEL_AT_POINTS)).float()
+"""A kernel's nine taps at the 36 points, f32[36, 9]."""
 
 _LOWEST = np.float32(-np.inf)
 
 
-def winograd_weights(weight: Tensor) -> Tensor:
-    """Transform convolution weights f[O, I, 3, 3] for winograd_conv: f32[36, I, O]."""
-    taps = weight.detach().cpu().double().numpy()
-    points = np.einsum("yi,xj,ocij->yxco", KERNEL_AT_POINTS, KERNEL_AT_POINTS, taps)
-    return torch.from_numpy(points.reshape(POINTS, *points.shape[2:]).astype(np.float32))
+def suits_winograd(channels_in: int, channels_out: int) -> bool:
+    """Whether the transforms take these numbers of channels."""
+    return channels_in % LANES == 0 and channels_out % LANES == 0
 
 
-def winograd_conv(x: Tensor, weights: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
-    """3x3 convolution of stride 1 with one pixel of zero padding, f32[B, O, H, W] in channels_last.
+def winograd_weights(weight: Tensor, *, transposed: bool = False) -> Tensor:
+    """Transform convolution weights f32[O, I, 3, 3] for winograd_conv: f32[36, I, O].
+
+    transposed: f32[36, O, I], with which winograd_conv makes the gradient of the input from the output's.
+    """
+    weight = weight.detach()
+    taps = weight.flip(2, 3).permute(2, 3, 0, 1) if transposed else weight.permute(2, 3, 1, 0)
+    return (TAPS_AT_POINTS @ taps.reshape(9, -1)).view(POINTS, *taps.shape[2:])
+
+
+def winograd_conv(
+    x: Tensor, weights: Tensor, bias: Tensor | None = None, *, relu: bool = False, dilation: int = 1
+) -> Tensor:
+    """3x3 convolution of stride 1, padded with as many zeros as its dilation, f32[B, O, H, W] in channels_last.
 
     x: f32[B, I, H, W]. weights: of winograd_weights; I and O multiples of LANES. bias: f32[O].
     """
-    images, _, height, width = x.shape
     channels_in, channels_out = weights.shape[1:]
-    out = torch.empty((images, channels_out, height, width), memory_format=torch.channels_last)
-    source, target = (map_.permute(0, 2, 3, 1) for map_ in (x.contiguous(memory_format=torch.channels_last), out))
-    tiles = images * -(-height // TILE) * -(-width // TILE)
-    band = min(max(CACHED // (POINTS * (channels_in + channels_out)), FEWEST_TILES), tiles)
-    rows = band | 1  # odd, so that the 36 planes do not fall on the same lines of the cache
-    inputs, products = torch.empty(POINTS, rows, channels_in), torch.empty(POINTS, rows, channels_out)
+    images = _phases(x, dilation)
+    count, height, width, _ = images.shape
+    out = torch.empty((count, channels_out, height, width), memory_format=torch.channels_last)
+    target = out.permute(0, 2, 3, 1).numpy()
+    added = (torch.zeros(channels_out) if bias is None else bias.detach()).numpy()
     lowest = np.float32(0) if relu else _LOWEST
-    for first in range(0, tiles, band):
-        last = min(first + band, tiles)
-        _spread(source.numpy(), first, last, inputs.numpy())
-        torch.bmm(inputs[:, : last - first], weights, out=products[:, : last - first])
-        _gather(products.numpy(), bias.numpy(), lowest, first, last, target.numpy())
-    return out
+    for band, inputs, products in _bands(images, channels_in, channels_out):
+        _to_points(spread, images, band, inputs)
+        torch.bmm(inputs, weights, out=products)
+        _to_pixels(products, band, added, lowest, target)
+    return out if dilation == 1 else _from_phases(out, dilation, x.shape[2], x.shape[3])
 
 
-# The innermost loops run over LANES consecutive values of one scratch array at constant distances: only then does the
-# compiler know that loads and stores do not overlap, and vectorises.
+def winograd_weight_gradient(x: Tensor, gradient: Tensor, *, dilation: int = 1) -> Tensor:
+    """Gradient of the weights, f32[O, I, 3, 3], of a convolution as winograd_conv makes it.
+
+    x: its input f32[B, I, H, W]. gradient: of its output, f32[B, O, H, W].
+    """
+    channels_in, channels_out = x.shape[1], gradient.shape[1]
+    images, gradients = _phases(x, dilation), _phases(gradient, dilation)
+    total = torch.zeros(POINTS, channels_in, channels_out)
+    for band, inputs, products in _bands(images, channels_in, channels_out):
+        _to_points(spread, images, band, inputs)
+        _to_points(spread_gradients, gradients, band, products)
+        total.baddbmm_(inputs.transpose(1, 2), products)
+    taps = TAPS_AT_POINTS.T @ total.view(POINTS, -1)
+    return taps.view(3, 3, channels_in, channels_out).permute(3, 2, 0, 1)
 
 
-@njit(inline="always")
-def _to_points(s, at, step):  # type: ignore[no-untyped-def]
-    """Six inputs of a line, in place, at the six points."""
-    two, four, five = np.float32(2), np.float32(4), np.float32(5)
-    for c in range(at, at + LANES):
-        d0, d1, d2 = s[c], s[c + step], s[c + 2 * step]
-        d3, d4, d5 = s[c + 3 * step], s[c + 4 * step], s[c + 5 * step]
-        even, odd = d4 - four * d2, d3 - four * d1
-        even_by_two, odd_by_two = d4 - d2, two * (d3 - d1)
-        s[c] = four * d0 - five * d2 + d4
-        s[c + step] = even + odd
-        s[c + 2 * step] = even - odd
-        s[c + 3 * step] = even_by_two + odd_by_two
-        s[c + 4 * step] = even_by_two - odd_by_two
-        s[c + 5 * step] = four * d1 - five * d3 + d5
+def _phases(x: Tensor, dilation: int) -> Tensor:
+    """Pixels f32[B * dilation^2, H', W', C] that a dilated kernel sees as neighbours, filled up with zeros."""
+    x = x.detach().contiguous(memory_format=torch.channels_last)
+    if dilation == 1:
+        return x.permute(0, 2, 3, 1)
+    height, width = x.shape[2:]
+    filled = pad(x, (0, -width % dilation, 0, -height % dilation)).permute(0, 2, 3, 1)
+    cut = filled.unflatten(2, (-1, dilation)).unflatten(1, (-1, dilation))
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).contiguous()
 
 
-@njit(inline="always")
-def _from_points(s, at, step):  # type: ignore[no-untyped-def]
-    """Six products of a line, in place, to its four outputs."""
-    two, four, eight = np.float32(2), np.float32(4), np.float32(8)
-    for c in range(at, at + LANES):
-        m0, m1, m2 = s[c], s[c + step], s[c + 2 * step]
-        m3, m4, m5 = s[c + 3 * step], s[c + 4 * step], s[c + 5 * step]
-        sum_one, difference_one = m1 + m2, m1 - m2
-        sum_two, difference_two = m3 + m4, m3 - m4
-        s[c] = m0 + sum_one + sum_two
-        s[c + step] = difference_one + two * difference_two
-        s[c + 2 * step] = sum_one + four * sum_two
-        s[c + 3 * step] = difference_one + eight * difference_two + m5
+def _from_phases(phases: Tensor, dilation: int, height: int, width: int) -> Tensor:
+    """The map f32[B, C, height, width] whose phases f32[B * dilation^2, C, H', W'] these are, in channels_last."""
+    cut = phases.unflatten(0, (-1, dilation, dilation)).permute(0, 3, 4, 1, 5, 2)
+    filled = cut.flatten(4, 5).flatten(2, 3)
+    return filled[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-def _spread(x, first, last, out):  # type: ignore[no-untyped-def]
-    """Inputs [B, H, W, I] of tiles first..last at the 36 points: out[36, :, I]."""
-    _, height, width, channels = x.shape
-    down, across = (height + 3) // 4, (width + 3) // 4
-    s = np.empty(36 * LANES, np.float32)
-    for tile in range(first, last):
-        image = tile // (down * across)
-        top, left = tile // across % down * 4 - 1, tile % across * 4 - 1
-        for begin in range(0, channels, LANES):
-            for i in range(6):
-                for j in range(6):
-                    at = (6 * i + j) * LANES
-                    if 0 <= top + i < height and 0 <= left + j < width:
-                        pixel = x[image, top + i, left + j]
-                        for c in range(LANES):
-                            s[at + c] = pixel[begin + c]
-                    else:
-                        for c in range(LANES):
-                            s[at + c] = 0
-            for column in range(6):
-                _to_points(s, column * LANES, 6 * LANES)
-            for row in range(6):
-                _to_points(s, row * 6 * LANES, LANES)
-            for point in range(36):
-                values = out[point, tile - first]
-                for c in range(LANES):
-                    values[begin + c] = s[point * LANES + c]
+def _bands(images: Tensor, channels_in: int, channels_out: int) -> Iterator[tuple[range, Tensor, Tensor]]:
+    """Tiles of images [B, H, W, I] in turn, with room for their inputs f32[36, n, I] and products f32[36, n, O]."""
+    count, height, width, _ = images.shape
+    tiles = count * -(-height // TILE) * -(-width // TILE)
+    most = min(max(CACHED // (POINTS * (channels_in + channels_out)), FEWEST_TILES), tiles)
+    rows = most | 1  # odd, so that the 36 planes do not fall on the same lines of the cache
+    inputs, products = torch.empty(POINTS, rows, channels_in), torch.empty(POINTS, rows, channels_out)
+    for first in range(0, tiles, most):
+        band = range(first, min(first + most, tiles))
+        yield band, inputs[:, : len(band)], products[:, : len(band)]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-def _gather(products, bias, lowest, first, last, out):  # type: ignore[no-untyped-def]
-    """Products [36, :, O] of tiles first..last to outputs [B, H, W, O]: plus bias, at least `lowest`."""
-    _, height, width, channels = out.shape
-    down, across = (height + 3) // 4, (width + 3) // 4
-    s = np.empty(36 * LANES, np.float32)
-    for tile in range(first, last):
-        image = tile // (down * across)
-        top, left = tile // across % down * 4, tile % across * 4
-        for begin in range(0, channels, LANES):
-            for point in range(36):
-                values = products[point, tile - first]
-                for c in range(LANES):
-                    s[point * LANES + c] = values[begin + c]
-            for column in range(6):
-                _from_points(s, column * LANES, 6 * LANES)
-            for row in range(4):
-                _from_points(s, row * 6 * LANES, LANES)
-            for i in range(min(4, height - top)):
-                for j in range(min(4, width - left)):
-                    pixel, at = out[image, top + i, left + j], (6 * i + j) * LANES
-                    for c in range(LANES):
-                        pixel[begin + c] = max(s[at + c] + bias[begin + c], lowest)
+def _to_points(transform: Any, images: Tensor, band: range, planes: Tensor) -> None:
+    pixels, values = images.numpy(), planes.numpy()
+    _in_parts(band, lambda part, rows: transform(pixels, part.start, part.stop, values[:, rows]))
+
+
+def _to_pixels(products: Tensor, band: range, bias: np.ndarray, lowest: np.float32, out: np.ndarray) -> None:
+    values = products.numpy()
+    _in_parts(band, lambda part, rows: gather(values[:, rows], bias, lowest, part.start, part.stop, out))
+
+
+def _in_parts(band: range, work: Callable[[range, slice], object]) -> None:
+    """Call work(tiles, their rows in the band) on as many parts of a band as torch has threads."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        work(band, slice(None))
+        return
+    step = -(-len(band) // threads)
+    starts = range(0, len(band), step)
+    list(_threads(threads).map(lambda at: work(band[at : at + step], slice(at, at + step)), starts))
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="winograd")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
