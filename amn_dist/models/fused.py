@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from amn_dist.models import caffe_resnet, resnet
 from amn_dist.models.blueprint import EPSILON, FixedBatchNorm
-from amn_dist.ops.winograd import LANES, winograd_conv, winograd_weights
-
-WINOGRAD_THREADS = 4
-"""With more threads the direct sum wins: Winograd's transforms run on one."""
+from amn_dist.models.winograd import winograd_can
+from amn_dist.ops.winograd import winograd_conv, winograd_weights
 
 Layer = tuple[nn.Conv2d, FixedBatchNorm | None]
 
@@ -30,13 +28,13 @@ class FusedConv(nn.Module):
         weight, bias = folded(*layer)
         self.relu = relu
         self.geometry = _geometry(layer[0])
-        self.winograd = _suits_winograd(layer[0]) and torch.get_num_threads() <= WINOGRAD_THREADS
+        self.winograd = winograd_can(layer[0])
         self.register_buffer("weight", winograd_weights(weight) if self.winograd else weight)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.winograd:
-            return winograd_conv(x, self.weight, self.bias, relu=self.relu)
+            return winograd_conv(x, self.weight, self.bias, relu=self.relu, dilation=self.geometry[2][0])
         activation = "relu" if self.relu else "none"
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.weight, self.bias, *self.geometry, activation, [], ""
@@ -135,8 +133,3 @@ def _fuse_chain(chain: nn.Sequential | nn.ModuleDict) -> None:
 def _geometry(conv: nn.Conv2d) -> tuple[list[int], list[int], list[int], int]:
     assert not isinstance(conv.padding, str)
     return list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-
-
-def _suits_winograd(conv: nn.Conv2d) -> bool:
-    shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and not (conv.in_channels % LANES or conv.out_channels % LANES)

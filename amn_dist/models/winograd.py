@@ -65,18 +65,19 @@ def _many(weight: Tensor) -> bool:
     return weight.shape[0] * weight.shape[1] >= CHANNEL_PRODUCT
 
 
+def winograd_can(conv: nn.Conv2d) -> bool:
+    """Whether Winograd's products make this convolution: 3x3, of stride 1, padded by its dilation."""
+    plain = (conv.kernel_size, conv.stride, conv.groups, conv.padding_mode) == ((3, 3), (1, 1), 1, "zeros")
+    around = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
+    return plain and around and suits_winograd(conv.in_channels, conv.out_channels)
+
+
 def use_winograd(network: nn.Module) -> None:
     """Replace every convolution of a network that Winograd's products can make; weights stay the same objects."""
     for parent in list(network.modules()):
         for name, conv in list(parent.named_children()):
-            if type(conv) is nn.Conv2d and _suits(conv):
+            if type(conv) is nn.Conv2d and winograd_can(conv):
                 setattr(parent, name, _like(conv))
-
-
-def _suits(conv: nn.Conv2d) -> bool:
-    plain = (conv.kernel_size, conv.stride, conv.groups, conv.padding_mode) == ((3, 3), (1, 1), 1, "zeros")
-    around = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
-    return plain and around and suits_winograd(conv.in_channels, conv.out_channels)
 
 
 def _like(conv: nn.Conv2d) -> WinogradConv2d:

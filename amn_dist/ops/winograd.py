@@ -28,6 +28,8 @@ CACHED = 2**21
 """Values of transformed inputs and products held at once: what a core's share of the last cache takes."""
 FEWEST_TILES = 160
 """Tiles a band has at least, so that the weights are not reread too often."""
+FEWEST_IN_PART = 16
+"""Tiles of a band that are worth a thread."""
 
 KERNEL_AT_POINTS = np.array([(6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24)]) / 24
 """A kernel's three taps at the six points of an axis."""
@@ -135,7 +137,7 @@ def _in_parts(band: range, work: Callable[[range, slice], object]) -> None:
     if threads == 1:
         work(band, slice(None))
         return
-    step = -(-len(band) // threads)
+    step = max(-(-len(band) // threads), FEWEST_IN_PART)
     starts = range(0, len(band), step)
     list(_threads(threads).map(lambda at: work(band[at : at + step], slice(at, at + step)), starts))
 
