@@ -1,9 +1,9 @@
 """How long would a run on COCO take on 1 to 64 GPUs, on 2 to 1000 CPU cores? A model, its assumptions, and a check.
 
-Measured times come from results/train.json; what is not measured is an assumption and is written down as one. A Fit: a
-step costs its share of the compute, the part of the ring all-reduce of the gradients that does not hide behind the
-backward pass, and a fixed synchronisation; the loader may be the bottleneck. A Map: shards are dealt to workers, the
-last round is as long as a whole shard.
+Measured times come from results/train.json and train_gangs.json; what is not measured is an assumption and is written
+down as one. A Fit: a step costs its share of the compute, what does not depend on the share, the part of the ring
+all-reduce of the gradients that does not hide behind the backward pass, and a fixed synchronisation; the loader may be
+the bottleneck. A Map: shards are dealt to workers, the last round is as long as a whole shard.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class FitCost:
-    """A Fit. image_s: forward and backward of an image on one process. gradient_bytes: of the trained weights."""
+    """A Fit. image_s: forward and backward of an image on one process. gradient_bytes: of the trained weights.
+    step_s: what a step costs on every process however few its images are (optimiser, transformed weights)."""
 
     images: int
     batch: int
     image_s: float
     gradient_bytes: int
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class MapCost:
 def step_time(cost: FitCost, machine: Machine, processes: int) -> float:
     """Seconds of a step on a number of processes."""
     share = math.ceil(cost.batch / processes)
-    compute = share * cost.image_s
+    compute = cost.step_s + share * cost.image_s
     ring = 2 * (processes - 1) / processes * cost.gradient_bytes / machine.bytes_per_s
     exchange = 0.0 if processes == 1 else ring * (1 - machine.hidden) + machine.sync_s * math.log2(processes)
     feed = share / (machine.decode_per_s * machine.cores_per_process)
@@ -108,8 +110,6 @@ def measured_cpu() -> dict[str, Any]:
             stage: figures["engines"]["deepspeed"]["median_s"] / count * record["threads"]
             for stage, figures in record["stages"].items()
         },
-        "gangs": record.get("gangs", {}),
-        "images_a_step": count,
     }
 
 
@@ -135,12 +135,13 @@ def prediction(kind: str, machine: Machine, sizes: tuple[int, ...], image_s: dic
 
 
 def check(gangs: dict[str, Any], images: int, machine: Machine) -> dict[str, Any]:
-    """Step of two processes as predicted from one, against the measured one."""
+    """Step of two processes as predicted from one (on all images, on half of them), against the measured one."""
     rows = {}
-    one, two = gangs["1 process(es)"], gangs["2 process(es)"]
+    one, half, two = gangs["one"], gangs["one on half"], gangs["two"]
     for name in ("plain", "zero0", "zero1", "zero2"):
-        image_s = one[name]["median_s"] / images
-        cost = FitCost(images, images, image_s, one["gradient_bytes"])
+        image_s = (one[name]["median_s"] - half[name]["median_s"]) / (images - images // 2)
+        step_s = one[name]["median_s"] - images * image_s
+        cost = FitCost(images, images, image_s, one["gradient_bytes"], step_s)
         predicted = step_time(cost, replace(machine, decode_per_s=1e9), 2)
         measured = two[name]["median_s"]
         rows[name] = {
@@ -166,9 +167,11 @@ def main() -> None:
         "gpus": prediction("gpu", GPU, GPUS, ASSUMED_IMAGE_S["gpu"]),
         "cores": prediction("cpu", cpu, CORES, image_s),
     }
-    if found.get("gangs"):
+    gangs = RESULTS / "train_gangs.json"
+    if gangs.is_file():
+        measured = json.loads(gangs.read_text())
         # Two processes of one machine talk through its memory.
-        record["one_to_two"] = check(found["gangs"], found["images_a_step"], replace(cpu, bytes_per_s=2e9))
+        record["one_to_two"] = check(measured["gangs"], measured["images_a_step"], replace(cpu, bytes_per_s=2e9))
     write_result("scale", record)
 
 
