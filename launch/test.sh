@@ -9,4 +9,4 @@ if ! cmp -s tests/s3-server.lock .venv-s3/installed.lock; then
     .venv/bin/uv pip install --quiet --python .venv-s3/bin/python --require-hashes --requirements tests/s3-server.lock
     cp tests/s3-server.lock .venv-s3/installed.lock
 fi
-exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

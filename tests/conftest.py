@@ -36,7 +36,5 @@ def shared_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, since they share what it makes; long files first."""
+    """Put the long files first."""
     items.sort(key=lambda item: LONG.index(name) if (name := item.path.parent.name) in LONG else len(LONG))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
