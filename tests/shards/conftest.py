@@ -29,6 +29,7 @@ REFUSALS = {
         "The difference between the request time and the current time is too large.",
     ),
     "busy": (503, "SlowDown", "Please reduce your request rate."),
+    "unknown": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
     "throttled": (429, "TooManyRequests", "Slow down."),
 }
 
