@@ -62,7 +62,7 @@ class Journal:
 
     def try_push(self) -> None:
         """As push, or nothing where the storage does not answer."""
-        with suppress(ShardError):
+        with suppress(ShardError, OSError):
             self.push()
 
     @contextmanager
@@ -100,6 +100,7 @@ def journal(stage: AnyPath, writer: str = "log") -> Iterator[Journal]:
     finally:
         over.set()
     kept.push()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy(kept: Journal, over: threading.Event) -> None:

@@ -102,7 +102,7 @@ def fetch(there: RemotePath, here: Path) -> None:
 
     What else lies here goes, be it newer: it may be of a run that is no more.
     """
-    newest = next((path for path in complete(there) if is_whole(path)), None)
+    newest = next((there / path.name for path in complete(there) if is_whole(path)), None)
     here.mkdir(exist_ok=True)
     for path in here.iterdir():
         if newest is None or path.name != newest.name or not _same(path, newest):
@@ -117,7 +117,7 @@ def fetch(there: RemotePath, here: Path) -> None:
     os.replace(beside, here / newest.name)
 
 
-def _same(path: Path, other: AnyPath) -> bool:
+def _same(path: Path, other: RemotePath) -> bool:
     """Whether a local checkpoint is a copy of another one."""
     return is_whole(path) and (path / STATE).read_bytes() == (other / STATE).read_bytes()
 
