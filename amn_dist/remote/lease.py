@@ -117,18 +117,21 @@ def take(path: RemotePath, say: Say) -> Lease:
 
     Clocks of machines are not compared: whether a holder lives is watched. Raises StageError when it does.
     """
-    watched, since = None, time.monotonic()
+    watched, since, looked = None, 0.0, time.monotonic()
     while True:
-        found = path.tagged()
+        found, now = path.tagged(), time.monotonic()
+        if now - looked > DEAD_S / 2:  # this process was stopped, or kept waiting: it has not watched
+            since = now
+        looked = now
         holder = read_holder(found)
-        silent = found == watched and time.monotonic() - since >= DEAD_S
+        silent = found == watched and now - since >= DEAD_S
         if holder is None or holder.died_here or silent:
             mine = this_process()
             tag = path.swap(written(mine), None if found is None else found[1])
             if tag is not None:
                 return Lease(path, mine, tag)
         elif watched is None:
-            watched, since = found, time.monotonic()
+            watched, since = found, now
             say(
                 f"{path.parent}: another process ({holder}) worked on this run {time.time() - holder.time:.0f} s ago; "
                 f"waiting up to {DEAD_S:.0f} s for a sign of life, without one this process goes on in its place"

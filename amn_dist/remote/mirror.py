@@ -14,7 +14,7 @@ from pathlib import Path
 from amn_dist.engines.checkpoints import KEEP, STATE, complete, is_whole
 from amn_dist.engines.loop import CHECKPOINTS, MODEL, STOP
 from amn_dist.errors import ShardError, StageError
-from amn_dist.remote.scratch import alone, scratch
+from amn_dist.remote.scratch import SCRATCH, alone, scratch
 from amn_dist.shards.folders import files_below, remove_folder
 from amn_dist.shards.paths import AnyPath, RemotePath
 
@@ -42,8 +42,13 @@ def workplace(stage: AnyPath, *, first: bool, keep_log: Callable[[], None] = lam
         yield Workplace(stage)
         return
     folder = scratch(stage, "fit")
-    with alone(folder):
-        fetch(stage / CHECKPOINTS, folder / CHECKPOINTS)
+    try:
+        with alone(folder):
+            fetch(stage / CHECKPOINTS, folder / CHECKPOINTS)
+    except OSError as error:
+        raise StageError(
+            f"{folder}: the last checkpoint cannot be fetched ({error}); make room, or set {SCRATCH}"
+        ) from error
     if not first:
         yield Workplace(folder)
         return

@@ -23,6 +23,11 @@ OTHER = Holder("far", "another boot", 7, "1", "token", 0.0)
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "REFRESH_S", 0.1)
+    monkeypatch.setattr(lease, "DEAD_S", 60.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "DEAD_S", 0.6)
 
 
@@ -56,7 +61,9 @@ def test_a_run_that_is_worked_on_is_refused(place: RemotePath, said: list[str]) 
         assert mine is not None and mine.pid == os.getpid()
 
 
-def test_a_holder_on_another_machine_is_dead_when_nothing_is_heard_of_it(place: RemotePath, said: list[str]) -> None:
+def test_a_holder_on_another_machine_is_dead_when_nothing_is_heard_of_it(
+    place: RemotePath, said: list[str], impatient: None
+) -> None:
     (place / LEASE).write_bytes(written(replace(OTHER, time=time.time() - 12)))
     with holding(place, said.append):
         assert holder(place) != OTHER
