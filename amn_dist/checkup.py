@@ -8,6 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,11 @@ from torch import distributed
 
 from amn_dist.config import Farm as FarmSection
 from amn_dist.doctor import Check
+from amn_dist.errors import ShardError
+from amn_dist.remote.scratch import scratch_root
+from amn_dist.shards.commit import commit
+from amn_dist.shards.folders import remove_folder
+from amn_dist.shards.paths import AnyPath
 from amn_dist.telemetry import versions
 
 ANSWER_S = 120.0
@@ -27,7 +33,7 @@ SKEW_S = 2.0
 FREE_GIB = 2.0
 
 
-def examine_cluster(address: str | None, folder: Path) -> list[Check]:
+def examine_cluster(address: str | None, folder: AnyPath) -> list[Check]:
     """Ask every node. folder: where runs are kept, to be seen by all."""
     from amn_dist.farms.ray.farm import connect
     from amn_dist.farms.ray.nodes import Answer, ask_nodes
@@ -37,15 +43,15 @@ def examine_cluster(address: str | None, folder: Path) -> list[Check]:
     connect(FarmSection(), address)
     probe = folder.resolve() / f".probe-{uuid.uuid4().hex}"
     try:
-        probe.mkdir(parents=True)
-        (probe / "leader").write_text(probe.name)
+        commit(probe / "leader", probe.name.encode())
         answers: list[Answer] = ask_nodes(partial(describe, probe), timeout_s=ANSWER_S)
         asked = time.time()
         clocks = ask_nodes(time.time, timeout_s=ANSWER_S)
         replied = time.time()
         seen = {path.name for path in probe.iterdir()}
     finally:
-        shutil.rmtree(probe, ignore_errors=True)
+        with suppress(ShardError):
+            remove_folder(probe)
     return [
         *(check for answer in answers for check in judge(answer, seen)),
         *(judge_clock(answer, asked, replied) for answer in clocks),
@@ -53,17 +59,16 @@ def examine_cluster(address: str | None, folder: Path) -> list[Check]:
     ]
 
 
-def describe(probe: Path) -> dict[str, Any]:
+def describe(probe: AnyPath) -> dict[str, Any]:
     """What this node has; leaves a file named after itself in the probe folder when it sees the leader's."""
     mark = f"{socket.gethostname()}-{os.getpid()}"
     try:
         visible = (probe / "leader").read_text() == probe.name
-        (probe / mark).write_text(mark)
-    except OSError:
+        commit(probe / mark, mark.encode())
+    except (OSError, ShardError):
         visible = False
-    places = {
-        str(place): shutil.disk_usage(place).free / 2**30 for place in (probe.parent, Path("/tmp")) if place.exists()
-    }
+    own = probe.parent if isinstance(probe, Path) else scratch_root()
+    places = {str(place): shutil.disk_usage(place).free / 2**30 for place in (own, Path("/tmp")) if place.exists()}
     return {"versions": versions(), "visible": visible, "mark": mark, "free_gib": places}
 
 
@@ -86,7 +91,7 @@ def judge(answer: Any, seen: set[str]) -> Iterator[Check]:
         f"storage {answer.place}",
         stored,
         "read and written" if stored else "the run's folder is not the leader's",
-        "" if stored else "mount the same storage at the same path",
+        "" if stored else "mount the same storage at the same path, or give this node the credentials of the URL",
     )
     for place, free in found["free_gib"].items():
         enough = free >= FREE_GIB

@@ -16,10 +16,10 @@ from rich.table import Table
 from amn_dist.commands.bench import bench
 from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
-from amn_dist.commands.options import Address, DataOption, Out, RunPath, Settings
+from amn_dist.commands.options import Address, DataOption, Out, RunOption, RunPath, Settings
 from amn_dist.commands.pack import pack
 from amn_dist.errors import AmnError, StageError
-from amn_dist.shards.paths import path_of
+from amn_dist.shards.paths import AnyPath, path_of
 
 INTERRUPTED = 130
 """The exit code typer makes of Ctrl-C."""
@@ -36,8 +36,7 @@ app.add_typer(imports, name="import")
 app.add_typer(exports, name="export")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A file of configs/.")]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME without it.")]
+ConfigPath = Annotated[Any, typer.Argument(parser=path_of, metavar="CONFIG", help="A file of configs/.")]
 NoReuse = Annotated[bool, typer.Option("--no-reuse", help="Make every stage anew, even if another run has it.")]
 
 
@@ -110,7 +109,9 @@ def score(run: RunPath) -> None:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, to be shown side by side.")],
+    runs: Annotated[
+        list[Any], typer.Argument(parser=path_of, metavar="RUN|URL...", help="Runs to be shown side by side.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
     images: Annotated[int, typer.Option(help="Most images the gallery shows.", min=0)] = 200,
 ) -> None:
@@ -161,7 +162,10 @@ def show(
 def doctor(
     cluster: Annotated[bool, typer.Option("--cluster", help="Ask every node of a Ray cluster too.")] = False,
     address: Address = None,
-    run: Annotated[Path, typer.Option("--run", help="Folder for runs, to be seen by every node.")] = Path("runs"),
+    run: Annotated[
+        Any,
+        typer.Option("--run", parser=path_of, metavar="FOLDER|URL", help="Folder for runs, to be seen by every node."),
+    ] = Path("runs"),
     trial: Annotated[bool, typer.Option("--try", help="Run every stage over a few drawn scenes; a minute.")] = False,
 ) -> None:
     """Say what this machine (or cluster) can do, which versions it has, and what is missing."""
@@ -212,20 +216,19 @@ def verify(
 
 
 def pipeline(
-    config: Path,
-    data: Any,
-    run: Path | None,
+    config: AnyPath,
+    data: AnyPath,
+    run: AnyPath | None,
     settings: list[str] | None,
     *,
     address: str | None = None,
     reuse: bool = True,
 ) -> Any:
     """The pipeline of a configuration file."""
-    from amn_dist.config import load_config
     from amn_dist.pipeline import Pipeline
-    from amn_dist.runs import Run
+    from amn_dist.runs import Run, read_config
 
-    loaded = load_config(config, tuple(settings or ()))
+    loaded = read_config(config, tuple(settings or ()))
     return Pipeline(loaded, Run(run or Path("runs") / loaded.name), data, address=address, reuse=reuse)
 
 
@@ -237,7 +240,7 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
     line.execute(only=name, member=member)
 
 
-def show_scores(folder: Path, *, classes: bool = False) -> None:
+def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     """Print a run's score tables, and what is missing in them."""
     from amn_dist.report.tables import class_table, score_table, threshold_table
     from amn_dist.runs import read_json

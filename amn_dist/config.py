@@ -428,19 +428,24 @@ def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) ->
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as a configuration ({error})") from error
+    return parse_config(text, settings, where=str(file))
+
+
+def parse_config(text: str, settings: tuple[str, ...] = (), *, where: str) -> Config:
+    """As load_config, of a file's text."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not plain YAML ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: found {type(tree).__name__}, expected sections such as `name:` and `method:`")
+        raise ConfigError(f"{where}: found {type(tree).__name__}, expected sections such as `name:` and `method:`")
     tree = _unshared(tree)
     for setting in settings:
         _apply(tree, setting)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{file}: {_explain(error)}") from error
+        raise ConfigError(f"{where}: {_explain(error)}") from error
 
 
 def dump_config(config: Config) -> str:

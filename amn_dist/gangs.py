@@ -9,26 +9,27 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from amn_dist.config import Engine as EngineSection
 from amn_dist.engines.checkpoints import complete
-from amn_dist.engines.loop import STOP
+from amn_dist.engines.loop import CHECKPOINTS, STOP
 from amn_dist.errors import AmnError, ConfigError, PeerLost, ShardError, StageError
+from amn_dist.shards.commit import commit
+from amn_dist.shards.paths import AnyPath
 
 FAULT = "fault.json"
 """In a Fit's folder: the error of a member that starting again would not mend."""
 KINDS = {kind.__name__: kind for kind in (ConfigError, ShardError, StageError)}
 
 
-def train_together(start: Callable[[], None], folder: Path, *, retries: int, tell: Callable[[str], None]) -> None:
+def train_together(start: Callable[[], None], folder: AnyPath, *, retries: int, tell: Callable[[str], None]) -> None:
     """Start a gang; when processes or nodes die, start it again from its last checkpoint.
 
     start: raises PeerLost when the gang breaks. folder: the Fit's, where members leave checkpoints and faults.
     retries: times in a row without a new checkpoint. Raises a member's own error at once.
     """
-    left, before = retries, complete(folder / "checkpoints")[:1]
+    left, before = retries, complete(folder / CHECKPOINTS)[:1]
     with stopping_by_file(folder):
         while True:
             (folder / FAULT).unlink(missing_ok=True)
@@ -36,7 +37,7 @@ def train_together(start: Callable[[], None], folder: Path, *, retries: int, tel
                 return start()
             except PeerLost as lost:
                 _raise_fault(folder)
-                now = complete(folder / "checkpoints")[:1]
+                now = complete(folder / CHECKPOINTS)[:1]
                 left, before = (left if now == before else retries), now
                 if left == 0:
                     raise
@@ -45,7 +46,7 @@ def train_together(start: Callable[[], None], folder: Path, *, retries: int, tel
 
 
 @contextmanager
-def leaving_faults(folder: Path) -> Iterator[None]:
+def leaving_faults(folder: AnyPath) -> Iterator[None]:
     """In a member: leave an error that starting again would not mend where the leader finds it."""
     try:
         yield
@@ -54,14 +55,13 @@ def leaving_faults(folder: Path) -> Iterator[None]:
     except AmnError as error:
         kind = type(error).__name__
         text = json.dumps({"kind": kind, "rank": int(os.environ.get("RANK", "0")), "text": str(error)})
-        beside = folder / f".{FAULT}.{os.getpid()}"
-        beside.write_text(text)
-        os.replace(beside, folder / FAULT)
+        with suppress(ShardError):  # of the storage that is the fault, perhaps
+            commit(folder / FAULT, text.encode())
         raise
 
 
 @contextmanager
-def stopping_by_file(folder: Path) -> Iterator[None]:
+def stopping_by_file(folder: AnyPath) -> Iterator[None]:
     """Turn SIGTERM into the file that asks a gang to save and end; a second SIGTERM does what it did before."""
     (folder / STOP).unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
@@ -91,7 +91,7 @@ def train_with_torchrun(arguments: Sequence[str], engine: EngineSection) -> None
         raise PeerLost(f"a gang of {engine.processes} under torchrun ended with code {ended.returncode}")
 
 
-def _raise_fault(folder: Path) -> None:
+def _raise_fault(folder: AnyPath) -> None:
     if (folder / FAULT).is_file():
         fault = json.loads((folder / FAULT).read_text())
         raise KINDS[fault["kind"]](f"rank {fault['rank']}: {fault['text']}")

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from amn_dist.config import Config, dump_config, load_config
+from amn_dist.config import Config, dump_config
+from amn_dist.engines.loop import STOP
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.farms.farm import Farm
-from amn_dist.farms.stream import Join, MapTask, Source, TallyTask
+from amn_dist.farms.stream import Join, MapTask, Source
+from amn_dist.fitting import train_here
 from amn_dist.gangs import leaving_faults, train_together, train_with_torchrun
+from amn_dist.inputs import open_given, open_images
 from amn_dist.methods import Stage, scored, stages
-from amn_dist.runs import Origin, Run, file_digest, imported_origin, origin_of, read_json, reuse, write_json, write_text
-from amn_dist.shards.index import ShardReport
+from amn_dist.remote.journal import Journal, journal
+from amn_dist.remote.lease import holding
+from amn_dist.remote.scratch import scratch
+from amn_dist.runs import (
+    Origin,
+    Run,
+    file_digest,
+    imported_origin,
+    origin_of,
+    read_config,
+    read_json,
+    reuse,
+    write_json,
+    write_text,
+)
+from amn_dist.scoring import score_tables
 from amn_dist.shards.paths import AnyPath, path_of
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.shards.writer import clean_unfinished, read_report, write_index
-from amn_dist.stages.score import ScoreTally, artefact_scores
+from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
 from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
 
 
@@ -51,19 +65,12 @@ class Pipeline:
     @cached_property
     def sets(self) -> dict[str, ShardSet]:
         """The image sets by role."""
-        named = {"train": self.config.data.train, "val": self.config.data.val}
-        found = {role: ShardSet.open(locate(self.data, path)) for role, path in named.items() if path is not None}
-        if "val" in found and found["val"].classes != found["train"].classes:
-            raise ConfigError(
-                f"{found['val'].url}: its classes are not those of the training set "
-                f"({first_difference(found['val'].classes, found['train'].classes)}); pack both with one class list"
-            )
-        return found
+        return open_images(self.config, self.data)
 
     @cached_property
     def given(self) -> dict[str, ShardSet]:
         """The shard sets from outside the run that stages read, by setting; each lies over its stage's images."""
-        return {stage.given[0]: self._given(stage, *stage.given) for stage in self.stages if stage.given is not None}
+        return open_given(self.config, self.data, self.stages, self.sets)
 
     @property
     def num_classes(self) -> int:
@@ -130,18 +137,9 @@ class Pipeline:
         origin = origin_of(self.config, stage, inputs)
         return origin if stage.follows is None else origin.after(self.origin(self.stage(stage.follows)))
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the run's folder: one driver at a time."""
-        self.run.folder.mkdir(parents=True, exist_ok=True)
-        with (self.run.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StageError(
-                    f"{self.run.folder}: another process is working on this run; wait or stop it"
-                ) from error
-            yield
+        return holding(self.run.folder, self._say)
 
     def _farm(self) -> Farm:
         """The workers of this run, started when the first Map needs them."""
@@ -197,16 +195,22 @@ class Pipeline:
         if self.run.begin(stage, origin):
             self._say(f"{stage.name}: unfinished work of other settings, inputs or code was dropped")
         start = time.monotonic()
-        with stage_log(self.run.stage(stage.name), stage.name, self.console) as log:
-            {"fit": self._fit, "map": self._map, "score": self._score}[stage.verb](stage, log, wanted)
+        with journal(self.run.stage(stage.name)) as kept, stage_log(kept.folder, stage.name, self.console) as log:
+            if stage.verb == "fit":
+                self._fit(stage, log, kept)
+            elif stage.verb == "map":
+                self._map(stage, log, wanted)
+            else:
+                self._score(log)
             log({"done": True, "seconds": round(time.monotonic() - start, 3)})
         self._say(f"{stage.name}: done in {time.monotonic() - start:.0f} s")
 
-    def _fit(self, stage: Stage, log: StageLog, wanted: Sequence[Stage]) -> None:
+    def _fit(self, stage: Stage, log: StageLog, kept: Journal) -> None:
+        (self.run.stage(stage.name) / STOP).unlink(missing_ok=True)  # it asked an earlier process
         if self.config.engine.processes > 1 and "RANK" not in os.environ:
-            self._gang(stage, log)
+            self._gang(stage, log, kept)
         else:
-            self._fit_here(stage, log)
+            self._fit_here(stage, log, kept.try_push)
         digest = file_digest(self.run.checkpoint(stage.name))
         write_json(self.run.stage(stage.name) / "done.json", {"digest": digest})
 
@@ -215,64 +219,37 @@ class Pipeline:
         folder = self.run.stage(stage.name)
         with leaving_faults(folder):
             if os.environ.get("RANK", "0") != "0":
-                return self._fit_here(stage, lambda record: None)
-            with stage_log(folder, stage.name, self.console) as log:
-                self._fit_here(stage, log)
+                return self._fit_here(stage, lambda record: None, lambda: None)
+            with journal(folder, "member") as kept, stage_log(kept.folder, stage.name, self.console) as log:
+                self._fit_here(stage, log, kept.try_push)
 
-    def _fit_here(self, stage: Stage, observe: Observe) -> None:
-        from amn_dist.engines.gang import join_gang
-        from amn_dist.engines.loop import fit as train
-        from amn_dist.loaders.batches import batches
-
-        assert stage.fit is not None
-        task = stage.fit(self.config, self.num_classes)
-        gang = join_gang(timeout_s=self.config.engine.timeout_s)
-        images = self.sets["train"]
+    def _fit_here(self, stage: Stage, observe: Observe, keep_log: Callable[[], None]) -> None:
         labels = None if stage.label is None else (self.open(stage.label[0]), stage.label[1])
+        images, folder = self.sets["train"], self.run.stage(stage.name)
+        train_here(self.config, stage, images, labels, folder=folder, observe=observe, keep_log=keep_log)
 
-        def batches_from(consumed: int) -> Any:
-            return batches(
-                images,
-                labels,
-                rule=task.rule,
-                batch=task.section.batch,
-                seed=self.config.seed,
-                consumed=consumed,
-                rank=gang.rank,
-                world=gang.size,
-                loader=self.config.loader,
-            )
-
-        train(
-            task,
-            batches_from,
-            folder=self.run.stage(stage.name),
-            engine=self.config.engine,
-            seed=self.config.seed,
-            samples=len(images),
-            observe=observe,
-        )
-
-    def _gang(self, stage: Stage, log: StageLog) -> None:
+    def _gang(self, stage: Stage, log: StageLog, kept: Journal) -> None:
         folder, engine = self.run.stage(stage.name), self.config.engine
-        train_together(
-            self._with_ray(stage, log) if engine.launcher == "ray" else self._with_torchrun(stage),
-            folder,
-            retries=engine.retries,
-            tell=lambda text: log({"warning": text}),
-        )
+        train = self._with_ray(stage, log, kept) if engine.launcher == "ray" else self._with_torchrun(stage)
 
-    def _with_ray(self, stage: Stage, log: StageLog) -> Callable[[], None]:
+        def start() -> None:
+            with kept.handed_over():
+                train()
+
+        train_together(start, folder, retries=engine.retries, tell=lambda text: log({"warning": text}))
+
+    def _with_ray(self, stage: Stage, log: StageLog, kept: Journal) -> Callable[[], None]:
         from amn_dist.farms.ray.gang import leave_ray, train_in_ray
 
         self._stop_farm()  # its workers hold the cores and devices that the gang needs
         self._workers.callback(leave_ray)
         work = partial(train_member, self.run.folder.resolve(), self.data.resolve(), stage.name)
+        folder = self.run.stage(stage.name)
+        own = folder if isinstance(folder, Path) else scratch(folder, "ray")
 
         def start() -> None:
-            with following(log):
-                folder = self.run.stage(stage.name)
-                train_in_ray(work, self.config.engine, farm=self.config.farm, address=self.address, folder=folder)
+            with following(log, bring=kept.try_pull, every_s=kept.look_s):
+                train_in_ray(work, self.config.engine, farm=self.config.farm, address=self.address, folder=own)
 
         return start
 
@@ -298,23 +275,14 @@ class Pipeline:
             sizes=images.shard_sizes,
             chunk=self.config.farm.chunk,
         )
-        todo = [n for n in range(len(images.shard_sizes)) if any(read_report(f, n) is None for f in kept.values())]
+        reports = zip(*(read_reports(folder, len(images.shard_sizes)) for folder in kept.values()), strict=True)
+        todo = [number for number, found in enumerate(reports) if None in found]
         done = len(images) - sum(images.shard_sizes[n] for n in todo)
         start = time.monotonic()
         for report in self._farm().run(task, todo):
             observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
         for name, folder in kept.items():
-            self._index(name, folder, images)
-
-    def _index(self, name: str, folder: Path, images: ShardSet) -> None:
-        def reports() -> Iterator[ShardReport]:
-            for number in range(len(images.shard_sizes)):
-                report = read_report(folder, number)
-                if report is None:
-                    raise StageError(f"{folder}: shard {number} is missing after all were done; run again")
-                yield report
-
-        write_index(folder, kind=name, classes=images.classes, reports=reports())
+            index_all(folder, kind=name, classes=images.classes, count=len(images.shard_sizes))
 
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
         """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""
@@ -341,19 +309,6 @@ class Pipeline:
         """A field of a finished Map, under a name."""
         return Join(name, str(self.run.stage(made).resolve()), kind, self.run.digest(self.stage(made)))
 
-    def _given(self, stage: Stage, setting: str, kind: str) -> ShardSet:
-        images = self.sets[stage.over]
-        found = ShardSet.open(locate(self.data, getattr(getattr(self.config, stage.name), setting)))
-        where = f"{stage.name}.{setting}: {found.url}"
-        if kind not in found.fields:
-            raise ConfigError(f"{where}: found the fields {', '.join(found.fields)}, expected {kind}; see amn import")
-        if found.classes != images.classes:
-            raise ConfigError(
-                f"{where}: its classes {list(found.classes)} are not those of {images.url}; make it from this set"
-            )
-        images.join(found)
-        return found
-
     def open(self, name: str) -> ShardSet:
         """The shard set a finished Map wrote."""
         return ShardSet.open(str(self.run.stage(name)))
@@ -361,48 +316,18 @@ class Pipeline:
     def _scored_stages(self) -> list[str]:
         return sorted({stage for stage, _, _ in scored(self.config).values() if self.run.is_done(self.stage(stage))})
 
-    def _score(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
+    def _score(self, observe: Observe) -> None:
         made = self._scored_stages()
-        found = {name: where for name, where in scored(self.config).items() if where[0] in made}
-        absent = dict.fromkeys(where[0] for where in scored(self.config).values() if where[0] not in made)
-        missing = [f"{name}: not made yet" for name in absent]
-        sets: dict[str, Any] = {}
-        for over, images in self.sets.items():
-            names = [name for name, where in found.items() if where[2] == over]
-            if "gt.png" not in images.fields:
-                missing.append(f"{over}: its images have no truth (gt.png)")
-            elif names:
-                sets[over] = self._scores(images, {name: found[name] for name in names}, observe)
-        tables = {"classes": list(self.sets["train"].classes), "sets": sets, "missing": missing}
+        tables = score_tables(self.config, self.sets, made, self._join, self._farm, observe)
         write_json(self.run.stage("score") / "score.json", tables)
-
-    def _scores(self, images: ShardSet, found: dict[str, tuple[str, str, str]], observe: Observe) -> dict[str, Any]:
-        """Scores of artefacts over one set."""
-        joins = [Join("truth", images.url, "gt.png")]
-        joins += [self._join(name, made, field) for name, (made, field, _) in found.items()]
-        source = Source(images.url, tuple(joins), self.config.loader, pixels=False, digest=images.digest)
-        tally = ScoreTally(self.num_classes, tuple(found))
-        sums = self._sums(TallyTask("score", source, tally, images.shard_sizes), observe)
-        threshold = self.config.score.threshold
-        rows = {name: artefact_scores(sums, name, threshold=threshold) for name in found}
-        return {"images": int(sums["images"][0]), "rows": rows}
-
-    def _sums(self, task: TallyTask, observe: Observe) -> dict[str, np.ndarray]:
-        sums: dict[str, np.ndarray] = {}
-        start = time.monotonic()
-        for report in self._farm().run(task, range(len(task.sizes))):
-            observe(report.metrics(before=0, total=sum(task.sizes), seconds=time.monotonic() - start))
-            for name, value in (report.record or {}).items():
-                sums[name] = sums[name] + value if name in sums else value
-        return sums
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
 
-def train_member(folder: Path, data: AnyPath, name: str) -> None:
+def train_member(folder: AnyPath, data: AnyPath, name: str) -> None:
     """One rank's share of a Fit of the run in `folder`, in a process that a launcher has told its rank."""
-    Pipeline(load_config(folder / "config.yaml"), Run(folder), data).execute(only=name, member=True)
+    Pipeline(read_config(folder / "config.yaml"), Run(folder), data).execute(only=name, member=True)
 
 
 def start_farm(config: Config, address: str | None = None) -> Farm:
@@ -416,24 +341,9 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
     return RayFarm(config.farm, address=address)
 
 
-def first_difference(names: Sequence[str], others: Sequence[str]) -> str:
-    """Where two class tables part, in words."""
-    for number, (mine, other) in enumerate(zip(names, others, strict=False)):
-        if mine != other:
-            return f"class {number} is {mine!r} here, {other!r} there"
-    return f"{len(names)} classes here, {len(others)} there"
-
-
-def locate(root: AnyPath, path: str) -> str:
-    """A set's place: URLs and absolute paths as they are, others under the data folder."""
-    if "://" in path or Path(path).is_absolute():
-        return path
-    return str((root / path).resolve())
-
-
-def reopen(folder: Path) -> Pipeline:
+def reopen(folder: AnyPath) -> Pipeline:
     """The pipeline of an existing run, from what the run says of itself."""
     if not (folder / "config.yaml").is_file() or not (folder / "data.json").is_file():
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
     data = path_of(read_json(folder / "data.json")["data"])
-    return Pipeline(load_config(folder / "config.yaml"), Run(folder), data)
+    return Pipeline(read_config(folder / "config.yaml"), Run(folder), data)

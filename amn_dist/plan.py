@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from rich.table import Table
 
 from amn_dist.methods import Stage
 from amn_dist.pipeline import Pipeline
-from amn_dist.shards.writer import read_report
+from amn_dist.shards.paths import AnyPath
+from amn_dist.shards.writer import read_reports
+from amn_dist.telemetry import METRICS
 
 
 def plan_table(line: Pipeline) -> Table:
@@ -32,7 +33,7 @@ def progress(line: Pipeline, stage: Stage) -> str:
     if state != "begun" or stage.verb != "map":
         return state
     total = len(line.sets[stage.over].shard_sizes)
-    done = sum(read_report(line.run.stage(stage.name), number) is not None for number in range(total))
+    done = sum(report is not None for report in read_reports(line.run.stage(stage.name), total))
     return f"{done}/{total} shards"
 
 
@@ -53,7 +54,7 @@ def cost(line: Pipeline, stage: Stage) -> str:
     seconds = measured(line.run.stage(stage.name))
     if line.run.is_done(stage):
         return "" if seconds is None else f"{seconds:.0f} s"
-    rate = next(filter(None, (rated(other / stage.name) for other in siblings(line.run.folder))), None)
+    rate = next(filter(None, (rated(other.stage(stage.name)) for other in line.run.siblings())), None)
     if rate is None or stage.verb == "score":
         return "not measured yet"
     section = getattr(line.config, stage.name)
@@ -63,15 +64,9 @@ def cost(line: Pipeline, stage: Stage) -> str:
     return f"about {images / rate:.0f} s (at {rate:.1f} images/s)"
 
 
-def siblings(folder: Path) -> list[Path]:
-    """Other runs beside this one."""
-    parent = folder.parent
-    return sorted(path for path in parent.iterdir() if path.is_dir() and path != folder) if parent.is_dir() else []
-
-
-def records(folder: Path) -> list[dict[str, float]]:
+def records(folder: AnyPath) -> list[dict[str, float]]:
     """The stage's metrics, damaged lines left out."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     found = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -81,13 +76,13 @@ def records(folder: Path) -> list[dict[str, float]]:
     return found
 
 
-def measured(folder: Path) -> float | None:
+def measured(folder: AnyPath) -> float | None:
     """Seconds the stage took when it ended."""
     ends = [record["seconds"] for record in records(folder) if record.get("done")]
     return ends[-1] if ends else None
 
 
-def rated(folder: Path) -> float | None:
+def rated(folder: AnyPath) -> float | None:
     """The stage's last rate, images a second."""
     rates = [record["images_per_s"] for record in records(folder) if "images_per_s" in record]
     return rates[-1] if rates else None

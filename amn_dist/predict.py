@@ -19,6 +19,7 @@ from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.report.pictures import overlay, palette_png
 from amn_dist.shards.commit import commit
 from amn_dist.shards.format import BROKEN, check_size, one_line
+from amn_dist.shards.paths import AnyPath
 from amn_dist.stages.segment import PredictMap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
@@ -40,7 +41,7 @@ class Predicted:
     note: str = ""
 
 
-def predict_files(run: Path, places: Sequence[Path], out: Path) -> Iterator[Predicted]:
+def predict_files(run: AnyPath, places: Sequence[Path], out: Path) -> Iterator[Predicted]:
     """Write NAME.png (VOC palette) and NAME.overlay.jpg for every photograph; those of a folder keep their paths in it.
 
     A photograph that cannot be read is told and the rest goes on. Raises ConfigError when two would be written to one

@@ -1,20 +1,21 @@
-"""A run on disk: which stage is done, from what it was made, and whether another run already made the same."""
+"""A run's folder: which stage is done, from what it was made, and whether another run already made the same."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from amn_dist.config import Config
-from amn_dist.errors import ConfigError, StageError
+from amn_dist.config import Config, load_config, parse_config
+from amn_dist.errors import ConfigError, ShardError, StageError
 from amn_dist.methods import Stage
+from amn_dist.shards.commit import commit
+from amn_dist.shards.folders import copy_files, files_below, remove_folder
+from amn_dist.shards.paths import AnyPath, RemotePath
 
 CODE_ROOMS = ("config.py", "records.py", "verbs.py", "ops", "models", "shards", "loaders", "engines", "farms", "stages")
 """The part of the package whose change can move a stage's result."""
@@ -47,23 +48,27 @@ class Origin:
 class Run:
     """A run's folder."""
 
-    folder: Path
+    folder: AnyPath
 
-    def __post_init__(self) -> None:
-        if re.match(r"[a-z][a-z0-9+]+:/", str(self.folder)):
-            raise ConfigError(
-                f"{self.folder}: a run is kept in a folder of a file system, found a URL; data may be one"
-            )
-
-    def stage(self, name: str) -> Path:
+    def stage(self, name: str) -> AnyPath:
         """Folder of a stage."""
         return self.folder / name
+
+    def siblings(self) -> list[Run]:
+        """The other folders beside this one."""
+        parent = self.folder.parent
+        if isinstance(parent, RemotePath):
+            inside = urlsplit(str(self.folder)).path.strip("/")
+            names = sorted(parent.children()[1]) if inside else []
+        else:
+            names = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+        return [Run(parent / name) for name in names if parent / name != self.folder]
 
     def is_done(self, stage: Stage) -> bool:
         """Whether the stage's last file exists."""
         return (self.stage(stage.name) / LAST_FILE[stage.verb]).is_file()
 
-    def checkpoint(self, name: str) -> Path:
+    def checkpoint(self, name: str) -> AnyPath:
         """The weights a Fit ends with."""
         return self.stage(name) / "model.safetensors"
 
@@ -90,7 +95,7 @@ class Run:
         known = self.origin(stage.name)
         dropped = known is not None and known != origin.as_json()
         if dropped:
-            shutil.rmtree(folder)
+            drop(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "origin.json", origin.as_json())
         return dropped
@@ -112,9 +117,7 @@ class Run:
     def drop(self, names: list[str]) -> None:
         """Remove stages so that they are made again."""
         for name in names:
-            folder = self.stage(name)
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            drop(self.stage(name))
 
 
 def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
@@ -159,29 +162,28 @@ def weights_digest(weights: str | None) -> dict[str, str]:
 def reuse(run: Run, stage: Stage, origin: Origin) -> str | None:
     """Take the stage from a sibling run that made it from the same origin. Returns that run's name, or None.
 
-    Files are hard links where the file system has them, so that neither run depends on the other's life.
+    Files are hard links, or copies inside the storage, so that neither run depends on the other's life.
     """
     if stage.verb == "score":
         return None
-    for other in sorted(path for path in run.folder.parent.iterdir() if path.is_dir() and path != run.folder):
-        found = Run(other)
-        if found.is_done(stage) and found.origin(stage.name) == origin.as_json():
-            link_folder(found.stage(stage.name), run.stage(stage.name), last=LAST_FILE[stage.verb])
-            return other.name
+    for other in run.siblings():
+        if other.is_done(stage) and other.origin(stage.name) == origin.as_json():
+            take_over(other.stage(stage.name), run.stage(stage.name), last=LAST_FILE[stage.verb])
+            return other.folder.name
     return None
 
 
-def link_folder(source: Path, target: Path, *, last: str) -> None:
-    """Link or copy the files of a folder (not its checkpoints), its last file after all others."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
-    names = sorted(path.name for path in source.iterdir() if path.is_file() and path.name != last)
-    for name in (*names, last):
-        try:
-            os.link(source / name, target / name)
-        except OSError:
-            shutil.copy2(source / name, target / name)
+def take_over(source: AnyPath, target: AnyPath, *, last: str) -> None:
+    """Make a stage of another run one of this: its files (not its checkpoints), the last one after all others."""
+    drop(target)
+    names = [name for name in files_below(source) if "/" not in name and name != last]
+    copy_files(source, target, names)
+    copy_files(source, target, [last])
+
+
+def drop(stage: AnyPath) -> None:
+    """Remove a stage; killed on the way it counts as unfinished work of its origin."""
+    remove_folder(stage, first=tuple(LAST_FILE.values()), last=["origin.json"])
 
 
 @cache
@@ -199,10 +201,15 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: AnyPath) -> str:
     """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for piece in path.pieces(path.size()):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def first_difference(known: Any, wanted: Any, path: str = "") -> str:
@@ -214,28 +221,33 @@ def first_difference(known: Any, wanted: Any, path: str = "") -> str:
     return f"{path} {known}, now {wanted}"
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: AnyPath, settings: tuple[str, ...] = ()) -> Config:
+    """A configuration, wherever it lies."""
+    if isinstance(path, Path):
+        return load_config(path, settings)
+    try:
+        return parse_config(path.read_text(), settings, where=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration ({error})") from error
+
+
+def read_json(path: AnyPath) -> dict[str, Any]:
     """A JSON file of a run. Raises StageError when it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageError(f"{path}: cannot be read ({error}); --redo {path.parent.name}") from error
+    return found
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: AnyPath, value: Any) -> None:
     """Write JSON so that the file is whole or absent."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write a text file so that it is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StageError(f"{path}: cannot be written ({error}); free space or permissions, then run again") from error
+        commit(path, text.encode())
+    except ShardError as error:
+        raise StageError(str(error)) from error

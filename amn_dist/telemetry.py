@@ -165,8 +165,11 @@ def stage_log(folder: Path, name: str, console: Console) -> Iterator[StageLog]:
 
 
 @contextlib.contextmanager
-def following(log: StageLog) -> Iterator[None]:
-    """Show what another process adds to a stage's metrics.jsonl, until the block ends."""
+def following(log: StageLog, *, bring: Callable[[], None] = lambda: None, every_s: float = FOLLOW_S) -> Iterator[None]:
+    """Show what another process adds to a stage's metrics.jsonl, until the block ends.
+
+    bring: called before each look, every `every_s` seconds, to bring what was added elsewhere.
+    """
     over = threading.Event()
     path = log.folder / METRICS
     start = path.stat().st_size if path.is_file() else 0
@@ -174,7 +177,8 @@ def following(log: StageLog) -> Iterator[None]:
     def follow() -> None:
         position, ending = start, False
         while not ending:
-            ending = over.wait(FOLLOW_S)
+            ending = over.wait(every_s)
+            bring()
             with path.open("rb") as lines:
                 lines.seek(position)
                 added = lines.read()

@@ -1,5 +1,6 @@
 """A run's folder: what counts as done, as unchanged, as the same."""
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,16 @@ from amn_dist.config import Config
 from amn_dist.errors import ConfigError
 from amn_dist.methods import stages
 from amn_dist.runs import Origin, Run, origin_of, reuse, write_json
+from amn_dist.shards.paths import AnyPath, RemotePath
 
 
-def finished(folder: Path, name: str, origin: Origin) -> Run:
+@pytest.fixture(params=["folder", "url"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
+    """A place for runs."""
+    return tmp_path if request.param == "folder" else RemotePath(f"memory://{uuid.uuid4().hex}")
+
+
+def finished(folder: AnyPath, name: str, origin: Origin) -> Run:
     run = Run(folder)
     stage = stage_named(name)
     run.begin(stage, origin)
@@ -30,16 +38,16 @@ def origin(config: Config, **inputs: str) -> Origin:
 CONFIG = Config.model_validate({"name": "x", "classify": {"backbone": {"weights": None}}})
 
 
-def test_a_stage_is_done_when_its_last_file_is_there(tmp_path: Path) -> None:
-    run = Run(tmp_path / "a")
+def test_a_stage_is_done_when_its_last_file_is_there(root: AnyPath) -> None:
+    run = Run(root / "a")
     stage = stage_named("classify")
     run.begin(stage, origin(CONFIG, images="1"))
     assert not run.is_done(stage)
-    assert finished(tmp_path / "a", "classify", origin(CONFIG, images="1")).is_done(stage)
+    assert finished(root / "a", "classify", origin(CONFIG, images="1")).is_done(stage)
 
 
-def test_a_finished_stage_of_other_settings_is_refused_with_the_difference(tmp_path: Path) -> None:
-    run = finished(tmp_path / "a", "classify", origin(CONFIG, images="1"))
+def test_a_finished_stage_of_other_settings_is_refused_with_the_difference(root: AnyPath) -> None:
+    run = finished(root / "a", "classify", origin(CONFIG, images="1"))
     other = Config.model_validate({"name": "x", "classify": {"epochs": 9, "backbone": {"weights": None}}})
     run.check_unchanged(stage_named("classify"), origin(CONFIG, images="1"))
     with pytest.raises(ConfigError, match=r"classify\.epochs 5, now 9.*--redo classify"):
@@ -48,8 +56,8 @@ def test_a_finished_stage_of_other_settings_is_refused_with_the_difference(tmp_p
         run.check_unchanged(stage_named("classify"), origin(CONFIG, images="2"))
 
 
-def test_unfinished_work_of_another_origin_is_dropped(tmp_path: Path) -> None:
-    run, stage = Run(tmp_path / "a"), stage_named("classify")
+def test_unfinished_work_of_another_origin_is_dropped(root: AnyPath) -> None:
+    run, stage = Run(root / "a"), stage_named("classify")
     assert not run.begin(stage, origin(CONFIG, images="1"))
     (run.stage("classify") / "half").touch()
     assert not run.begin(stage, origin(CONFIG, images="1"))
@@ -58,11 +66,21 @@ def test_unfinished_work_of_another_origin_is_dropped(tmp_path: Path) -> None:
     assert not (run.stage("classify") / "half").exists()
 
 
-def test_a_sibling_of_equal_origin_is_taken_over_and_outlives_it(tmp_path: Path) -> None:
-    first = finished(tmp_path / "a", "classify", origin(CONFIG, images="1"))
-    run, stage = Run(tmp_path / "b"), stage_named("classify")
+def test_a_sibling_of_equal_origin_is_taken_over_and_outlives_it(root: AnyPath) -> None:
+    first = finished(root / "a", "classify", origin(CONFIG, images="1"))
+    run, stage = Run(root / "b"), stage_named("classify")
     run.folder.mkdir()
     assert reuse(run, stage, origin(CONFIG, images="2")) is None
     assert reuse(run, stage, origin(CONFIG, images="1")) == "a"
     first.drop(["classify"])
+    assert not first.stage("classify").exists()
     assert run.is_done(stage) and run.checkpoint("classify").read_bytes() == b"weights"
+
+
+def test_siblings_are_folders_beside_a_run(root: AnyPath) -> None:
+    for name in ("a", "b"):
+        finished(root / name, "classify", origin(CONFIG, images="1"))
+    (root / "notes.txt").touch()
+    assert [other.folder.name for other in Run(root / "a").siblings()] == ["b"]
+    assert Run(root / "c" / "d").siblings() == []
+    assert Run(RemotePath("memory://alone")).siblings() == []

@@ -9,6 +9,7 @@ import typer
 
 from amn_dist.commands.options import DataOption, OutAnywhere, Settings, SkipBad
 from amn_dist.errors import ConfigError
+from amn_dist.shards.paths import AnyPath, path_of
 
 imports = typer.Typer(help="Take over maps and weights that other code made.", no_args_is_help=True)
 
@@ -44,10 +45,16 @@ def import_weights(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .pt or .safetensors checkpoint.")],
     network: Annotated[Network | None, typer.Option("--as", help="Whose it is, with --out.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write, .safetensors under our names.")] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run that uses them instead of training a stage.")] = None,
+    run: Annotated[
+        Any,
+        typer.Option(
+            "--run", parser=path_of, metavar="FOLDER|URL", help="Run that uses them instead of training a stage."
+        ),
+    ] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="That stage, with --run.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Configuration of a run that is not there yet.")
+        Any,
+        typer.Option("--config", parser=path_of, metavar="FILE", help="Configuration of a run that is not there yet."),
     ] = None,
     data: DataOption = Path("."),
     set: Settings = None,
@@ -65,12 +72,11 @@ def import_weights(
     typer.echo(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
 
 
-def _line(run: Path, config: Path | None, data: Any, settings: list[str] | None) -> Any:
+def _line(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:
     """A run that is there, or one that is to begin."""
-    from amn_dist.config import load_config
     from amn_dist.pipeline import Pipeline, reopen
-    from amn_dist.runs import Run
+    from amn_dist.runs import Run, read_config
 
     if config is None:
         return reopen(run)
-    return Pipeline(load_config(config, tuple(settings or ())), Run(run), data)
+    return Pipeline(read_config(config, tuple(settings or ())), Run(run), data)

@@ -9,7 +9,10 @@ import typer
 
 from amn_dist.shards.paths import path_of
 
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+RunPath = Annotated[Any, typer.Argument(parser=path_of, metavar="RUN|URL", help="Folder of a run.")]
+RunOption = Annotated[
+    Any, typer.Option("--run", parser=path_of, metavar="FOLDER|URL", help="Folder of the run; runs/NAME without it.")
+]
 DataOption = Annotated[
     Any, typer.Option("--data", parser=path_of, metavar="FOLDER|URL", help="Where the configured sets lie.")
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from amn_dist.engines.engine import Engine
 from amn_dist.engines.gang import Gang, lost_peer
 from amn_dist.engines.snapshot import UNREADABLE
 from amn_dist.errors import StageError
+from amn_dist.shards.folders import files_below, remove_folder
+from amn_dist.shards.paths import AnyPath
 
 KEEP = 2
 """Checkpoints that stay."""
@@ -25,7 +28,8 @@ STATE = "state.json"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a checkpoint was taken, and by whom. consumed: global samples. files: bytes by relative path."""
+    """Where a checkpoint was taken, and by whom. consumed: global samples. files: bytes by relative path. mark: drawn
+    for every checkpoint, which tells copies of it from others of the same step."""
 
     step: int
     consumed: int
@@ -33,6 +37,7 @@ class State:
     zero: int
     processes: int
     files: dict[str, int]
+    mark: str = ""
 
 
 def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> None:
@@ -82,16 +87,24 @@ def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable
     return engine, 0
 
 
-def complete(folder: Path) -> list[Path]:
+def complete(folder: AnyPath) -> list[AnyPath]:
     """Finished checkpoints, newest first."""
     found = [path for path in folder.glob("[0-9]*") if path.name.isdigit() and (path / STATE).is_file()]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
+def is_whole(path: AnyPath) -> bool:
+    """Whether a finished checkpoint has all its files."""
+    try:
+        return bool(_files(path) == json.loads((path / STATE).read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _try_load(path: Path, engine: Engine) -> tuple[State | None, str | None]:
     try:
         state = State(**json.loads((path / STATE).read_text()))
-        if _files(path) != state.files:
+        if not is_whole(path):
             return None, "files are missing or of another size"
         engine.load(path)
     except UNREADABLE as error:
@@ -107,16 +120,15 @@ def _prepare(folder: Path, temporary: Path) -> None:
 
 
 def _finish(temporary: Path, folder: Path, state: State) -> None:
-    record: dict[str, Any] = {**asdict(state), "files": _files(temporary)}
+    record: dict[str, Any] = {**asdict(state), "files": _files(temporary), "mark": secrets.token_hex(8)}
     (temporary / STATE).write_text(json.dumps(record, indent=1))
     final = folder / f"{state.step:06d}"
     if final.exists():
         shutil.rmtree(final)
     os.replace(temporary, final)
     for old in complete(folder)[KEEP:]:
-        shutil.rmtree(old)
+        remove_folder(old, first=[STATE])
 
 
-def _files(path: Path) -> dict[str, int]:
-    found = (file for file in path.rglob("*") if file.is_file() and file.name != STATE)
-    return {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(found)}
+def _files(path: AnyPath) -> dict[str, int]:
+    return {name: size for name, size in files_below(path).items() if name != STATE}

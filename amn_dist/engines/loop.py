@@ -30,6 +30,8 @@ from amn_dist.verbs import Fit, Stepwise
 
 MODEL = "model.safetensors"
 """Weights a Fit ends with."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a Fit's checkpoints, in its own."""
 STOP = "stop"
 """A file of this name in the Fit's folder asks for what SIGTERM asks for; it reaches gangs on other machines."""
 NAMED_KEYS = 32
@@ -51,6 +53,7 @@ class Course:
     steps: int
     pieces: int
     observe: Observe
+    saved: Callable[[Path], None]
 
     def state(self, step: int) -> State:
         """What a checkpoint after `step` steps says of itself."""
@@ -59,7 +62,10 @@ class Course:
 
     def save(self, engine: Engine, step: int) -> None:
         """Write a checkpoint; every rank calls it."""
-        save_checkpoint(self.folder / "checkpoints", engine, self.gang, self.state(step))
+        folder = self.folder / CHECKPOINTS
+        save_checkpoint(folder, engine, self.gang, self.state(step))
+        if self.gang.rank == 0:
+            self.saved(folder / f"{step:06d}")
 
 
 def fit(
@@ -71,18 +77,20 @@ def fit(
     seed: int,
     samples: int,
     observe: Observe,
+    saved: Callable[[Path], None] = lambda checkpoint: None,
 ) -> Path:
     """Train to the end, from the newest checkpoint in `folder` if there is one; returns folder/model.safetensors.
 
     batches_from: this rank's batches from a global sample on. samples: size of the training set. observe: gets a
     record every log_every steps, on every rank: step, steps, the parts of the global loss, lr of the first group,
-    images_per_s, data_wait (share of time), gradient_norm, memory_gib (peak of this process); or a warning.
+    images_per_s, data_wait (share of time), gradient_norm, memory_gib (peak of this process); or a warning. saved: gets
+    the folder of every finished checkpoint, on the first rank.
     Raises StageError for a loss that is not finite (before the update; the step and the keys are named) and after
     SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first); PeerLost when another rank is gone.
     """
     gang = join_gang(timeout_s=engine.timeout_s)
     pieces = count_pieces(fit.section, gang.size)
-    course = Course(fit, Path(folder), engine, gang, seed, count_steps(fit.section, samples), pieces, observe)
+    course = Course(fit, Path(folder), engine, gang, seed, count_steps(fit.section, samples), pieces, observe, saved)
     with naming_lost_peers(gang, fit.name):
         check_versions(gang, versions())
         running, done = _start(course)
@@ -126,8 +134,7 @@ def _start(course: Course) -> tuple[Engine, int]:
         torch.manual_seed(numbered_seed(course.seed, course.fit.name, "network"))
         return build_engine(course.fit, course.section, course.gang, pieces=course.pieces)
 
-    checkpoints = course.folder / "checkpoints"
-    return resume(checkpoints, build, course.gang, lambda text: course.observe({"warning": text}))
+    return resume(course.folder / CHECKPOINTS, build, course.gang, lambda text: course.observe({"warning": text}))
 
 
 def _run(course: Course, engine: Engine, batches_from: BatchesFrom, done: int) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.methods import scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.shards.index import INDEX
+from amn_dist.shards.paths import path_of
 from amn_dist.shards.shardset import Entry, ShardSet
 
 Result = TypeVar("Result")
@@ -64,8 +64,8 @@ def each(found: ShardSet, work: Callable[[Entry], Result]) -> Iterator[Result]:
 
 def _opened(place: str, stage: str | None, usual: Callable[[Pipeline], str]) -> tuple[ShardSet, Pipeline | None]:
     """The set a command means, and the run it belongs to."""
-    folder = Path(place)
-    if "://" in place or (folder / INDEX).is_file():
+    folder = path_of(place)
+    if (folder / INDEX).is_file():
         run = folder.absolute().parent
         inside = (run / "config.yaml").is_file() and (run / "data.json").is_file()
         return ShardSet.open(place), reopen(run) if inside else None

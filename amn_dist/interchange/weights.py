@@ -19,6 +19,7 @@ from amn_dist.models.published import Kind
 from amn_dist.models.weights import check_fit, read_tensors, save_network
 from amn_dist.pipeline import Pipeline
 from amn_dist.runs import file_digest, imported_origin, write_json
+from amn_dist.shards.paths import AnyPath
 
 KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
 """Which published network a Fit's is."""
@@ -32,7 +33,7 @@ PARALLEL = "module."
 class Converted:
     """What became of a checkpoint. keys: tensors in the file. tensors: in ours. classes: C, 0 where it knows none."""
 
-    path: Path
+    path: AnyPath
     keys: int
     tensors: int
     classes: int

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError
 from amn_dist.models.backbone import Backbone
+from amn_dist.shards.paths import RemotePath, path_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -51,9 +52,12 @@ def load_backbone_weights(backbone: Backbone, weights: str | None) -> None:
     fill(backbone.features, layers, where=f"{weights} (for {backbone.name})")
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Tensors of a .safetensors, .pth or .pt file by name, on the CPU; a pickle may hold nothing but tensors."""
-    file = Path(path)
+def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]:
+    """Tensors of a .safetensors, .pth or .pt file by name, on the CPU; a pickle may hold nothing but tensors. Behind a
+    URL a .safetensors."""
+    file = path_of(path)
+    if isinstance(file, RemotePath):
+        return _fetched(file)
     if file.suffix not in (".safetensors", ".pth", ".pt"):
         raise ConfigError(f"{file}: found the ending {file.suffix!r}, expected weights as .safetensors, .pth or .pt")
     try:
@@ -69,6 +73,13 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
     return found
+
+
+def _fetched(file: RemotePath) -> dict[str, Tensor]:
+    try:
+        return load(b"".join(file.pieces(file.size())))
+    except (FileNotFoundError, SafetensorError) as error:
+        raise ConfigError(f"{file}: cannot be read as weights, expected a .safetensors ({_line(error)})") from error
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
@@ -93,11 +104,13 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, wh
         raise ConfigError(f"{where}: the weights do not fit; {told}; give the weights of this very architecture")
 
 
-def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
+def save_network(network: nn.Module, path: str | os.PathLike[str] | RemotePath) -> None:
     """Write a network's parameters and buffers as safetensors; the file appears whole or not at all."""
-    file = Path(path)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    file = path_of(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if isinstance(file, RemotePath):
+        return file.write_bytes(save(tensors))
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, beside)
         os.replace(beside, file)

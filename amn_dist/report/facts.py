@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from amn_dist.errors import AmnError, ConfigError
@@ -13,6 +12,7 @@ from amn_dist.methods import Stage, scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.report.progress import Progress, read_progress
 from amn_dist.runs import LAST_FILE
+from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.telemetry import METRICS
 
@@ -36,7 +36,7 @@ class RunFacts:
     name to set, field and role. threshold: default of its activations."""
 
     label: str
-    folder: Path
+    folder: AnyPath
     config: str
     method: str = ""
     threshold: float = 0.25
@@ -57,14 +57,15 @@ class RunFacts:
         return found
 
 
-def read_runs(folders: Sequence[Path]) -> list[RunFacts]:
+def read_runs(folders: Sequence[AnyPath]) -> list[RunFacts]:
     """The runs in the given order, told apart by as much of their paths as that takes."""
     whole = [folder.resolve() for folder in folders]
-    depth = next((n for n in range(1, 9) if len({path.parts[-n:] for path in whole}) == len(whole)), 1)
-    return [read_run(path, label="/".join(path.parts[-depth:])) for path in whole]
+    parts = [tuple(str(path).split("/")) for path in whole]
+    depth = next((n for n in range(1, 9) if len({names[-n:] for names in parts}) == len(whole)), 1)
+    return [read_run(path, label="/".join(names[-depth:])) for path, names in zip(whole, parts, strict=True)]
 
 
-def read_run(folder: Path, *, label: str) -> RunFacts:
+def read_run(folder: AnyPath, *, label: str) -> RunFacts:
     """Everything a run's folder says. Raises ConfigError when it is no run."""
     path = folder / "config.yaml"
     if not path.is_file():
@@ -126,7 +127,7 @@ def open_made(line: Pipeline, sets: dict[str, ShardSet], missing: list[str]) -> 
     return found
 
 
-def read_scores(folder: Path, missing: list[str]) -> dict[str, Any]:
+def read_scores(folder: AnyPath, missing: list[str]) -> dict[str, Any]:
     """The scores of a run; empty where there are none of this version."""
     path = folder / "score" / "score.json"
     if not path.is_file():
@@ -145,11 +146,11 @@ def read_scores(folder: Path, missing: list[str]) -> dict[str, Any]:
     return scores
 
 
-def read_object(path: Path, missing: list[str]) -> dict[str, Any]:
+def read_object(path: AnyPath, missing: list[str]) -> dict[str, Any]:
     """A JSON object of a run's file; empty, and noted, where it is absent or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (AmnError, OSError, ValueError, RecursionError) as error:
         missing.append(f"{path.parent.name}/{path.name}: cannot be read ({type(error).__name__})")
         return {}
     if isinstance(found, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -14,7 +13,7 @@ from amn_dist.loaders.decode import decode_images
 from amn_dist.ops.resize import upsample
 from amn_dist.pipeline import reopen
 from amn_dist.report.pictures import heat, overlay, sheet
-from amn_dist.shards.paths import AnyPath, RemotePath
+from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.shardset import ShardSet
 
 STEPS = (
@@ -33,12 +32,12 @@ STEPS = (
 """Stage, field and title of every column after photo and truth."""
 
 
-def gallery(sets: Sequence[ShardSet], run: Path | None, keys: Sequence[str], *, height: int = 160) -> Image.Image:
+def gallery(sets: Sequence[ShardSet], run: AnyPath | None, keys: Sequence[str], *, height: int = 160) -> Image.Image:
     """A contact sheet of the named samples. sets: image sets to look for the keys in. run: folder with stages."""
     return sheet([row(sets, run, key) for key in keys], height=height)
 
 
-def row(sets: Sequence[ShardSet], run: Path | None, key: str) -> list[tuple[str, np.ndarray]]:
+def row(sets: Sequence[ShardSet], run: AnyPath | None, key: str) -> list[tuple[str, np.ndarray]]:
     """Photo, truth and what every finished stage made of it, titled. Raises ShardError for an unknown key."""
     images, ordinal = find(sets, key)
     (photo,) = decode_images([(key, images.image(ordinal))], loader=Loader(name="torchvision"))
@@ -71,7 +70,7 @@ def find(sets: Sequence[ShardSet], key: str) -> tuple[ShardSet, int]:
     raise ShardError(f"{', '.join(images.url for images in sets)}: no sample {key!r}; keys are in the shard reports")
 
 
-def open_made(folder: Path, images: ShardSet) -> ShardSet | None:
+def open_made(folder: AnyPath, images: ShardSet) -> ShardSet | None:
     """A finished stage's shards when they lie over this image set, else None."""
     if not (folder / "index.json").is_file():
         return None
@@ -79,13 +78,10 @@ def open_made(folder: Path, images: ShardSet) -> ShardSet | None:
     return made if made.shard_sizes == images.shard_sizes else None
 
 
-def places(place: AnyPath) -> tuple[list[ShardSet], Path | None]:
-    """The image sets behind a folder, and the run in it: a shard set of images, a stage's shards, or a run. Behind a
-    URL: a shard set."""
+def places(place: AnyPath) -> tuple[list[ShardSet], AnyPath | None]:
+    """The image sets behind a folder, and the run in it: a shard set of images, a stage's shards, or a run."""
     if (place / "index.json").is_file():
         return [ShardSet.open(str(place))], None
-    if isinstance(place, RemotePath):
-        raise ShardError(f"{place}: no index.json; expected a finished shard set")
     return list(reopen(place).sets.values()), place
 
 

@@ -18,11 +18,12 @@ from amn_dist.report.facts import RunFacts, read_runs
 from amn_dist.report.grids import run_grid, summary_grid, threshold_grid, time_grid
 from amn_dist.report.tables import percent
 from amn_dist.runs import write_text
+from amn_dist.shards.paths import AnyPath
 
 PAGE = Path(__file__).parent
 
 
-def write_report(folders: Sequence[Path], out: Path, *, images: int = 200) -> int:
+def write_report(folders: Sequence[AnyPath], out: Path, *, images: int = 200) -> int:
     """Write the report of some runs. images: most that the gallery shows. Returns the size of the file in bytes.
 
     Raises ConfigError for a folder that is no run. What else is missing or damaged is named in the report.

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from amn_dist.shards.paths import AnyPath
 
 Points = list[tuple[float, float]]
 
@@ -27,7 +28,7 @@ class Progress:
     damaged: int
 
 
-def read_progress(path: Path, *, verb: str) -> Progress:
+def read_progress(path: AnyPath, *, verb: str) -> Progress:
     """The metrics of a stage; of a step that was done twice the last counts."""
     losses: dict[str, dict[float, float]] = {}
     rates: list[float] = []
@@ -47,17 +48,15 @@ def read_progress(path: Path, *, verb: str) -> Progress:
     return Progress({name: sorted(losses[name].items()) for name in names}, seconds, rate, damaged)
 
 
-def records(path: Path) -> Iterator[dict[str, Any] | None]:
+def records(path: AnyPath) -> Iterator[dict[str, Any] | None]:
     """The records of a metrics.jsonl, None for a line that is none; nothing where there is no file."""
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            yield record if isinstance(record, dict) else None
+    content = path.read_bytes() if path.is_file() else b""
+    for line in content.removesuffix(b"\n").split(b"\n") if content else ():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        yield record if isinstance(record, dict) else None
 
 
 def is_figure(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -28,6 +29,19 @@ class Objects(Protocol):
         ...
 
     def put(self, key: str, content: bytes | memoryview) -> None: ...
+
+    def copy(self, key: str, other: str) -> None:
+        """Make `other` a copy of an object without its bytes leaving the storage. Raises NotImplementedError."""
+        ...
+
+    def tagged(self, key: str) -> tuple[bytes, str]:
+        """An object, and a tag that tells this version of it from all others."""
+        ...
+
+    def swap(self, key: str, content: bytes, tag: str | None) -> str | None:
+        """Put if the object is still the version of a tag (None: if there is none). Returns the tag of the new version,
+        None when it was another one."""
+        ...
 
     def delete(self, key: str) -> None: ...
 
@@ -61,6 +75,23 @@ class FsspecObjects:
 
     def put(self, key: str, content: bytes | memoryview) -> None:
         self._system.pipe_file(key, bytes(content))
+
+    def copy(self, key: str, other: str) -> None:
+        self._system.cp_file(key, other)
+
+    def tagged(self, key: str) -> tuple[bytes, str]:
+        content = self.get(key)
+        return content, hashlib.sha256(content).hexdigest()
+
+    def swap(self, key: str, content: bytes, tag: str | None) -> str | None:
+        # Not in one request where there is a version already: fsspec has no word for that.
+        try:
+            if tag is not None and self.tagged(key)[1] != tag:
+                return None
+            self._system.pipe_file(key, content, mode="create" if tag is None else "overwrite")
+        except (FileExistsError, FileNotFoundError):
+            return None
+        return hashlib.sha256(content).hexdigest()
 
     def delete(self, key: str) -> None:
         if self._system.exists(key):

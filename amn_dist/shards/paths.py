@@ -44,7 +44,9 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        return RemotePath(self.url.rsplit("/", 1)[0])
+        """The folder it lies in; of the root of a storage itself."""
+        protocol, _, rest = self.url.partition("://")
+        return RemotePath(f"{protocol}://{rest.rpartition('/')[0] or rest}")
 
     def with_suffix(self, suffix: str) -> RemotePath:
         return self.parent / f"{self.stem}{suffix}"
@@ -87,6 +89,9 @@ class RemotePath:
     def read_bytes(self) -> bytes:
         return self._ask("read", lambda objects, key: objects.get(key))
 
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self.read_bytes().decode(encoding, errors)
+
     def read_range(self, offset: int, size: int) -> bytes:
         """Exactly these bytes. Raises ShardError when the file ends before them."""
 
@@ -106,6 +111,36 @@ class RemotePath:
     def write_bytes(self, content: bytes | memoryview) -> None:
         """Replace the file in one request: readers see the old one or the new one."""
         self._ask("written", lambda objects, key: objects.put(key, content))
+
+    def touch(self) -> None:
+        """Write an empty file."""
+        self.write_bytes(b"")
+
+    def copy_to(self, other: RemotePath) -> None:
+        """Make `other`, in the same storage, a copy: inside the storage where it can do that."""
+        target = open_objects(other.url)[1]
+        try:
+            self._ask("copied", lambda objects, key: objects.copy(key, target))
+        except NotImplementedError:
+            other.write_bytes(self.read_bytes())
+
+    def tagged(self) -> tuple[bytes, str] | None:
+        """The file and the tag of this version of it; None where there is none."""
+        try:
+            return self._ask("read", lambda objects, key: objects.tagged(key))
+        except FileNotFoundError:
+            return None
+
+    def swap(self, content: bytes, tag: str | None) -> str | None:
+        """Write if the file is still the version of a tag (None: if there is none).
+
+        Returns the tag of the new version, None when somebody else was faster. content: unlike all other versions.
+        """
+        made = self._ask("written", lambda objects, key: objects.swap(key, content, tag))
+        if made is not None:
+            return made
+        found = self.tagged()  # the first try may have been carried out without an answer
+        return found[1] if found is not None and found[0] == content else None
 
     def unlink(self, missing_ok: bool = True) -> None:
         self._ask("removed", lambda objects, key: objects.delete(key))

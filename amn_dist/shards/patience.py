@@ -21,7 +21,9 @@ SHORT_TRIES = 3
 """Times a body that ends early is asked for; a file that is short stays short."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP answers that another try may not get."""
-PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"})
+PASSING_CODES = frozenset(
+    {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling", "ConditionalRequestConflict"}
+)
 REFUSALS = {
     "RequestTimeTooSkewed": "the clock of this machine is off; set it (ntp), then run again",
     "NoSuchBucket": "there is no such bucket; check its name and AWS_ENDPOINT_URL",

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.exceptions import AlreadyExistsError, GenericError, NotFoundError, PreconditionError
 from obstore.store import S3Store
 
 TIMEOUT_S = "AMN_STORAGE_TIMEOUT_S"
 """Variable: seconds without a byte after which an answer is given up and asked for again; 60 without it."""
 PUT_S = 1800
 """Most seconds an upload may take; it is one request, so that no object is ever half there."""
+UNKNOWN = "status code: 501"
+"""What a storage answers that knows no conditional writes, or no copies."""
 FROM_FILES = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region", "endpoint_url")
 SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_REGION", TIMEOUT_S)
 """Variables another value of which needs another client."""
@@ -59,6 +62,29 @@ class S3Objects:
 
     def put(self, key: str, content: bytes | memoryview) -> None:
         obstore.put(self._writer, key, content, use_multipart=False)
+
+    def copy(self, key: str, other: str) -> None:
+        try:
+            obstore.copy(self._writer, key, other)
+        except GenericError as error:
+            if UNKNOWN not in str(error):
+                raise
+            raise NotImplementedError from error
+
+    def tagged(self, key: str) -> tuple[bytes, str]:
+        found = obstore.get(self._reader, key)
+        return found.bytes().to_bytes(), str(found.meta["e_tag"])
+
+    def swap(self, key: str, content: bytes, tag: str | None) -> str | None:
+        mode: Any = "create" if tag is None else {"e_tag": tag}
+        try:
+            return str(obstore.put(self._writer, key, content, mode=mode)["e_tag"])
+        except (AlreadyExistsError, PreconditionError, NotFoundError):
+            return None
+        except GenericError as error:
+            if UNKNOWN not in str(error):
+                raise
+            return str(obstore.put(self._writer, key, content, use_multipart=False)["e_tag"])
 
     def delete(self, key: str) -> None:
         obstore.delete(self._writer, key)

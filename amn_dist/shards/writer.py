@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from webdataset import TarWriter
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, StageError
 from amn_dist.shards.commit import clean_unfinished, commit, json_bytes
+from amn_dist.shards.folders import AT_ONCE
 from amn_dist.shards.format import check_field, check_key
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
 from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 
-__all__ = ["clean_unfinished", "read_report", "shard_name", "write_index", "write_shard"]
+__all__ = ["clean_unfinished", "index_all", "read_report", "read_reports", "shard_name", "write_index", "write_shard"]
 
 Folder = str | os.PathLike[str] | RemotePath
 """A local path or a URL."""
@@ -58,6 +61,30 @@ def read_report(folder: Folder, number: int) -> ShardReport | None:
         size = path.size() if isinstance(path, RemotePath) else path.stat().st_size
     except OSError:
         return None
+    return _sound(path, text, size)
+
+
+def read_reports(folder: Folder, count: int) -> Iterator[ShardReport | None]:
+    """The reports of the first `count` shards, each as by read_report; behind a URL several at a time."""
+    where = path_of(folder)
+    if isinstance(where, Path):
+        yield from (read_report(where, number) for number in range(count))
+        return
+    sizes = where.children()[0]
+
+    def read(number: int) -> ShardReport | None:
+        path = where / shard_name(number)
+        report = path.with_suffix(".json")
+        missing = path.name not in sizes or report.name not in sizes
+        return None if missing else _sound(path, report.read_bytes(), sizes[path.name])
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for start in range(0, count, AT_ONCE):
+            yield from pool.map(read, range(start, min(start + AT_ONCE, count)))
+
+
+def _sound(path: AnyPath, text: bytes, size: int) -> ShardReport | None:
+    """A report, unless it is damaged or not of this tar."""
     try:
         report = parse(ShardReport, str(path), text)
     except ShardError:
@@ -79,6 +106,18 @@ def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: I
     clean_unfinished(folder)  # of workers that died on the way
     commit(path_of(folder) / INDEX, json_bytes(index.model_dump(mode="json")))
     return index
+
+
+def index_all(folder: Folder, *, kind: str, classes: Sequence[str], count: int) -> Index:
+    """As write_index, over the first `count` shards. Raises StageError when one of them is not there."""
+
+    def reports() -> Iterator[ShardReport]:
+        for number, report in enumerate(read_reports(folder, count)):
+            if report is None:
+                raise StageError(f"{folder}: shard {number} is missing after all were done; run again")
+            yield report
+
+    return write_index(folder, kind=kind, classes=classes, reports=reports())
 
 
 def _fill(stream: io.BytesIO, path: AnyPath, samples: Iterable[Row]) -> list[Place]:

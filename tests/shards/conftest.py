@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -29,6 +29,7 @@ REFUSALS = {
         "The difference between the request time and the current time is too large.",
     ),
     "busy": (503, "SlowDown", "Please reduce your request rate."),
+    "unknown": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
     "throttled": (429, "TooManyRequests", "Slow down."),
 }
 
@@ -36,16 +37,18 @@ REFUSALS = {
 @dataclass
 class Fault:
     """What befalls the next requests. kind: a refusal, `truncated`, `slow`, `reset` or `dropped` (done, unanswered).
-    left: how many requests. method, part: which requests; part of the path."""
+    left: how many requests. method, part, header: which requests; part of the path, how a header's name begins."""
 
     kind: str
     left: int
     method: str = ""
     part: str = ""
+    header: str = ""
     seconds: float = 0.0
 
-    def meets(self, method: str, path: str) -> bool:
-        return self.left > 0 and self.method in ("", method) and self.part in path
+    def meets(self, method: str, path: str, headers: Iterable[str]) -> bool:
+        named = any(name.lower().startswith(self.header) for name in headers)
+        return self.left > 0 and self.method in ("", method) and self.part in path and named
 
 
 @dataclass
@@ -60,10 +63,11 @@ class Proxy:
     def fail(self, kind: str, times: int = 1, **where: object) -> None:
         self.faults.append(Fault(kind, times, **where))  # type: ignore[arg-type]
 
-    def take(self, method: str, path: str, span: str | None) -> Fault | None:
+    def take(self, method: str, path: str, headers: Mapping[str, str]) -> Fault | None:
+        span = {name.lower(): value for name, value in headers.items()}.get("range")
         with self.lock:
             self.seen.append(f"{method} {path}" + (f" {span}" if span else ""))
-            fault = next((fault for fault in self.faults if fault.meets(method, path)), None)
+            fault = next((fault for fault in self.faults if fault.meets(method, path, headers)), None)
             if fault is not None:
                 fault.left -= 1
             return fault
@@ -82,7 +86,7 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            fault = proxy.take(self.command, self.path, self.headers.get("range"))
+            fault = proxy.take(self.command, self.path, dict(self.headers.items()))
             kind = fault.kind if fault else ""
             if kind in REFUSALS:
                 return self.refuse(*REFUSALS[kind])

@@ -155,8 +155,3 @@ def test_a_run_over_s3_survives_faults_and_a_kill(
     pack_synthetic(f"{bucket}/train", **SCENES, seed=1)
     with pytest.raises(ConfigError, match=r"classify: made with .*train set [0-9a-f]+, now [0-9a-f]+"):
         line(scenes, run, RemotePath(bucket)).execute(until="cam_seed")
-
-
-def test_a_run_on_a_url_is_refused() -> None:
-    with pytest.raises(ConfigError, match="found a URL"):
-        Run(Path("s3://bucket/runs/x"))

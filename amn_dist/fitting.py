@@ -1,0 +1,64 @@
+"""A Fit of a run in this process: alone, or as one rank of a gang."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from amn_dist.config import Config
+from amn_dist.methods import Stage
+from amn_dist.remote.mirror import workplace
+from amn_dist.shards.paths import AnyPath
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.telemetry import Observe
+
+Labels = tuple[ShardSet, str] | None
+"""The set with what a Fit learns from, and the field."""
+
+
+def train_here(
+    config: Config,
+    stage: Stage,
+    images: ShardSet,
+    labels: Labels,
+    *,
+    folder: AnyPath,
+    observe: Observe,
+    keep_log: Callable[[], None],
+) -> None:
+    """Train as the rank the environment says, from the newest checkpoint in the stage's folder; weights end there.
+
+    keep_log: called with every checkpoint that is copied to a URL.
+    """
+    from amn_dist.engines.gang import join_gang
+    from amn_dist.engines.loop import fit as train
+    from amn_dist.loaders.batches import batches
+
+    assert stage.fit is not None
+    task = stage.fit(config, len(images.classes))
+    gang = join_gang(timeout_s=config.engine.timeout_s)
+
+    def batches_from(consumed: int) -> Any:
+        return batches(
+            images,
+            labels,
+            rule=task.rule,
+            batch=task.section.batch,
+            seed=config.seed,
+            consumed=consumed,
+            rank=gang.rank,
+            world=gang.size,
+            loader=config.loader,
+        )
+
+    with workplace(folder, first=gang.rank == 0, keep_log=keep_log) as place:
+        train(
+            task,
+            batches_from,
+            folder=place.folder,
+            engine=config.engine,
+            seed=config.seed,
+            samples=len(images),
+            observe=observe,
+            saved=place.saved,
+        )
