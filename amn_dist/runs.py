@@ -106,6 +106,7 @@ class Run:
         if known is None:
             raise StageError(f"{self.stage(stage.name)}: finished but origin.json is missing; --redo {stage.name}")
         wanted = origin.as_json()
+        wanted["settings"] = known_part(known["settings"], wanted["settings"])
         for part in ("settings", "inputs"):
             if known[part] != wanted[part]:
                 changed = first_difference(known[part], wanted[part])
@@ -210,6 +211,13 @@ def file_digest(path: AnyPath) -> str:
     for piece in path.pieces(path.size()):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def known_part(known: Any, wanted: Any) -> Any:
+    """Settings without those that did not exist when the known ones were recorded, by an older version."""
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        return {key: known_part(known[key], value) for key, value in wanted.items() if key in known}
+    return wanted
 
 
 def first_difference(known: Any, wanted: Any, path: str = "") -> str:

@@ -56,6 +56,17 @@ def test_a_finished_stage_of_other_settings_is_refused_with_the_difference(root:
         run.check_unchanged(stage_named("classify"), origin(CONFIG, images="2"))
 
 
+def test_settings_that_an_older_version_did_not_have_are_not_compared(root: AnyPath) -> None:
+    made = origin(CONFIG, images="1")
+    older = {**made.settings, "classify": {**made.settings["classify"]}}
+    del older["classify"]["long_side"], older["classify"]["epochs"]
+    run = finished(root / "a", "classify", Origin(older, made.inputs, "other code"))
+    run.check_unchanged(stage_named("classify"), made)
+    other = Config.model_validate({"name": "x", "classify": {"batch": 9, "backbone": {"weights": None}}})
+    with pytest.raises(ConfigError, match=r"classify\.batch 16, now 9"):
+        run.check_unchanged(stage_named("classify"), origin(other, images="1"))
+
+
 def test_unfinished_work_of_another_origin_is_dropped(root: AnyPath) -> None:
     run, stage = Run(root / "a"), stage_named("classify")
     assert not run.begin(stage, origin(CONFIG, images="1"))
