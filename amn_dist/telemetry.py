@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
+import io
 import json
 import os
 import platform
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,6 +29,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from amn_dist.errors import StageError
 
 Observe = Callable[[dict[str, Any]], None]
 """Takes one record of metrics. Records with `step` and `steps` move the bar."""
@@ -92,14 +98,18 @@ class StageLog:
     console: Console
     bar: Progress
     line: TaskID
-    lines: TextIO
+    lines: FileIO
     events: EventFile
     last_said: float = 0.0
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Keep a record and show it."""
-        self.lines.write(json.dumps({"time": round(time.time(), 3), "stage": self.name, **record}) + "\n")
-        self.lines.flush()
+        """Keep a record and show it; raises StageError where metrics.jsonl cannot be written."""
+        line = json.dumps({"time": round(time.time(), 3), "stage": self.name, **record}) + "\n"
+        try:
+            append_whole(self.lines, line.encode())
+        except OSError as fault:
+            path, advice = self.folder / METRICS, "make room, then the same command goes on"
+            raise StageError(f"{path}: cannot be written ({fault.strerror}); {advice}") from fault
         self.events(record)
         self.show(record)
 
@@ -115,27 +125,63 @@ class StageLog:
             self.console.print(said, markup=False, highlight=False)
 
 
+def append_whole(file: FileIO, content: bytes) -> None:
+    """Append to a file all of some bytes or none; raises OSError when they do not fit."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        written = file.write(content)
+        if written != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        file.truncate(end)
+        raise
+
+
 @dataclass
 class EventFile:
-    """Figures of a stage as TensorBoard reads them, one curve a name; opened when the first figure comes."""
+    """Figures of a stage as TensorBoard reads them, one curve a name; opened when the first figure comes.
+
+    They are all in metrics.jsonl too: where they cannot be written they end, and the stage goes on.
+    """
 
     folder: Path
-    writer: Any = None
+    file: FileIO | None = None
+    ended: bool = False
 
     def __call__(self, record: dict[str, Any]) -> None:
-        if "step" not in record:
+        if "step" not in record or self.ended:
             return
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-            self.writer = SummaryWriter(str(self.folder), max_queue=200)
-        for name, value in record.items():
-            if name not in ("step", "steps") and isinstance(value, int | float):
-                self.writer.add_scalar(name, value, global_step=record["step"])
+        figures = {
+            name: float(value)
+            for name, value in record.items()
+            if name not in ("step", "steps") and isinstance(value, int | float)
+        }
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in figures.items()])
+        try:
+            if self.file is None:
+                self.folder.mkdir(exist_ok=True)
+                name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+                self.file = (self.folder / name).open("xb", buffering=0)
+                append_event(self.file, Event(wall_time=time.time(), file_version="brain.Event:2"))
+            append_event(self.file, Event(wall_time=time.time(), step=record["step"], summary=summary))
+        except OSError:
+            self.ended = True
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        if self.file is not None:
+            self.file.close()
+
+
+def append_event(file: FileIO, event: Any) -> None:
+    """Append an event in TensorBoard's framing: length, its checksum, content, its checksum."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    framed = io.BytesIO()
+    RecordWriter(framed).write(event.SerializeToString())
+    append_whole(file, framed.getvalue())
 
 
 @contextlib.contextmanager
@@ -156,7 +202,7 @@ def stage_log(folder: Path, name: str, console: Console) -> Iterator[StageLog]:
         disable=not console.is_terminal,
     )
     with (
-        (folder / METRICS).open("a", encoding="utf-8") as lines,
+        (folder / METRICS).open("ab", buffering=0) as lines,
         contextlib.closing(EventFile(folder / "tensorboard")) as events,
         bar,
     ):

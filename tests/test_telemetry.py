@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from amn_dist.errors import StageError
 from amn_dist.telemetry import following, stage_log
 
 
@@ -34,6 +37,34 @@ def test_a_stage_without_figures_leaves_no_event_file(tmp_path: Path) -> None:
     with stage_log(tmp_path, "cam", Console(file=io.StringIO())) as log:
         log({"done": True})
     assert not (tmp_path / "tensorboard").exists()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB; the test is skipped where none may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("a full disk needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_whole_lines_and_names_the_file(full_disk: Path) -> None:
+    kept = 0
+    with (
+        pytest.raises(StageError, match=r"amn/metrics.jsonl: cannot be written \(No space left on device\)"),
+        stage_log(full_disk / "amn", "amn", Console(file=io.StringIO())) as log,
+    ):
+        while True:
+            log({"step": kept + 1, "steps": 10_000, "total": 1.0})
+            kept += 1
+    lines = (full_disk / "amn" / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in lines.splitlines()] == list(range(1, kept + 1))
+    assert lines.endswith("\n")
+    events = EventAccumulator(str(full_disk / "amn" / "tensorboard"))
+    events.Reload()
+    assert 0 < len(events.Scalars("total")) <= kept + 1
 
 
 def test_what_another_process_writes_is_shown(tmp_path: Path) -> None:

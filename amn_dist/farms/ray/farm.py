@@ -77,6 +77,18 @@ def kinds(section: FarmSection, resources: Mapping[str, float]) -> dict[str, tup
     }
 
 
+def start_here(*, tries: int = 2, **options: Any) -> None:
+    """Start a cluster for this process; again where a busy machine took longer than the 30 s Ray waits for a node."""
+    for left in reversed(range(tries)):
+        try:
+            # "local": without it Ray would look for a cluster that somebody else runs here.
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+            return
+        except Exception as error:  # it is told by a bare Exception
+            if not left or "timed out during startup" not in str(error):
+                raise
+
+
 def connect(section: FarmSection, address: str | None) -> None:
     """Join a running cluster, or start one for this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -91,9 +103,8 @@ def connect(section: FarmSection, address: str | None) -> None:
             make_token()
             networks = (section.network_workers or 1) if section.pools == "two" else 0
             cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
-            # "local": without it Ray would look for a cluster that somebody else runs here.
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except Exception as error:  # a slow start is told by a bare Exception
+            start_here(num_cpus=cores, **quiet)
+    except Exception as error:  # Ray tells some faults by a bare Exception
         where = f"Ray at {address}" if address else "a Ray cluster on this machine"
         raise StageError(f"{where}: cannot be reached or started ({error}); see `amn doctor`") from error
     if threading.current_thread() is threading.main_thread():
