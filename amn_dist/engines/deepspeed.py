@@ -39,6 +39,9 @@ class DeepSpeedEngine:
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
         self.trained = [parameter for group in groups for parameter in group["params"]]
+        if len(self.trained) == 1:
+            # DeepSpeed copies a lone gradient onto itself; torch refuses unless its strides are those of a new one.
+            self.trained[0].register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
         self.zero, self.gang = section.zero, gang
         self.pieces = pieces
         # DeepSpeed means over ranks and micro-batches; losses here are parts of one global sum.

@@ -95,6 +95,7 @@ def alone() -> list[dict[str, Any]]:
             {"folder": f"adam-{engine}{zero}", "section": ADAM, **made},
             {"folder": f"bf16-{engine}{zero}", "section": SLIP_OFF, "precision": "bf16", **made},
             {"folder": f"pieces-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **made},
+            {"folder": f"lone-{engine}{zero}", "section": SLIP_OFF, "lone": True, **made},
             {"folder": f"stop-{engine}{zero}", "section": ADAM, "stop_at": 5, **made},
             {"folder": f"stop-{engine}{zero}", "section": ADAM, **made},
         ]
@@ -151,7 +152,7 @@ def test_the_loss_falls(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2])
-@pytest.mark.parametrize("kind", ["sgd", "adam", "pieces"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "pieces", "lone"])
 def test_deepspeed_gives_the_curve_of_plain_torch(outcome: Outcome, kind: str, zero: int) -> None:
     assert outcome.curve(f"{kind}-deepspeed{zero}") == pytest.approx(outcome.curve(f"{kind}-torch0"), rel=1e-5)
 

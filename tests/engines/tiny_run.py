@@ -32,8 +32,9 @@ SIDE = 8
 
 @dataclass(frozen=True)
 class Case:
-    """One run. kill_at, stop_at: after this step the rank `struck` is sent a signal; missing_at: it misses the shard of
-    this step; nan_key: a sample that is not a number."""
+    """One run. lone: one tensor is trained, the weights of a classifier of means. kill_at, stop_at: after this step the
+    rank `struck` is sent a signal; missing_at: it misses the shard of this step; nan_key: a sample that is not a
+    number."""
 
     folder: str
     engine: str = "torch"
@@ -42,6 +43,7 @@ class Case:
     steps: int = 12
     section: dict[str, Any] = field(default_factory=dict)
     dropout: float = 0.0
+    lone: bool = False
     kill_at: int = 0
     stop_at: int = 0
     missing_at: int = 0
@@ -51,18 +53,21 @@ class Case:
 
 
 class TinyNet(nn.Module):
-    """Two trained layers behind one that is in no optimiser group."""
+    """Two trained layers behind one that is in no optimiser group; lone: one, behind the mean of all pixels."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, *, lone: bool) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.body = nn.Conv2d(4, 8, 3, padding=1)
         self.norm = nn.GroupNorm(2, 8)
         self.head = nn.Conv2d(8, 3, 1)
-        self.dropout = dropout
+        self.dropout, self.lone = dropout, lone
 
     def forward(self, image: Tensor) -> Tensor:
         hidden = functional.relu(self.norm(self.body(functional.relu(self.stem(image)))))
+        if self.lone:
+            pooled = functional.adaptive_avg_pool2d(hidden.contiguous(memory_format=torch.channels_last), 1)
+            return self.head(pooled).expand(-1, -1, SIDE, SIDE)
         return self.head(functional.dropout(hidden, self.dropout))
 
 
@@ -72,14 +77,17 @@ class TinyFit:
 
     section: FitSection
     dropout: float = 0.0
+    lone: bool = False
     name: str = "tiny"
     rule: CropRule = field(default_factory=lambda: CropRule(size=SIDE, rescale=(1.0, 1.0)))
 
     def network(self) -> nn.Module:
-        return TinyNet(self.dropout)
+        return TinyNet(self.dropout, lone=self.lone)
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         assert isinstance(network, TinyNet)
+        if self.lone:
+            return [{"params": [network.head.weight], "lr": self.section.lr_head, "weight_decay": 0.0}]
         body = [*network.body.parameters(), *network.norm.parameters()]
         return [
             {"params": body, "lr": self.section.lr, "weight_decay": self.section.weight_decay},
@@ -127,6 +135,7 @@ def shards(case: Case, consumed: int, batch: int, rank: int, world: int) -> Iter
 def train(case: Case) -> None:
     """Run one case as the rank the environment says."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(1 + case.lone)  # with two, gradients of a 1x1 convolution over one pixel have odd strides
     folder = Path(case.folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"batch": 6, "lr": 0.05, "lr_head": 0.2, "checkpoint_every": 4, "log_every": 1, **case.section}
@@ -141,7 +150,7 @@ def train(case: Case) -> None:
 
     try:
         fit(
-            TinyFit(section, case.dropout),
+            TinyFit(section, case.dropout, lone=case.lone),
             lambda consumed: shards(case, consumed, section.batch, rank, world),
             folder=folder,
             engine=Engine.model_validate(
@@ -166,7 +175,6 @@ def train_in_child(case: Case) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     for row in json.loads(Path(sys.argv[1]).read_text()):
         case = Case(**{**asdict(Case("")), **row})
         alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
