@@ -46,23 +46,8 @@ NodeName=n1 NodeAddr=10.77.0.1 NodeHostname={hostname} Port=6818 CPUs=2 State=UN
 NodeName=n2 NodeAddr=10.77.0.2 NodeHostname={hostname} Port=6818 CPUs=2 State=UNKNOWN
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
-CONFIG = """
-name: slurm
-method: irn
-classify:
-  backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
-  lr: 1.0e-2
-  lr_head: 1.0e-2
-  batch: 8
-  epochs: 16
-  crop: 64
-  checkpoint_every: 2
-  log_every: 1
-  long_side: [72, 112]
-cam: {scales: [1.0, 0.5]}
-engine: {processes: 2, rejoin_s: 3, timeout_s: 60}
-loader: {threads: 1}
-"""
+GANG = Path(__file__).parents[1] / "gang.yaml"
+CONFIG = GANG.read_text() + "engine: {processes: 2, rejoin_s: 3, timeout_s: 60}\n"
 
 
 @dataclass(frozen=True)

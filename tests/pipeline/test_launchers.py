@@ -18,22 +18,8 @@ from data_shards.synthetic import pack_synthetic
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CONFIG = """
-name: launchers
-method: irn
-classify:
-  backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
-  lr: 1.0e-2
-  lr_head: 1.0e-2
-  batch: 8
-  epochs: 16
-  crop: 64
-  checkpoint_every: 2
-  log_every: 1
-  long_side: [72, 112]
-engine: {rejoin_s: 3, timeout_s: 60}
-loader: {threads: 1}
-"""
+GANG = Path(__file__).parents[1] / "gang.yaml"
+CONFIG = GANG.read_text() + "engine: {rejoin_s: 3, timeout_s: 60}\n"
 STEPS = 48
 
 
