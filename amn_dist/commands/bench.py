@@ -17,6 +17,8 @@ CHECK = "check"
 """The file that compares results with thresholds.yaml; every other one with a `main` is a benchmark."""
 LAST = ("gpu", "rehearsal", "soak")
 """The longest, at the end of `all`."""
+BY_NAME = ("seeds",)
+"""They ask for arguments and are no part of `all`."""
 
 Name = Annotated[str | None, typer.Argument(metavar="NAME|all", help="A benchmark; without it they are listed.")]
 
@@ -70,7 +72,7 @@ def questions(folder: Path) -> dict[str, str]:
 def chosen(name: str | None, known: dict[str, str]) -> list[str]:
     """The benchmarks a name stands for. Raises ConfigError naming those there are."""
     if name in (None, "all"):
-        return list(known)
+        return [each for each in known if each not in BY_NAME]
     if name not in known:
         raise ConfigError(f"amn bench {name}: no such benchmark; found {', '.join(known)}, or all")
     return [name]

@@ -1,0 +1,103 @@
+"""What do runs of several seeds score on average, and how far do they lie apart?
+
+Reads score.json of finished runs. Runs whose configurations differ in their seed alone stand in one group, named after
+the configuration or as asked; a group's figures are means with standard deviations over its runs.
+
+    python -m benchmarks.seeds RUN... [--out NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.harness import write_result
+
+FIGURES = {
+    "default_miou": "at default",
+    "best_miou": "best",
+    "best_threshold": "at",
+    "width_1": "within 1 point",
+    "width_2": "within 2 points",
+    "mean_miou": "mean of thresholds",
+    "miou": "mIoU",
+    "decided": "decided",
+}
+"""Figures of a row of score.json, and what a table calls them."""
+THRESHOLDS = ("best_threshold", "width_1", "width_2")
+"""On the axis of thresholds; all other figures are fractions, told in percent."""
+
+
+def grouped(runs: Iterable[Path]) -> dict[str, list[Path]]:
+    """Runs by configuration, seeds aside; raises ValueError for a name with two configurations or one seed twice."""
+    groups: dict[str, list[Path]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        name, seed = config["name"], config.pop("seed")
+        if settings.setdefault(name, config) != config:
+            raise ValueError(f"{run}: found other settings than in {groups[name][0]}; expected another seed alone")
+        if seed in seeds.setdefault(name, set()):
+            raise ValueError(f"{run}: found seed {seed} twice in {name}; expected runs of different seeds")
+        seeds[name].add(seed)
+        groups.setdefault(name, []).append(run)
+    return groups
+
+
+def spread(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Mean and standard deviation of every figure, by set and artefact."""
+    tables = [json.loads((run / "score" / "score.json").read_text(encoding="utf-8"))["sets"] for run in runs]
+    return {
+        f"{over} {artefact}": {
+            figure: told([table[over]["rows"][artefact][figure] for table in tables])
+            for figure in FIGURES
+            if isinstance(row.get(figure), int | float)  # maps have a list, by threshold, in the place of `miou`
+        }
+        for over, scores in tables[0].items()
+        for artefact, row in scores["rows"].items()
+    }
+
+
+def told(values: Sequence[float]) -> dict[str, Any]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(statistics.mean(values), 5), "deviation": round(deviation, 5), "values": list(values)}
+
+
+def markdown(group: str, rows: dict[str, dict[str, Any]], count: int) -> str:
+    """A table of a group, percent or thresholds, each figure as mean ± deviation."""
+    lines = [f"{group}, n = {count}", "", f"| | {' | '.join(FIGURES.values())} |", "|---" * (len(FIGURES) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [cell(figure, row[figure]) if figure in row else "" for figure in FIGURES]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(figure: str, found: dict[str, Any]) -> str:
+    digits, factor = (2, 1) if figure in THRESHOLDS else (1, 100)
+    return f"{factor * found['mean']:.{digits}f} ± {factor * found['deviation']:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", default="seeds", help="name of the result")
+    asked = parser.parse_args()
+    try:
+        groups = grouped(asked.runs)
+        found = {name: {"n": len(runs), "rows": spread(runs)} for name, runs in groups.items()}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    write_result(asked.out, {"groups": found})
+    for name, runs in groups.items():
+        print(f"\n{markdown(name, found[name]['rows'], len(runs))}")
+
+
+if __name__ == "__main__":
+    main()
