@@ -8,19 +8,23 @@ import numpy as np
 
 from amn_dist.errors import ConfigError
 
-WINDOW = 8
-"""Shards whose samples are mixed; a rank reads from so many at a time."""
+WINDOW, MIXED = 8, 4096
+"""Least shards, and least samples in them, that are mixed: a rank reads from so many shards at a time, and a small set is
+mixed whole, lest one that was packed class by class be learned class by class."""
 
 _SHARDS, _SAMPLES = 1, 2
 
 
-def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: int = WINDOW) -> np.ndarray:
-    """Ordinals of one epoch, int64[N]: the shards are shuffled, then the samples inside windows of several shards."""
+def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: int | None = None) -> np.ndarray:
+    """Ordinals of one epoch, int64[N]: the shards are shuffled, then the samples inside windows of several shards.
+
+    window: shards of a window; None: as many as WINDOW and MIXED ask for.
+    """
     return _stretch(shard_sizes, 0, sum(shard_sizes), seed=seed, epoch=epoch, window=window)
 
 
 def batch_ordinals(
-    shard_sizes: Sequence[int], *, seed: int, step: int, batch: int, rank: int, world: int, window: int = WINDOW
+    shard_sizes: Sequence[int], *, seed: int, step: int, batch: int, rank: int, world: int, window: int | None = None
 ) -> np.ndarray:
     """Ordinals of this rank's part of a global step, int64; over the ranks they join to the global batch.
 
@@ -47,9 +51,12 @@ def check_world(batch: int, rank: int, world: int) -> None:
         raise ConfigError(f"batch {batch}: {world} processes need at least one image each; use fewer processes")
 
 
-def _stretch(shard_sizes: Sequence[int], start: int, stop: int, *, seed: int, epoch: int, window: int) -> np.ndarray:
+def _stretch(
+    shard_sizes: Sequence[int], start: int, stop: int, *, seed: int, epoch: int, window: int | None
+) -> np.ndarray:
     """Positions start to stop of an epoch's order; only the windows they lie in are shuffled."""
     sizes = np.asarray(shard_sizes, np.int64)
+    window = window or max(WINDOW, -(-MIXED * len(sizes) // max(int(sizes.sum()), 1)))
     firsts = np.cumsum(sizes) - sizes
     shards = _generator(seed, epoch, _SHARDS).permutation(len(sizes))
     pieces = [np.empty(0, np.int64)]

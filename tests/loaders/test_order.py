@@ -65,6 +65,18 @@ def test_samples_of_a_window_are_mixed() -> None:
     assert len({ordinal // 50 for ordinal in order[:40]}) >= 6
 
 
+def test_a_small_set_packed_class_by_class_is_mixed_whole() -> None:
+    order = epoch_order([15] * 16, seed=0, epoch=0)
+    for start in range(0, 240, 40):
+        assert len({ordinal // 15 for ordinal in order[start : start + 40]}) >= 10
+
+
+def test_a_large_set_is_read_a_few_shards_at_a_time() -> None:
+    order = epoch_order([512] * 24, seed=0, epoch=0)
+    for start in range(0, 24 * 512, 8 * 512):
+        assert len({ordinal // 512 for ordinal in order[start : start + 8 * 512]}) == 8
+
+
 @pytest.mark.parametrize(("rank", "world", "batch"), [(0, 1, 11), (0, 1, 0), (2, 2, 4), (0, 5, 4)])
 def test_impossible_shares_are_refused(rank: int, world: int, batch: int) -> None:
     with pytest.raises(ConfigError):
