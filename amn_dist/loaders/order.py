@@ -9,7 +9,7 @@ import numpy as np
 from amn_dist.errors import ConfigError
 
 WINDOW, MIXED = 8, 4096
-"""Least shards, and least samples in them, that are mixed: a rank reads from so many shards at a time, and a small set is
+"""Least shards, and least samples in them, that are mixed: a rank reads from so many shards at a time; a small set is
 mixed whole, lest one that was packed class by class be learned class by class."""
 
 _SHARDS, _SAMPLES = 1, 2
