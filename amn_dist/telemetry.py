@@ -154,19 +154,18 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        figures = {
-            name: float(value)
+        figures = [
+            Summary.Value(tag=name, simple_value=value)
             for name, value in record.items()
             if name not in ("step", "steps") and isinstance(value, int | float)
-        }
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in figures.items()])
+        ]
         try:
             if self.file is None:
                 self.folder.mkdir(exist_ok=True)
                 name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
                 self.file = (self.folder / name).open("xb", buffering=0)
                 append_event(self.file, Event(wall_time=time.time(), file_version="brain.Event:2"))
-            append_event(self.file, Event(wall_time=time.time(), step=record["step"], summary=summary))
+            append_event(self.file, Event(wall_time=time.time(), step=record["step"], summary=Summary(value=figures)))
         except OSError:
             self.ended = True
 

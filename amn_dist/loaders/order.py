@@ -9,7 +9,7 @@ import numpy as np
 from amn_dist.errors import ConfigError
 
 WINDOW, MIXED = 8, 4096
-"""Least shards, and least samples in them, that are mixed: a rank reads from so many shards at a time; a small set is
+"""Least shards, and samples in them on average, that are mixed: a rank reads so many shards at a time; a small set is
 mixed whole, lest one that was packed class by class be learned class by class."""
 
 _SHARDS, _SAMPLES = 1, 2
@@ -24,7 +24,7 @@ def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: in
 
 
 def batch_ordinals(
-    shard_sizes: Sequence[int], *, seed: int, step: int, batch: int, rank: int, world: int, window: int | None = None
+    shard_sizes: Sequence[int], *, seed: int, step: int, batch: int, rank: int, world: int
 ) -> np.ndarray:
     """Ordinals of this rank's part of a global step, int64; over the ranks they join to the global batch.
 
@@ -33,7 +33,7 @@ def batch_ordinals(
     epoch, place = divmod(step, steps_per_epoch(sum(shard_sizes), batch))
     check_world(batch, rank, world)
     start, stop = (place * batch + batch * part // world for part in (rank, rank + 1))
-    return _stretch(shard_sizes, start, stop, seed=seed, epoch=epoch, window=window)
+    return _stretch(shard_sizes, start, stop, seed=seed, epoch=epoch)
 
 
 def steps_per_epoch(samples: int, batch: int) -> int:
@@ -52,7 +52,7 @@ def check_world(batch: int, rank: int, world: int) -> None:
 
 
 def _stretch(
-    shard_sizes: Sequence[int], start: int, stop: int, *, seed: int, epoch: int, window: int | None
+    shard_sizes: Sequence[int], start: int, stop: int, *, seed: int, epoch: int, window: int | None = None
 ) -> np.ndarray:
     """Positions start to stop of an epoch's order; only the windows they lie in are shuffled."""
     sizes = np.asarray(shard_sizes, np.int64)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -168,25 +169,19 @@ def test_killed_pack_goes_on_to_the_same_set(tmp_path: Path, request: pytest.Fix
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="mounting a small disk needs root")
-def test_full_disk_is_one_line_and_leaves_nothing_that_counts(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine does not let us mount a tmpfs")
-    try:
-        with pytest.raises(ShardError, match=r"0000\d\d\.tar: cannot be written \(No space left on device\)"):
-            pack_synthetic(disk / "out", images=120, shard_size=8)
-        assert not (disk / "out" / "index.json").exists()
-        assert not list((disk / "out").glob("*.tmp-*"))
-        done = [number for number in range(15) if read_report(disk / "out", number)]
-        assert 0 < len(done) < 15
-        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
-        digest = pack_synthetic(disk / "out", images=120, shard_size=8).digest
-        assert digest == pack_synthetic(tmp_path / "whole", images=120, shard_size=8).digest
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_full_disk_is_one_line_and_leaves_nothing_that_counts(
+    tmp_path: Path, small_disk: Callable[[Path, str], Path]
+) -> None:
+    disk = small_disk(tmp_path / "disk", "512k")
+    with pytest.raises(ShardError, match=r"0000\d\d\.tar: cannot be written \(No space left on device\)"):
+        pack_synthetic(disk / "out", images=120, shard_size=8)
+    assert not (disk / "out" / "index.json").exists()
+    assert not list((disk / "out").glob("*.tmp-*"))
+    done = [number for number in range(15) if read_report(disk / "out", number)]
+    assert 0 < len(done) < 15
+    subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+    digest = pack_synthetic(disk / "out", images=120, shard_size=8).digest
+    assert digest == pack_synthetic(tmp_path / "whole", images=120, shard_size=8).digest
 
 
 def test_automatic_shard_sizes() -> None:

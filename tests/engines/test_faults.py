@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,27 +89,18 @@ def test_other_versions_on_a_rank_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose checkpoints have a disk of one page; the test is skipped where none may be mounted."""
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a full disk needs the right to mount a tmpfs")
-    yield tmp_path
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize(("engine", "zero"), [("torch", 0), pytest.param("deepspeed", 2, marks=pytest.mark.slow)])
-def test_a_full_disk_stops_all_ranks_and_the_same_command_goes_on(small_disk: Path, engine: str, zero: int) -> None:
+def test_a_full_disk_stops_all_ranks_and_the_same_command_goes_on(
+    tmp_path: Path, small_disk: Callable[[Path, str], Path], engine: str, zero: int
+) -> None:
+    disk = small_disk(tmp_path / "checkpoints", "4k")
     case = {"engine": engine, "zero": zero, "section": SLIP_OFF}
-    assert gang(small_disk, case) == [0, 0]
+    assert gang(tmp_path, case) == [0, 0]
     for rank in (0, 1):
-        said = error(small_disk, rank)
+        said = error(tmp_path, rank)
         assert "checkpoint of step 4 cannot be written (" in said and "older ones are whole" in said, said
-        (small_disk / f"error-{rank}.txt").unlink()
-    assert checkpoints(small_disk) == []
-    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk / "checkpoints")], check=True)
-    assert gang(small_disk, case) == [0, 0]
-    assert not list(small_disk.glob("error-*")) and (small_disk / "model.safetensors").is_file()
+        (tmp_path / f"error-{rank}.txt").unlink()
+    assert checkpoints(tmp_path) == []
+    subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+    assert gang(tmp_path, case) == [0, 0]
+    assert not list(tmp_path.glob("error-*")) and (tmp_path / "model.safetensors").is_file()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -209,32 +209,21 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     assert digests(folder) == digests(finished)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that can be filled; the test is skipped where none may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a full disk needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_stops_a_run_in_one_line_and_the_same_command_goes_on(
-    finished: Path, data: Path, small_disk: Path
+    finished: Path, data: Path, tmp_path: Path, small_disk: Callable[[Path, str], Path]
 ) -> None:
-    folder, until = small_disk / "r", ("--no-reuse", "--until", "cam_seed")
+    disk = small_disk(tmp_path / "disk", "4m")
+    folder, until = disk / "r", ("--no-reuse", "--until", "cam_seed")
     said = fails(data, folder, *until)
     assert "/classify/checkpoints" in said and "cannot be written" in said
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
     run(data, "amn", folder, "--no-reuse", "--until", "classify")
     for left in (65_536, 0):
-        fill(small_disk / "filler", leave=left)
+        fill(disk / "filler", leave=left)
         said = fails(data, folder, *until)
         assert str(folder) in said and "cannot be written" in said, said
         assert not list(folder.glob("*/index.json"))
-        (small_disk / "filler").unlink()
+        (disk / "filler").unlink()
     run(data, "amn", folder, *until)
     assert digests(folder) == {name: digests(finished)[name] for name in ("classify", "cam", "cam_seed")}
 
