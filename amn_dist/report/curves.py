@@ -12,6 +12,8 @@ from amn_dist.report.progress import thinned
 
 LOSSES = 6
 """Parts of a loss drawn in one chart."""
+FAINT = 20
+"""A part this many times smaller than the largest would lie on the axis: it is drawn in a chart with its like."""
 BIN = 5
 """Thresholds that share a point of the curve of images."""
 
@@ -71,8 +73,16 @@ def loss_charts(runs: Sequence[RunFacts]) -> list[Chart]:
     for name in names:
         fits = [(dict(s.progress.losses), run.label) for run in runs for s in run.stages if s.name == name]
         for losses, labels in distinct([pair for pair in fits if pair[0]]):
-            charts.append(loss_chart(name, losses, labels))
+            charts += [loss_chart(name, alike, labels) for alike in by_size(losses)]
     return charts
+
+
+def by_size(losses: dict[str, list[tuple[float, float]]]) -> list[dict[str, list[tuple[float, float]]]]:
+    """The parts of a loss that one chart can show together: the large ones, and where there are any the faint ones."""
+    peaks = {part: max(abs(y) for _, y in points) for part, points in losses.items()}
+    large = {part: points for part, points in losses.items() if FAINT * peaks[part] >= max(peaks.values())}
+    faint = {part: points for part, points in losses.items() if part not in large}
+    return [large, faint] if faint else [large]
 
 
 def loss_chart(name: str, losses: dict[str, list[tuple[float, float]]], labels: Sequence[str]) -> Chart:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amn_dist.report.charts import Axis, Chart, Line, fitted
+from amn_dist.report.curves import by_size
 from amn_dist.report.grids import distinct
 from amn_dist.report.looks import Look, chosen, image_miou
 from amn_dist.report.progress import read_progress, thinned
@@ -78,3 +79,14 @@ def test_of_many_classes_the_extremes_are_shown() -> None:
 
 def test_equal_values_are_told_once() -> None:
     assert distinct([({"a": 1}, "x"), ({"a": 2}, "y"), ({"a": 1}, "z")]) == [({"a": 1}, ["x", "z"]), ({"a": 2}, ["y"])]
+
+
+def test_a_part_that_would_lie_on_the_axis_has_a_chart_of_its_own() -> None:
+    energy, total, classification = (
+        [(1.0, -160.0), (2.0, -360.0)],
+        [(1.0, -157.0), (2.0, -359.0)],
+        [(1.0, 3.0), (2.0, 0.1)],
+    )
+    large = {"total": total, "bottom_up": energy}
+    assert by_size({**large, "classification": classification}) == [large, {"classification": classification}]
+    assert by_size(large) == [large] and by_size({"total": [(1.0, 0.0)]}) == [{"total": [(1.0, 0.0)]}]
