@@ -18,7 +18,7 @@ from data_shards.synthetic import pack_synthetic
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 GANG = Path(__file__).parents[1] / "gang.yaml"
-CONFIG = GANG.read_text() + "engine: {processes: 2, rejoin_s: 3, timeout_s: 60}\n"
+CONFIG = GANG.read_text() + "engine: {precision: fp32, processes: 2, rejoin_s: 3, timeout_s: 60}\n"
 ALONE = ("--set", "engine.processes=1", "--set", "farm.name=local")
 
 

@@ -47,7 +47,7 @@ NodeName=n2 NodeAddr=10.77.0.2 NodeHostname={hostname} Port=6818 CPUs=2 State=UN
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 GANG = Path(__file__).parents[1] / "gang.yaml"
-CONFIG = GANG.read_text() + "engine: {processes: 2, rejoin_s: 3, timeout_s: 60}\n"
+CONFIG = GANG.read_text() + "engine: {precision: fp32, processes: 2, rejoin_s: 3, timeout_s: 60}\n"
 
 
 @dataclass(frozen=True)

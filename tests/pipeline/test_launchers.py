@@ -19,7 +19,7 @@ from data_shards.synthetic import pack_synthetic
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 GANG = Path(__file__).parents[1] / "gang.yaml"
-CONFIG = GANG.read_text() + "engine: {rejoin_s: 3, timeout_s: 60}\n"
+CONFIG = GANG.read_text() + "engine: {precision: fp32, rejoin_s: 3, timeout_s: 60}\n"
 STEPS = 48
 
 

@@ -49,6 +49,7 @@ segment:
   crop: 64
   checkpoint_every: 2
 farm: {{workers: 2}}
+engine: {{precision: fp32}}  # where one and two processes must learn the same, to rounding
 """
 
 
