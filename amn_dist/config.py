@@ -201,7 +201,8 @@ class Discriminate(FitSection):
     width: int = Field(default=1024, ge=1)
     """Channels of hidden layers."""
     mask_padding: bool = False
-    """Leave cells outside the photograph out of losses and statistics. Off counts them, as published."""
+    """Leave cells outside the photograph out of losses and statistics. Off counts them, as published, and is no worse
+    (docs/reproduce.md)."""
     colour: Literal["imagenet", "centred"] = "imagenet"
     """Input: ImageNet mean and deviation, as torchvision's weights want it; or minus 127, as the published ones do."""
 
