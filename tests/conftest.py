@@ -1,4 +1,4 @@
-"""Where the material lies that is not part of the project: golden fixtures and small real data sets."""
+"""What tests share: where golden fixtures and small real data sets lie (not part of the project), a disk that fills up."""
 
 import os
 import shutil

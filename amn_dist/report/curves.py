@@ -80,8 +80,9 @@ def loss_charts(runs: Sequence[RunFacts]) -> list[Chart]:
 def by_size(losses: dict[str, list[tuple[float, float]]]) -> list[dict[str, list[tuple[float, float]]]]:
     """The parts of a loss that one chart can show together: the large ones, and where there are any the faint ones."""
     peaks = {part: max(abs(y) for _, y in points) for part, points in losses.items()}
-    large = {part: points for part, points in losses.items() if FAINT * peaks[part] >= max(peaks.values())}
-    faint = {part: points for part, points in losses.items() if part not in large}
+    least = max(peaks.values()) / FAINT
+    large = {part: points for part, points in losses.items() if peaks[part] >= least}
+    faint = {part: points for part, points in losses.items() if peaks[part] < least}
     return [large, faint] if faint else [large]
 
 
