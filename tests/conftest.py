@@ -1,4 +1,4 @@
-"""What tests share: where golden fixtures and small real data sets lie (no part of the project), a disk that fills up."""
+"""What tests share: where golden fixtures and small real data lie (no part of the project), a disk that fills up."""
 
 import os
 import shutil
