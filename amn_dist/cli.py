@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -261,21 +263,32 @@ def terminate(signum: int, frame: types.FrameType | None) -> None:
     raise StageError("stopped by SIGTERM; the same command goes on")
 
 
+@contextmanager
+def handlers_heard() -> Iterator[None]:
+    """What a signal's handler raises inside compiled code, which wraps it in a SystemError, comes out as it was."""
+    try:
+        yield
+    except SystemError as error:
+        raise error.__cause__ or error from None
+
+
 def main() -> None:
     """Run the command line; errors are one line, tracebacks only with --debug."""
     debug = "--debug" in sys.argv
     signal.signal(signal.SIGTERM, terminate)
     try:
-        app(prog_name="amn")
+        with handlers_heard():
+            app(prog_name="amn")
     except AmnError as error:
         if debug:
             raise
         typer.echo(f"amn: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
+    except (SystemExit, KeyboardInterrupt) as end:
+        stopped = isinstance(end, KeyboardInterrupt) or end.code == INTERRUPTED
+        if stopped:
             typer.echo("amn: stopped by Ctrl-C; the same command goes on", err=True)
-        raise
+        sys.exit(INTERRUPTED if stopped else end.code)
     except Exception as error:
         if debug:
             raise

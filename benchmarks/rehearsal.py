@@ -68,13 +68,18 @@ class Measured:
 
 def settings(config: Config, images: int, steps: int, device: str) -> list[str]:
     """What the rehearsal sets over the file: steps, batches within the set, random weights, every step logged."""
-    found = ["farm.pools=two"] if device == "cuda" or len(os.sched_getaffinity(0)) > 1 else []
+    cores = len(os.sched_getaffinity(0))
+    found = ["farm.pools=two"] if device == "cuda" or cores > 1 else []
+    if found and device == "cpu":
+        # Networks cost ten times what CRFs do: with a core each, most of the cores would wait.
+        found += [f"farm.network_workers={cores - cores // 4}", f"farm.workers={max(cores // 4, 1)}"]
     for name in FITS:
         section = getattr(config, name)
         found += [f"{name}.steps={steps}", f"{name}.log_every=1", f"{name}.backbone.weights=null"]
         found += [f"{name}.batch={images}"] if section.batch > images else []
         found += [f"{name}.micro_batch=2"] if device == "cpu" and min(section.batch, images) % 2 == 0 else []
-    return found
+    # From random weights, with norms that do not learn, DeepLab's published rates end at infinity within steps.
+    return [*found, "segment.lr=1e-9", "segment.lr_head=1e-9"]
 
 
 def amn(*words: str | Path) -> None:
@@ -108,14 +113,14 @@ def read_fit(folder: Path, *, cores: int) -> Measured | None:
 def read_map(folder: Path, leg: str, *, workers: int, images: int) -> Measured | None:
     """A Map's rate, and what an image costs a worker: the share of time its pool was busy, over its rate.
 
-    folder: of the stage its stream is recorded under. leg: pool it ran in, `network` or `cpu`; in a pool for all, the
-    whole stream's cost stands with its first stage.
+    folder: of the stage its stream is recorded under. leg: pool it ran in; in one for all, `workers`, the whole
+    stream's cost stands with its first stage.
     """
     ends = [record for record in records(folder) if "images_per_s" in record and record["images_per_s"] > 0]
     if not ends:
         return None
     last = ends[-1]
-    busy = last.get("busy", {}).get(leg, last.get("busy", {}).get("workers", 1.0))
+    busy = last.get("busy", {}).get(leg, 1.0)
     rate = last["images_per_s"]
     return Measured(rate, busy * workers / rate, None, None, tars(folder) // images, taken(folder))
 
@@ -134,35 +139,38 @@ def tars(folder: Path) -> int:
 def read_stages(config: Config, run: Path, sizes: dict[str, int], wanted: Iterable[str]) -> dict[str, Measured]:
     """What every finished stage measured. sizes: images of the training and the validation set."""
     cores = len(os.sched_getaffinity(0))
-    networks = config.farm.network_workers or max(torch.cuda.device_count(), 1)
     two = config.farm.pools == "two"
+    networks = config.farm.network_workers or max(torch.cuda.device_count(), 1)
+    rest = config.farm.workers or max(cores - networks, 1)
+    workers = {"network": networks, "cpu": rest} if two else {"workers": config.farm.workers or cores}
     found = {}
     for stage in stages(config):
         if stage.name not in wanted or stage.verb == "score":
             continue
-        measured = read_stage(stage, run, two=two, networks=networks, cores=cores, images=sizes[stage.over])
+        measured = read_stage(stage, run, workers=workers, images=sizes[stage.over])
         if measured is not None:
             found[stage.name] = measured
     return found
 
 
-def read_stage(stage: Stage, run: Path, *, two: bool, networks: int, cores: int, images: int) -> Measured | None:
+def read_stage(stage: Stage, run: Path, *, workers: dict[str, int], images: int) -> Measured | None:
+    """workers: of every pool."""
     if stage.verb == "fit":
-        return read_fit(run / stage.name, cores=1 if torch.cuda.is_available() else threads(cores))
+        return read_fit(run / stage.name, cores=1 if torch.cuda.is_available() else threads())
     follows = stage.follows is not None
-    if follows and not two:
+    if follows and "cpu" not in workers:
         return None
-    leg = "cpu" if follows else "network" if two else "workers"
-    workers = (cores - networks if follows else networks) if two else cores
+    leg = "workers" if "workers" in workers else "cpu" if follows else "network"
     # A stream is recorded under the stage that was asked for: the second of two, when the first was done before.
     places = [run / name for name in (stage.name, stage.follows) if name is not None]
     folder = next((place for place in places if any("busy" in record for record in records(place))), places[-1])
-    found = read_map(folder, leg, workers=max(workers, 1), images=images)
+    found = read_map(folder, leg, workers=workers[leg], images=images)
     return found and replace(found, disk_bytes_per_image=tars(run / stage.name) // images)
 
 
-def threads(cores: int) -> int:
+def threads() -> int:
     """Cores a training process computes on."""
+    cores = len(os.sched_getaffinity(0))
     return min(cores, int(os.environ.get("OMP_NUM_THREADS", cores)))
 
 
@@ -197,33 +205,59 @@ def matrix_rate(side: int = 2048) -> float:
     return 2 * side**3 / race({"product": partial(torch.mm, a, b)})["product"].median
 
 
+class Seen:
+    """What was seen while it happened, in a file: a rehearsal that goes on keeps it. sets: by role, of the call that
+    packed it. gib: most memory of all processes, by stage."""
+
+    def __init__(self, path: Path) -> None:
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        self.sets: dict[str, Any] = kept.get("sets", {})
+        self.gib: dict[str, float] = kept.get("gib", {})
+        self._path = path
+
+    def pack(self, role: str, figures: dict[str, Any]) -> None:
+        self.sets.setdefault(role, figures)
+        self._write()
+
+    def memory(self, peaks: dict[str, float]) -> None:
+        self.gib |= {name: max(peak, self.gib.get(name, 0.0)) for name, peak in peaks.items()}
+        self._write()
+
+    def _write(self) -> None:
+        self._path.write_text(json.dumps({"sets": self.sets, "gib": self.gib}))
+
+
 def rehearse(asked: argparse.Namespace) -> dict[str, Any]:
     """Draw, pack, run, read; every part goes on where it was cut off."""
     coco, data, run = asked.out / "coco", asked.out / "data", asked.out / "run"
     sizes = {"train": asked.images, "val": asked.val_images or max(round(asked.images * VAL / TRAIN), 2)}
-    record: dict[str, Any] = {"images": sizes, "steps_cap": asked.steps_cap, "sets": {}}
+    seen = Seen(asked.out / "seen.json")
     for role, split in (("train", "train2014"), ("val", "val2014")):
         start = time.perf_counter()
         drawn = make_coco_like(coco, split, images=sizes[role], photographs=asked.photographs, seed=asked.seed)
         begun = time.perf_counter()
         amn("pack", "coco", coco, "--split", split, "--out", data / role)
         seconds = {"draw_s": round(begun - start, 1), "pack_s": round(time.perf_counter() - begun, 1)}
-        record["sets"][role] = {**drawn, **seconds, "shard_bytes_per_image": tars(data / role) // sizes[role]}
+        seen.pack(role, {**drawn, **seconds, "shard_bytes_per_image": tars(data / role) // sizes[role]})
+    record: dict[str, Any] = {"images": sizes, "steps_cap": asked.steps_cap, "sets": seen.sets}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changed = [*settings(load_config(CONFIG), sizes["train"], asked.steps_cap, device), *asked.set]
     config = load_config(CONFIG, tuple(changed))
     names = [stage.name for stage in stages(config) if stage.verb != "score"]
     wanted = asked.stages or names
     until = max(wanted, key=names.index)
-    with Watch(run) as watch:
-        words = [word for setting in changed for word in ("--set", setting)]
-        amn("run", CONFIG, "--data", data, "--run", run, "--until", until, "--no-reuse", *words)
+    words = [word for setting in changed for word in ("--set", setting)]
+    try:
+        with Watch(run) as watch:
+            amn("run", CONFIG, "--data", data, "--run", run, "--until", until, "--no-reuse", *words)
+    finally:
+        seen.memory(peak_by(watch.samples))
     found = read_stages(config, run, sizes, wanted)
-    memory = peak_by(watch.samples)
     record["settings"] = changed
-    record["stages"] = {
-        name: {**asdict(measured), "all_processes_gib": memory.get(name)} for name, measured in found.items()
-    }
+    record["stages"] = {name: asdict(measured) for name, measured in found.items()}
+    for name, peak in seen.gib.items():
+        if name in record["stages"]:
+            record["stages"][name]["all_processes_gib"] = peak
     record["all_stages_measured"] = set(found) == set(names)
     record["projection"] = projection(found, matrix_rate())
     return record

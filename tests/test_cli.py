@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from amn_dist.cli import handlers_heard
+from amn_dist.errors import StageError
+
 
 def amn(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "amn_dist", *map(str, arguments)]
@@ -113,3 +116,12 @@ def test_doctor_finds_every_engine(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "MISSING" not in done.stdout
     assert all(name in done.stdout for name in ("deepspeed", "ray", "webdataset", "nvidia-dali", "pydensecrf2"))
+
+
+@pytest.mark.parametrize("raised", [StageError("stopped by SIGTERM"), KeyboardInterrupt()])
+def test_what_a_handler_raises_inside_compiled_code_is_heard(raised: BaseException) -> None:
+    with pytest.raises(type(raised)) as heard, handlers_heard():
+        raise SystemError("<function> returned a result with an exception set") from raised
+    assert heard.value is raised
+    with pytest.raises(SystemError, match="bad argument"), handlers_heard():
+        raise SystemError("bad argument")

@@ -20,6 +20,7 @@ from benchmarks.rehearsal import (
     PUBLISHED_FLOPS,
     TRAIN,
     Measured,
+    Seen,
     parsed,
     projection,
     read_fit,
@@ -110,12 +111,24 @@ def test_settings_cap_steps_and_keep_what_is_published() -> None:
     config = load_config(CONFIG, tuple(settings(published, 12, 3, "cpu")))
     for name in ("classify", "amn", "irn", "segment"):
         before, now = getattr(published, name), getattr(config, name)
-        assert (now.steps, now.crop, now.lr, now.backbone.weights) == (3, before.crop, before.lr, None)
+        lr = 1e-9 if name == "segment" else before.lr
+        assert (now.steps, now.crop, now.lr, now.backbone.weights) == (3, before.crop, lr, None)
         assert now.batch == min(before.batch, 12)
+    cores = len(os.sched_getaffinity(0))
+    assert cores == 1 or config.farm.network_workers + config.farm.workers >= cores
     with pytest.raises(SystemExit):
         parsed(["--stages", "nothing"])
     with pytest.raises(SystemExit):
         parsed(["--images", str(TRAIN + 1)])
+
+
+def test_what_was_seen_outlives_a_call(tmp_path: Path) -> None:
+    for seconds, peak in ((2.0, 1.5), (0.1, 0.5)):
+        seen = Seen(tmp_path / "seen.json")
+        seen.pack("train", {"pack_s": seconds})
+        seen.memory({"cam": peak, "walk": peak})
+    again = Seen(tmp_path / "seen.json")
+    assert again.sets == {"train": {"pack_s": 2.0}} and again.gib == {"cam": 1.5, "walk": 1.5}
 
 
 def test_memory_is_watched_by_stage(tmp_path: Path) -> None:
