@@ -285,10 +285,10 @@ def main() -> None:
         typer.echo(f"amn: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
     except (SystemExit, KeyboardInterrupt) as end:
-        stopped = isinstance(end, KeyboardInterrupt) or end.code == INTERRUPTED
-        if stopped:
+        code = end.code if isinstance(end, SystemExit) else INTERRUPTED
+        if code == INTERRUPTED:
             typer.echo("amn: stopped by Ctrl-C; the same command goes on", err=True)
-        sys.exit(INTERRUPTED if stopped else end.code)
+        sys.exit(code)
     except Exception as error:
         if debug:
             raise

@@ -78,7 +78,7 @@ def built(fit: Fit, **settings: Any) -> Engine:
 def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
     """The published loop and both engines on one batch."""
     torch.manual_seed(0)
-    found = {
+    found: dict[str, Callable[[], float]] = {
         "published": published_step(fit, batch),
         "torch": partial(engine_step, built(fit, name="torch"), fit, batch),
         "deepspeed": partial(engine_step, built(fit), fit, batch),
