@@ -331,7 +331,8 @@ class Engine(Strict):
     zero: Literal[0, 1, 2] = 0
     """ZeRO stage of DeepSpeed."""
     winograd: bool = True
-    """Make 3x3 convolutions by Winograd's products where float32 is trained on CPUs: faster, equal to about 1e-5."""
+    """Make 3x3 convolutions by Winograd's products where float32 is trained on CPUs without AVX512: faster, equal to
+    about 1e-5."""
 
 
 class Farm(Strict):

@@ -1,7 +1,8 @@
 """How many photos a second become class activation maps on this machine, from shard to shard?
 
 Races the cam stage, in worker processes of one thread, against the published loop on all threads: ResNet-50, four
-scales and their mirror images. Both must give the same maps.
+scales and their mirror images. In float32 both must give the same maps; where the machine computes bf16 natively, the
+stage runs a second time as it would there.
 
     python -m benchmarks.cam [PHOTOS] [--classes 21 81] [--images 16] [--rounds 5] [--workers 2]
 
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from amn_dist.config import Backbone, Classify, Config, Loader
+from amn_dist.config import Backbone, Classify, Config, Infer, Loader
 from amn_dist.loaders.decode import decode_images
+from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_network, save_network
 from amn_dist.records import Sample
 from amn_dist.shards.format import encode
@@ -39,8 +43,8 @@ CONFIG = Config(
     classify=Classify(backbone=Backbone(name="resnet50", stride=16, weights=None, frozen_taps=3)),
     loader=Loader(name="torchvision", threads=1),
 )
-TOLERANCE = 1e-3
-"""Largest difference of two maps in [0, 1]."""
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
+"""Largest difference of two maps in [0, 1], by precision of the backbone."""
 
 
 class Worker:
@@ -52,9 +56,10 @@ class Worker:
     out: Path
 
     @classmethod
-    def open(cls, images: str, checkpoint: str, classes: int, out: str) -> None:
+    def open(cls, images: str, checkpoint: str, classes: int, out: str, precision: str) -> None:
         torch.set_num_threads(1)
-        cls.step, cls.images, cls.out = CamMap(CONFIG, classes, checkpoint), ShardSet.open(images), Path(out)
+        config = CONFIG.model_copy(update={"infer": Infer.model_validate({"precision": precision})})
+        cls.step, cls.images, cls.out = CamMap(config, classes, checkpoint), ShardSet.open(images), Path(out)
         cls.network = cls.step.open()
 
     @classmethod
@@ -90,49 +95,66 @@ def main() -> None:
 def measured(folder: Path, files: list[Path], classes: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Race both on the same photos, compare their maps, count their bytes."""
     tags = drawn_tags(len(files), classes)
-    images, checkpoint, ours, theirs = (str(folder / name) for name in ("images", "w.safetensors", "ours", "theirs"))
+    images, checkpoint, theirs = (str(folder / name) for name in ("images", "w.safetensors", "theirs"))
     shards = pack(files, tags, Path(images), classes, arguments.workers)
     torch.manual_seed(0)
     save_network(cam_network(CONFIG, classes), checkpoint)
     network = load_network(cam_network(CONFIG, classes), checkpoint).eval()
     Path(theirs).mkdir()
     loader = published_cam.loader(files, tags)
-    pool = ProcessPoolExecutor(
-        arguments.workers, get_context("spawn"), Worker.open, (images, checkpoint, classes, ours)
-    )
-    with pool:
-        times = race(
-            {
-                "published": lambda: published_cam.write_maps(network, loader, Path(theirs)),
-                "cam stage": lambda: list(pool.map(Worker.shard, range(shards))),
-            },
-            rounds=arguments.rounds,
-        )
-        found = {key: maps for part in pool.map(Worker.maps, range(shards)) for key, maps in part.items()}
-    return {
+    rivals: dict[str, Callable[[], Any]] = {
+        "published": partial(published_cam.write_maps, network, loader, Path(theirs)),
+    }
+    precisions = ["fp32"] + (["bf16"] if resolve_precision("auto") == torch.bfloat16 else [])
+    names = dict(zip(precisions, ("cam stage", "cam stage, bf16"), strict=False))
+    pools = {}
+    with ExitStack() as stack:
+        for precision, name in names.items():
+            words = (images, checkpoint, classes, str(folder / precision), precision)
+            made = ProcessPoolExecutor(arguments.workers, get_context("spawn"), Worker.open, words)
+            pools[precision] = stack.enter_context(made)
+            rivals[name] = partial(on_all, pools[precision], Worker.shard, shards)
+        times = race(rivals, rounds=arguments.rounds)
+        found = {
+            precision: {key: maps for part in on_all(pool, Worker.maps, shards) for key, maps in part.items()}
+            for precision, pool in pools.items()
+        }
+    differences = {
+        precision: largest_difference(maps, Path(theirs), TOLERANCES[precision]) for precision, maps in found.items()
+    }
+    record = {
         "images": len(files),
         "classes": classes,
         "present": [int(one.sum()) for one in tags],
         "seconds_per_image": {name: timing.as_json(per=len(files)) for name, timing in times.items()},
         "images_per_s": {name: round(len(files) / timing.median, 3) for name, timing in times.items()},
         "speedup": round(times["published"].median / times["cam stage"].median, 2),
-        "largest_difference": largest_difference(found, Path(theirs)),
+        "largest_difference": differences["fp32"],
         "bytes_per_image": {
             "published": size_of(Path(theirs)) // len(files),
-            "cam stage": size_of(Path(ours)) // len(files),
+            "cam stage": size_of(folder / "fp32") // len(files),
         },
         "threads": {"published": torch.get_num_threads(), "cam stage": f"{arguments.workers} workers of 1"},
     }
+    if "bf16" in names:
+        speedup = round(times["published"].median / times[names["bf16"]].median, 2)
+        record["bf16"] = {"speedup": speedup, "largest_difference": differences["bf16"]}
+    return record
 
 
-def largest_difference(found: dict[str, tuple[np.ndarray, np.ndarray]], theirs: Path) -> float:
-    """Over all maps of both sizes; fails above TOLERANCE."""
+def on_all(pool: ProcessPoolExecutor, call: Callable[[int], Any], shards: int) -> list[Any]:
+    """A worker's method on every shard."""
+    return list(pool.map(call, range(shards)))
+
+
+def largest_difference(found: dict[str, tuple[np.ndarray, np.ndarray]], theirs: Path, tolerance: float) -> float:
+    """Over all maps of both sizes; fails above the tolerance."""
     largest = 0.0
     for key, (coarse, fine) in found.items():
         made = np.load(theirs / f"{key}.npy", allow_pickle=True).item()  # written a moment ago by this very process
         for own, other in ((coarse, made["cam"].numpy()), (fine, made["high_res"])):
             largest = max(largest, float(np.abs(own - other).max()))
-    assert len(found) == len(list(theirs.iterdir())) and largest < TOLERANCE, largest
+    assert len(found) == len(list(theirs.iterdir())) and largest < tolerance, largest
     return largest
 
 
