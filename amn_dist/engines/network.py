@@ -20,7 +20,7 @@ def training_network(fit: Fit, section: EngineSection, device: torch.device) -> 
     network = fit.network()
     if device.type == "cpu":
         keep_freed_memory()
-        # With AVX512 the direct sum is faster in every pass (benchmarks/results/train.json).
+        # With AVX512 the direct sum makes every step faster (docs/architecture.md).
         slow_sums = torch.backends.cpu.get_cpu_capability() != "AVX512"
         if resolve_precision(section.precision) == torch.float32 and section.winograd and slow_sums:
             from amn_dist.models.winograd import use_winograd  # needs numba, which devices do not
