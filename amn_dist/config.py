@@ -330,9 +330,9 @@ class Engine(Strict):
     """auto: bf16 autocast where the device computes it natively, else fp32."""
     zero: Literal[0, 1, 2] = 0
     """ZeRO stage of DeepSpeed."""
-    winograd: bool = True
-    """Make 3x3 convolutions by Winograd's products where float32 is trained on CPUs without AVX512: faster, equal to
-    about 1e-5."""
+    winograd: bool | Literal["auto"] = "auto"
+    """Make 3x3 convolutions by Winograd's products where float32 is trained on CPUs: equal to about 1e-5. auto: without
+    AVX512, where they are faster."""
 
 
 class Farm(Strict):

@@ -28,7 +28,7 @@ from PIL import Image
 
 from amn_dist.config import Backbone, Classify, Config, Infer, Loader
 from amn_dist.loaders.decode import decode_images
-from amn_dist.models.precision import resolve_precision
+from amn_dist.models.precision import native_bf16
 from amn_dist.models.weights import load_network, save_network
 from amn_dist.records import Sample
 from amn_dist.shards.format import encode
@@ -105,15 +105,14 @@ def measured(folder: Path, files: list[Path], classes: int, arguments: argparse.
     rivals: dict[str, Callable[[], Any]] = {
         "published": partial(published_cam.write_maps, network, loader, Path(theirs)),
     }
-    precisions = ["fp32"] + (["bf16"] if resolve_precision("auto") == torch.bfloat16 else [])
-    names = dict(zip(precisions, ("cam stage", "cam stage, bf16"), strict=False))
+    names = {"fp32": "cam stage", **({"bf16": "cam stage, bf16"} if native_bf16() else {})}
     pools = {}
     with ExitStack() as stack:
         for precision, name in names.items():
             words = (images, checkpoint, classes, str(folder / precision), precision)
-            made = ProcessPoolExecutor(arguments.workers, get_context("spawn"), Worker.open, words)
-            pools[precision] = stack.enter_context(made)
-            rivals[name] = partial(on_all, pools[precision], Worker.shard, shards)
+            pool = ProcessPoolExecutor(arguments.workers, get_context("spawn"), Worker.open, words)
+            pools[precision] = stack.enter_context(pool)
+            rivals[name] = partial(on_all, pool, Worker.shard, shards)
         times = race(rivals, rounds=arguments.rounds)
         found = {
             precision: {key: maps for part in on_all(pool, Worker.maps, shards) for key, maps in part.items()}

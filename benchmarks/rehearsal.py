@@ -1,9 +1,9 @@
 """What would COCO cost here? The whole AMN pipeline on a set of COCO's shape, every stage measured and projected.
 
 Draws the set (coco_like.py), packs it with `amn pack coco`, runs `amn run configs/coco14_amn.yaml` with published
-settings but few steps and random weights, reads what every stage recorded of itself, and hands seconds an image to the
-model of scale.py. Beside it stands the published code's arithmetic (amn 9) at the speed of a large matrix product here,
-its CRFs at their published seconds on every core. A rehearsal that was cut off goes on.
+settings but few steps and random weights (DeepLab all but stands still), reads what every stage recorded of itself, and
+hands seconds an image to the model of scale.py. Beside it stands the published code's arithmetic (amn 9) at the speed
+of a large matrix product here, its CRFs at their published seconds on every core. A rehearsal that was cut off goes on.
 
     python -m benchmarks.rehearsal [PHOTOGRAPHS] --images 200 --steps-cap 20 --out FOLDER [--stages cam cam_seed]
 """
@@ -67,7 +67,7 @@ class Measured:
 
 
 def settings(config: Config, images: int, steps: int, device: str) -> list[str]:
-    """What the rehearsal sets over the file: steps, batches within the set, random weights, every step logged."""
+    """What the rehearsal sets over the file: pools, steps, batches within the set, random weights, each step logged."""
     cores = len(os.sched_getaffinity(0))
     found = ["farm.pools=two"] if device == "cuda" or cores > 1 else []
     if found and device == "cpu":
@@ -254,10 +254,10 @@ def rehearse(asked: argparse.Namespace) -> dict[str, Any]:
         seen.memory(peak_by(watch.samples))
     found = read_stages(config, run, sizes, wanted)
     record["settings"] = changed
-    record["stages"] = {name: asdict(measured) for name, measured in found.items()}
-    for name, peak in seen.gib.items():
-        if name in record["stages"]:
-            record["stages"][name]["all_processes_gib"] = peak
+    record["stages"] = {
+        name: asdict(measured) | ({"all_processes_gib": seen.gib[name]} if name in seen.gib else {})
+        for name, measured in found.items()
+    }
     record["all_stages_measured"] = set(found) == set(names)
     record["projection"] = projection(found, matrix_rate())
     return record

@@ -29,7 +29,7 @@ from amn_dist.engines.gang import Gang, join_gang
 from amn_dist.engines.torch import TorchEngine
 from amn_dist.loaders.batches import batches
 from amn_dist.models.blueprint import EPSILON, FixedBatchNorm
-from amn_dist.models.precision import resolve_precision
+from amn_dist.models.precision import native_bf16
 from amn_dist.models.resnet import Bottleneck
 from amn_dist.records import Batch
 from amn_dist.shards.shardset import ShardSet
@@ -52,6 +52,7 @@ DRAWN = 6
 TOLERANCE = 1e-3
 """Relative, on the first loss: convolutions of other layouts add in another order."""
 BF16_TOLERANCE = 2e-2
+"""The same, of the losses in bf16."""
 GANGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("plain", {"name": "torch"}),
     ("zero0", {"zero": 0}),
@@ -83,7 +84,7 @@ def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
         "torch": partial(engine_step, built(fit, name="torch"), fit, batch),
         "deepspeed": partial(engine_step, built(fit), fit, batch),
     }
-    if resolve_precision("auto") == torch.bfloat16:
+    if native_bf16():
         found["deepspeed bf16"] = partial(engine_step, built(fit, precision="bf16"), fit, batch)
     return found
 
@@ -91,8 +92,9 @@ def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
 def what_pays(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
     """The torch engine with one thing changed at a time."""
     found: dict[str, Callable[[], float]] = {}
-    for name in ("as it is", "direct convolutions", "contiguous", "fused optimiser", "folded fixed norms"):
-        engine = built(fit, name="torch", winograd=name != "direct convolutions")
+    convolutions = {"direct convolutions": False, "Winograd's convolutions": True}
+    for name in ("as it is", *convolutions, "contiguous", "fused optimiser", "folded fixed norms"):
+        engine = built(fit, name="torch", winograd=convolutions.get(name, "auto"))
         assert isinstance(engine, TorchEngine)
         seen = batch
         if name == "contiguous":

@@ -20,10 +20,13 @@ def training_network(fit: Fit, section: EngineSection, device: torch.device) -> 
     network = fit.network()
     if device.type == "cpu":
         keep_freed_memory()
-        # With AVX512 the direct sum makes every step faster (docs/architecture.md).
-        slow_sums = torch.backends.cpu.get_cpu_capability() != "AVX512"
-        if resolve_precision(section.precision) == torch.float32 and section.winograd and slow_sums:
+        if resolve_precision(section.precision) == torch.float32 and winograd_asked(section.winograd):
             from amn_dist.models.winograd import use_winograd  # needs numba, which devices do not
 
             use_winograd(network)
     return network.to(device).train()
+
+
+def winograd_asked(setting: bool | str) -> bool:
+    """What `engine.winograd` means here. auto: not with AVX512, whose direct sum is faster (docs/architecture.md)."""
+    return torch.backends.cpu.get_cpu_capability() != "AVX512" if setting == "auto" else bool(setting)
