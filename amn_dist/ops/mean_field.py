@@ -75,13 +75,21 @@ def _infer_strong(
     kept = np.setdiff1d(np.arange(field.labels), dropped)
     (pooled,) = _aligned(len(field.order) * (len(kept) + 1))
     pool(field.unary, field.labels, kept, dropped, pooled, LANES_8)
+    energy = pooled if _row(len(kept)) > 4 else _halved(pooled, len(kept) + 1)
     names = np.append(kept, field.labels)
     small = field._replace(
-        unary=pooled, names=names, ones=np.zeros_like(field.ones), labels=len(kept) + 1, implied=False
+        unary=energy, names=names, ones=np.zeros_like(field.ones), labels=len(kept) + 1, implied=False
     )
     result = _infer(small, kernels, iterations, np.empty((shape[0] + 1, shape[1]), np.float32))
     share(field.unary, field.labels, field.order, dropped, pooled, len(kept), result, LANES_8)
     return result[: field.labels]
+
+
+def _halved(strips: np.ndarray, labels: int) -> np.ndarray:
+    """Unaries in strips of 8 pixels, f32[P / 8, labels, 8], in strips of 4, as rows of 4 channels want them."""
+    (halved,) = _aligned(strips.size)
+    halved.reshape(-1, 2, labels, 4)[:] = strips.reshape(-1, labels, 2, 4).swapaxes(1, 2)
+    return halved
 
 
 def _row(channels: int) -> int:
