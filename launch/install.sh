@@ -17,7 +17,7 @@ getconf GNU_LIBC_VERSION >/dev/null 2>&1 || fail "no glibc found (Alpine?); the 
 
 python=${PYTHON:-.venv/bin/python}
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail "$python does not run; set PYTHON to Python 3.11 to 3.14"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || fail "$python does not run; set PYTHON to Python 3.11 to 3.14"
 case $version in
     3.11 | 3.12 | 3.13 | 3.14) ;;
     *) fail "Python $version found ($python), 3.11 to 3.14 expected; set PYTHON to one of them" ;;

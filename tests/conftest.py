@@ -1,4 +1,4 @@
-"""What tests share: where golden fixtures and small real data lie (no part of the project), a disk that fills up."""
+"""What tests share: examples of property tests, golden fixtures, small real data, a disk that fills up."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # One thread a process: tests start several, and spinning threads of many pools starve each other. Before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,15 @@ if not Path("/dev/nvidiactl").exists():
 
 LONG = ("pipeline", "engines", "shards")
 """Folders whose files take longest; with several workers they come first, so that none is alone at the end."""
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile(
+    "explore",
+    derandomize=False,
+    deadline=None,
+    max_examples=int(os.environ.get("AMN_EXAMPLES", "5000")),
+    print_blob=True,
+)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -56,6 +66,21 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first."""
+def _explores(config: pytest.Config) -> bool:
+    """Whether property tests look for new examples (`-m explore`); else they try the same ones on every run."""
+    return "explore" in config.getoption("markexpr").split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("explore" if _explores(config) else "repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the long files first; mark property tests, which take as long as they like while they explore."""
     items.sort(key=lambda item: LONG.index(name) if (name := item.path.parent.name) in LONG else len(LONG))
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.explore)
+            if _explores(config):
+                item.add_marker(pytest.mark.timeout(0))

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "amn_dist"
+SOURCES = sorted(path for name in ("amn_dist", "data_shards") for path in (ROOT / name).rglob("*.py"))
 
 FLOORS = (
     {"__main__"},
@@ -14,7 +15,7 @@ FLOORS = (
     {"commands"},
     {"demo", "checkup", "trial"},
     {"plan", "doctor", "predict", "interchange"},
-    {"report"},
+    {"report", "data_shards"},
     {"pipeline"},
     {"fitting", "scoring", "inputs"},
     {"runs", "gangs", "remote"},
@@ -39,38 +40,82 @@ HOMES = {
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names of every module a file imports, anywhere in it."""
+def name_of(path: Path) -> str:
+    """A path from the root as people write it, for messages."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path, source: str | None = None) -> set[str]:
+    """Dotted names of every module a file imports, anywhere in it; of `from a import b` both a and a.b.
+
+    Names of a relative import begin with the file's own package.
+    """
+    package = path.relative_to(ROOT).parts[:-1]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if source is None else source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return found
 
 
-def room(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
-    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+def room(module: str) -> str | None:
+    """The room a dotted name lies in; None for other packages and for amn_dist itself."""
+    parts = module.split(".")
+    if parts[0] == "data_shards":
+        return "data_shards"
+    return parts[1] if parts[0] == "amn_dist" and len(parts) > 1 else None
+
+
+def room_of(path: Path) -> str:
+    here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert here is not None
+    return here
 
 
 def floor(name: str) -> int:
     return next(level for level, rooms in enumerate(FLOORS) if name in rooms)
 
 
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+def upward(path: Path, source: str | None = None) -> list[str]:
+    """Imports of a file that do not point downwards."""
+    here = room_of(path)
+    rooms = {name: there for name in imports(path, source) if (there := room(name)) not in (None, here)}
+    exists = {path.stem for path in PACKAGE.iterdir()} | {"data_shards"}
+    return sorted(name for name, there in rooms.items() if there in exists and floor(there) <= floor(here))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_imports_point_downwards(path: Path) -> None:
-    here = room(path)
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "amn_dist" or len(parts) < 2:
-            continue
-        there = parts[1]
-        assert floor(there) > floor(here) or there == here, f"{path} (floor {floor(here)}) imports {name} above it"
+    assert not upward(path), f"{name_of(path)} imports {upward(path)} above or beside it"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import amn_dist.pipeline",
+        "from amn_dist.pipeline import Pipeline",
+        "from amn_dist import pipeline",
+        "from amn_dist import errors, pipeline as below",
+        "from .. import pipeline",
+        "from ..pipeline import Pipeline",
+        "from data_shards import pack",
+        "import data_shards.pack",
+        "def late():\n    from amn_dist import pipeline",
+    ],
+)
+def test_every_way_to_import_upwards_is_seen(line: str) -> None:
+    assert upward(PACKAGE / "ops" / "walk.py", line)
+
+
+def test_imports_inside_a_room_and_downwards_pass() -> None:
+    source = "from . import affinity\nfrom .affinity import pair_affinity\nfrom ..errors import ShardError"
+    assert not upward(PACKAGE / "ops" / "walk.py", source)
+    assert upward(ROOT / "data_shards" / "pack.py", "from amn_dist.commands import pack")
+    assert not upward(ROOT / "data_shards" / "pack.py", "from amn_dist.shards import index")
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=lambda path: path.stem)
@@ -81,7 +126,7 @@ def test_no_stage_imports_another(path: Path) -> None:
 @pytest.mark.parametrize("library", sorted(HOMES))
 def test_heavy_libraries_have_one_home(library: str) -> None:
     places = [
-        path.relative_to(PACKAGE).as_posix()
+        name_of(path).removeprefix("amn_dist/")
         for path in SOURCES
         if any(name.split(".")[0] == library for name in imports(path))
     ]

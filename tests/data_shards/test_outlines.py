@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as rasteriser
 
@@ -29,7 +29,6 @@ def test_polygons_of_one_annotation_are_one_mask() -> None:
     assert np.array_equal(both, draw(outline([SQUARE]), SIZE) | draw(outline([other]), SIZE))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_runs_as_numbers_and_as_text_are_the_mask(height: int, width: int, seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 from amn_dist.farms.seats import Seats, seats, shared_seats
@@ -27,7 +27,6 @@ def test_seats(nodes: list[dict[str, float]], processes: int, expected: Seats) -
     assert seats(nodes, processes=processes) == expected
 
 
-@settings(max_examples=200, deadline=None)
 @given(cores=some.lists(some.integers(1, 128), min_size=1, max_size=100), processes=some.integers(1, 300))
 def test_seats_fit_on_their_nodes_and_use_what_there_is(cores: list[int], processes: int) -> None:
     found = seats([{"CPU": float(count)} for count in cores], processes=processes)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -38,7 +38,6 @@ def decoded(text: str, size: tuple[int, int]) -> np.ndarray:
     return np.array(pixels, bool).reshape(size[1], size[0]).T
 
 
-@settings(max_examples=100, deadline=None)
 @given(LABELS)
 def test_every_region_comes_back(labels: np.ndarray) -> None:
     found = dict(regions(labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 from amn_dist.errors import ConfigError
@@ -13,7 +13,6 @@ from amn_dist.loaders.order import batch_ordinals, epoch_order, steps_per_epoch
 SIZES = some.lists(some.integers(1, 9), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
 @given(sizes=SIZES, seed=some.integers(0, 2**40), epoch=some.integers(0, 1000), window=some.integers(1, 5))
 def test_an_epoch_is_a_permutation(sizes: list[int], seed: int, epoch: int, window: int) -> None:
     order = epoch_order(sizes, seed=seed, epoch=epoch, window=window)
@@ -21,7 +20,6 @@ def test_an_epoch_is_a_permutation(sizes: list[int], seed: int, epoch: int, wind
     assert sorted(order) == list(range(sum(sizes)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(sizes=SIZES, data=some.data(), step=some.integers(0, 40))
 def test_ranks_share_a_batch_that_does_not_depend_on_their_number(
     sizes: list[int], data: some.DataObject, step: int

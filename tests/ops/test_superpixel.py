@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -38,7 +38,6 @@ def test_regions_are_large_enough_connected_and_numbered_without_gaps() -> None:
 
 
 @given(st.lists(st.integers(-5, 70_000), min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None)
 def test_compact_ids_keep_the_partition_and_count_from_zero(ids: list[int]) -> None:
     given_ids = np.array([ids])
     found = compact(given_ids)

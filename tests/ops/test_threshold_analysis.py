@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -138,7 +138,6 @@ def test_sums_of_shards_add_up() -> None:
 
 
 @given(arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 1, width=32)))
-@settings(max_examples=60, deadline=None)
 def test_evenness_lies_in_its_range_and_knows_no_unit(values: np.ndarray) -> None:
     if values.max() < 1e-3:
         return

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -18,7 +18,6 @@ from amn_dist.shards.halves import HEADER, MAGIC
 FIELD = "activation.f16"
 
 
-@settings(max_examples=60, deadline=None)
 @given(arrays(np.uint16, st.tuples(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7))))
 def test_every_bit_pattern_returns(bits: np.ndarray) -> None:
     found = decode(FIELD, encode(FIELD, bits.view(np.float16)))
