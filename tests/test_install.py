@@ -1,4 +1,4 @@
-"""The installation ends in one line where it cannot succeed; the lock holds for every Python and machine that README names."""
+"""The installation ends in one line where it cannot succeed; the lock holds for every Python README names."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from amn_dist.ops.cam import merge_amn, merge_cam
@@ -74,3 +76,35 @@ def test_numpy_and_half_precision_maps() -> None:
     for same in ([m.numpy() for m in maps], [m.bfloat16() for m in maps]):
         for found, wanted in zip(merge_cam(same, torch.from_numpy(TAGS), SIZE), expected, strict=True):
             assert np.array_equal(found, wanted)
+
+
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    scales=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4),
+    tags=st.lists(st.booleans(), min_size=1, max_size=6),
+    stride=st.sampled_from([8, 16]),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_any_maps(
+    size: tuple[int, int], scales: list[tuple[int, int]], tags: list[bool], stride: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(len(tags) + 1, *cells, generator=generator) * 3 for cells in scales]
+    places, grid = [i for i, tag in enumerate(tags) if tag], ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1)
+    whole = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
+    positive = [m[1:].relu() for m in maps]
+    classes, coarse, fine = merge_cam(positive, np.array(tags), size, stride=stride)
+    assert classes.tolist() == [place + 1 for place in places]
+    for found, full, (height, width) in ((coarse, grid, grid), (fine, whole, size)):
+        total = resized(positive, full).sum(0)[places, :height, :width]
+        expected = total / (total.amax((1, 2), keepdim=True) + 1e-5)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    labels = np.random.default_rng(seed).choice([0, 1, 255], size).astype(np.uint8)
+    classes, coarse, fine = merge_amn(maps, np.array(tags), labels, size, gate=False)
+    for found, full in ((coarse, grid), (fine, size)):
+        p = resized(maps, full).mean(0).softmax(0)[[place + 1 for place in places]]
+        low, high = p.amin((1, 2), keepdim=True), p.amax((1, 2), keepdim=True)
+        # A range as small as the epsilon enlarges the rounding of p.
+        np.testing.assert_allclose(
+            found, (p - low) / (high - low + 1e-5), atol=2e-6 / (float((high - low).min()) + 1e-5) if places else 0
+        )

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from skimage.data import astronaut
 
 from amn_dist.ops.crf import dense_crf
@@ -52,3 +54,39 @@ def test_the_device_agrees_with_the_cpu() -> None:
     found = dense_crf(torch.from_numpy(image).cuda(), torch.from_numpy(unary).cuda())
     assert found.is_cuda
     np.testing.assert_allclose(found.cpu(), dense_crf(image, unary, backend="cpu"), atol=1e-3)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=3),
+    groups=st.integers(1, 2),
+    labels=st.integers(2, 7),
+    position=st.floats(2, 90),
+    colour=st.floats(2, 40),
+    weight=st.floats(0, 10),
+    iterations=st.integers(0, 6),
+    seed=st.integers(0, 999),
+)
+def test_any_batch(
+    sizes: list[tuple[int, int]],
+    groups: int,
+    labels: int,
+    position: float,
+    colour: float,
+    weight: float,
+    iterations: int,
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    images = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    unaries = [random.normal(scale=2, size=(groups, labels, *size)).astype(np.float32) for size in sizes]
+    kernels: dict[str, Any] = {"gaussian": (2.0, weight), "bilateral": (position, colour, weight)}
+    found = mean_field_batch(
+        [torch.from_numpy(image) for image in images],
+        [torch.from_numpy(unary).flatten(0, 1) for unary in unaries],
+        labels=labels,
+        iterations=iterations,
+        **kernels,
+    )
+    for image, unary, q in zip(images, unaries, found, strict=True):
+        expected = dense_crf(image, unary, backend="cpu", iterations=iterations, **kernels)
+        np.testing.assert_allclose(q.reshape(unary.shape), expected, atol=1e-3)

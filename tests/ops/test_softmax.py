@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
 from amn_dist.ops.softmax import banded_softmax, line_weights, mean_softmax
@@ -50,3 +52,21 @@ def test_lines_are_resized_as_torch_does(length: int, cells: int) -> None:
     found = (1 - share) * values[lower] + share * values[upper]
     line = torch.from_numpy(values)[None, None]
     np.testing.assert_allclose(found, interpolate(line, cells, mode="linear", align_corners=False)[0, 0], atol=1e-6)
+
+
+@given(
+    size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    scales=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=4),
+    channels=st.integers(1, 40),
+    spread=st.floats(0, 60),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_any_logits(
+    size: tuple[int, int], scales: list[tuple[int, int]], channels: int, spread: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(channels, *cells, generator=generator) * spread for cells in scales]
+    classes = np.unique([0, channels // 2, channels - 1])
+    wanted = expected(maps, classes, size)
+    for found in (mean_softmax(maps, classes, size), banded_softmax(maps, classes, size, band_values=channels * 70)):
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-6 + 3e-7 * spread)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from amn_dist.errors import ShardError
 from amn_dist.ops.metrics import confusion, iou
@@ -106,3 +109,15 @@ def test_labels_beyond_the_classes_are_refused() -> None:
         sweep(maps, np.array([5]), fine, CLASSES)
     with pytest.raises(ShardError, match=r"truth: found labels 0\.\.7, expected 0\.\.4"):
         sweep(maps, np.array([1]), beyond, CLASSES)
+
+
+@given(
+    maps=arrays(np.float32, st.tuples(st.integers(1, 3), st.just(2), st.just(5)), elements=st.floats(-1, 2, width=32)),
+    truth=arrays(np.uint8, (2, 5), elements=st.sampled_from([0, 1, 2, 4, 255])),
+    step=st.integers(0, 98),
+)
+def test_any_maps(maps: np.ndarray, truth: np.ndarray, step: int) -> None:
+    ids = np.array([1, 2, 4][: len(maps)])
+    total = np.zeros((CLASSES, CLASSES), np.int64)
+    sweep(maps, ids, truth, CLASSES).add_confusion_to(total, step)
+    assert np.array_equal(total, confusion(labels_at(maps, ids, THRESHOLDS[step]), truth, CLASSES))

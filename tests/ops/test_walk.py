@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amn_dist.errors import ConfigError
 from amn_dist.ops.affinity import path_cells, path_directions
@@ -22,7 +24,7 @@ def dense_walk(x: np.ndarray, edge: np.ndarray, radius: int, beta: float, steps:
             i, j = y * width + x_, (y + dy) * width + x_ + dx
             affinity[i, j] = affinity[j, i] = (1 - path) ** beta
     transition = affinity / affinity.sum(0)
-    start = (x * (1 - edge)).astype(np.float64).reshape(len(x), -1)
+    start = (x * (1 - edge)).astype(np.float64).reshape(len(x), height * width)
     return (start @ np.linalg.matrix_power(transition, steps)).reshape(x.shape)
 
 
@@ -131,3 +133,25 @@ def test_a_wrong_grid_is_refused() -> None:
         random_walk(x, edge[:-1])
     with pytest.raises(ConfigError, match=r"expected \(2, 14, 17\)"):
         pseudo_mask(x, edge, np.array([1, 2]), (53, 68))
+
+
+@given(
+    height=st.integers(1, 10),
+    width=st.integers(1, 10),
+    classes=st.integers(0, 3),
+    radius=st.integers(2, 7),
+    beta=st.floats(0, 12),
+    steps=st.integers(0, 300),
+    open_share=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_walk(
+    height: int, width: int, classes: int, radius: int, beta: float, steps: int, open_share: float, seed: int
+) -> None:
+    """Edges of exactly 0 and 1 among them, which cut cells off."""
+    x, edge = scene(seed, classes, height, width)
+    random = np.random.default_rng(seed + 1)
+    edge = np.where(random.random(edge.shape) < open_share, random.integers(0, 2, edge.shape), edge).astype(np.float32)
+    expected = dense_walk(x, edge, radius, beta, steps)
+    found = random_walk(x, edge, radius=radius, beta=beta, steps=steps)
+    assert found.shape == x.shape and np.abs(found - expected).max(initial=0) <= 2e-5 * expected.max(initial=0)

@@ -3,6 +3,9 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 from PIL import Image
 
 from amn_dist.errors import ShardError
@@ -145,3 +148,43 @@ def test_a_field_says_how_wide_its_ids_are() -> None:
         decode("superpixel.u16.png", encode("seed.png", narrow))
     with pytest.raises(ShardError, match="16-bit gray PNG; expected ids in an 8-bit"):
         decode("seed.png", encode("superpixel.u16.png", wide))
+
+
+@given(
+    arrays(scalar_dtypes().filter(lambda kind: kind.kind in "biuf" and kind.itemsize <= 8), array_shapes(min_dims=0))
+)
+def test_any_array_returns(array: np.ndarray) -> None:
+    found = decode("x.npy", encode("x.npy", array))
+    assert found.shape == array.shape and found.dtype == array.dtype.newbyteorder("<")
+    assert found.tobytes() == array.astype(found.dtype).tobytes()
+
+
+@given(st.data(), st.sampled_from(["gt.png", "superpixel.u16.png"]), array_shapes(min_dims=2, max_dims=2, max_side=30))
+def test_any_ids_return(data: st.DataObject, field: str, shape: tuple[int, ...]) -> None:
+    ids = data.draw(arrays(np.uint16 if "u16" in field else np.uint8, shape))
+    found = decode(field, encode(field, ids))
+    assert found.dtype == ids.dtype and np.array_equal(found, ids)
+
+
+WHOLE = {
+    "tags": b"\0\1\1\0",
+    "gt.png": encode("gt.png", np.arange(99, dtype=np.uint8).reshape(9, 11)),
+    "ids.u16.png": encode("ids.u16.png", np.arange(99, dtype=np.uint16).reshape(9, 11) * 600),
+    "activation.f16": encode("activation.f16", np.linspace(0, 1, 60).reshape(3, 4, 5).astype(np.float16)),
+    "x.npy": encode("x.npy", np.arange(30.0).reshape(5, 6)),
+}
+"""A small one of every kind of field."""
+
+
+@given(st.data(), st.sampled_from(sorted(WHOLE)))
+def test_damaged_fields_are_read_or_refused(data: st.DataObject, field: str) -> None:
+    content = bytearray(WHOLE[field])
+    for _ in range(data.draw(st.integers(1, 3))):
+        place, length = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 8))
+        content[place : place + length] = data.draw(st.binary(max_size=8))
+    try:
+        found = decode(field, bytes(content))
+    except ShardError as error:
+        assert str(error).isprintable() and len(str(error)) < 500
+    else:
+        assert isinstance(found, np.ndarray)
