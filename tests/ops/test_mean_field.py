@@ -79,13 +79,21 @@ def test_extreme_colours() -> None:
     seed=st.integers(0, 999),
 )
 @example(height=1, width=1, labels=10, position=2.0, colour=2.0, weight=1e-5, iterations=0, seed=0)
+@example(height=20, width=20, labels=2, position=2.0, colour=2.0, weight=8.53125, iterations=7, seed=387)
 def test_any_kernels(
     height: int, width: int, labels: int, position: float, colour: float, weight: float, iterations: int, seed: int
 ) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     kernels: dict[str, Any] = {"gaussian": (2.0, weight), "bilateral": (position, colour, weight)}
-    found, expected = both(image, energies(labels, height, width, seed), **kernels, iterations=iterations)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    unary = energies(labels, height, width, seed)
+    found, expected = both(image, unary, **kernels, iterations=iterations)
+    # Where labels are undecided, iterations enlarge the last bit of an energy; the reference shows how far.
+    nudged = [
+        dense_crf(image, unary * np.float32(1 + nudge), backend="pydensecrf", **kernels, iterations=iterations)
+        for nudge in (-(2.0**-22), 2.0**-22)
+    ]
+    moved = max(np.abs(other - expected).max() for other in nudged)
+    np.testing.assert_allclose(found, expected, atol=1e-4 + 30 * moved)
 
 
 def test_photographs(shared_data: Path) -> None:
