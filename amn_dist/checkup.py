@@ -19,7 +19,7 @@ from torch import distributed
 
 from amn_dist.config import Farm as FarmSection
 from amn_dist.doctor import Check
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, listed
 from amn_dist.remote.scratch import scratch_root
 from amn_dist.shards.commit import commit
 from amn_dist.shards.folders import remove_folder
@@ -122,7 +122,7 @@ def reach(answers: Sequence[Any]) -> Check:
     return Check(
         "collective",
         not bad,
-        "; ".join(bad)[:200] or f"{size} nodes sum up",
+        listed(bad, 200) or f"{size} nodes sum up",
         "set GLOO_SOCKET_IFNAME on every node, open the ports between them" if bad else "",
     )
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from amn_dist.commands.bench import bench
 from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
+from amn_dist.commands.lines import plain_console, say
 from amn_dist.commands.options import Address, DataOption, Out, RunOption, RunPath, Settings
 from amn_dist.commands.pack import pack
-from amn_dist.errors import AmnError, StageError
+from amn_dist.errors import PLACE, AmnError, StageError, printable
 from amn_dist.shards.paths import AnyPath, path_of
 
 INTERRUPTED = 130
@@ -70,7 +70,7 @@ def plan(config: ConfigPath, data: DataOption = Path("."), run: RunOption = None
     """Say what is done and what is next, with an estimate of its cost."""
     from amn_dist.plan import plan_table
 
-    Console().print(plan_table(pipeline(config, data, run, set)))
+    plain_console().print(plan_table(pipeline(config, data, run, set)))
 
 
 @app.command()
@@ -121,7 +121,7 @@ def report(
     from amn_dist.report.page import write_report
 
     size = write_report(runs, out, images=images)
-    typer.echo(f"{out} ({size / 2**20:.1f} MiB)")
+    say(f"{out} ({size / 2**20:.1f} MiB)")
 
 
 @app.command()
@@ -136,9 +136,9 @@ def predict(
     unread = 0
     for done in predict_files(run, images, out):
         if done.note:
-            typer.echo(f"amn: {done.note}", err=True)
+            say(f"amn: {done.note}", err=True)
         if done.mask is not None:
-            typer.echo(done.mask)
+            say(done.mask)
         unread += done.mask is None
     raise typer.Exit(1 if unread else 0)
 
@@ -157,7 +157,7 @@ def show(
     sets, run_folder = places(place)
     picture = gallery(sets, run_folder, keys or [key for images in sets for key in spread_keys(images, 4)])
     picture.save(out)
-    typer.echo(f"{out} ({picture.width}x{picture.height})")
+    say(f"{out} ({picture.width}x{picture.height})")
 
 
 @app.command()
@@ -186,10 +186,9 @@ def doctor(
     for heading in ("", "check", "found", "what to do"):
         table.add_column(heading)
     for check in checks:
-        table.add_row(
-            "ok" if check.ok else "MISSING" if check.needed else "note", check.name, check.found, check.advice
-        )
-    Console().print(table)
+        state = "ok" if check.ok else "MISSING" if check.needed else "note"
+        table.add_row(state, *(printable(text, PLACE) for text in (check.name, check.found, check.advice)))
+    plain_console().print(table)
     raise typer.Exit(0 if all(check.ok or not check.needed for check in checks) else 1)
 
 
@@ -202,7 +201,7 @@ def demo(
     """Draw synthetic scenes, run irn and amn on them, print scores, write a report. Minutes on two cores."""
     from amn_dist.demo import run_demo
 
-    run_demo(run, images=images, settings=tuple(set or ()), console=Console())
+    run_demo(run, images=images, settings=tuple(set or ()), console=plain_console())
 
 
 @app.command()
@@ -214,7 +213,7 @@ def verify(
     """Check every shard against its report and decode every image."""
     from data_shards.verify import verify as check
 
-    typer.echo(check(place))
+    say(check(place))
 
 
 def pipeline(
@@ -247,7 +246,7 @@ def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     from amn_dist.report.tables import class_table, score_table, threshold_table
     from amn_dist.runs import read_json
 
-    console = Console()
+    console = plain_console()
     scores = read_json(folder / "score" / "score.json")
     tables = [score_table(scores, title=str(folder)), threshold_table(scores)]
     tables += [class_table(scores, over) for over in scores["sets"]] if classes else []
@@ -255,7 +254,7 @@ def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
         if table.row_count:
             console.print(table)
     for missing in scores.get("missing", []):
-        console.print(f"missing: {missing}", markup=False, highlight=False)
+        console.print(f"missing: {printable(missing)}", highlight=False)
 
 
 def terminate(signum: int, frame: types.FrameType | None) -> None:
@@ -278,19 +277,24 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     try:
         with handlers_heard():
-            app(prog_name="amn")
+            sys.exit(app(prog_name="amn", standalone_mode=False))
     except AmnError as error:
         if debug:
             raise
-        typer.echo(f"amn: {' '.join(str(error).split())}", err=True)
+        say(f"amn: {error}", err=True)
         sys.exit(error.exit_code)
     except (SystemExit, KeyboardInterrupt) as end:
         code = end.code if isinstance(end, SystemExit) else INTERRUPTED
         if code == INTERRUPTED:
-            typer.echo("amn: stopped by Ctrl-C; the same command goes on", err=True)
+            say("amn: stopped by Ctrl-C; the same command goes on", err=True)
         sys.exit(code)
+    except typer.TyperException as error:  # of the arguments
+        if told := printable(error.format_message(), 500):  # none where the help was shown instead
+            context = getattr(error, "ctx", None)
+            say(f"amn: {told.rstrip('.')}; see `{context.command_path if context else 'amn'} --help`", err=True)
+        sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"amn: {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)", err=True)
+        say(f"amn: {type(error).__name__}: {printable(str(error), 500)} (--debug shows where)", err=True)
         sys.exit(1)

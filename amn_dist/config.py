@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, listed, printable, quoted
 
 Scales = tuple[float, ...]
 
@@ -429,7 +429,7 @@ def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) ->
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read as a configuration ({error})") from error
+        raise ConfigError(f"{file}: cannot be read as a configuration ({printable(error)})") from error
     return parse_config(text, settings, where=str(file))
 
 
@@ -438,7 +438,7 @@ def parse_config(text: str, settings: tuple[str, ...] = (), *, where: str) -> Co
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{where}: not plain YAML ({printable(error)})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: found {type(tree).__name__}, expected sections such as `name:` and `method:`")
     tree = _unshared(tree)
@@ -466,31 +466,31 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
     path, equals, value = setting.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {setting}: expected section.key=value, for example classify.epochs=8")
+        raise ConfigError(f"--set {printable(setting)}: expected section.key=value, for example classify.epochs=8")
     node = tree
     for key in keys[:-1]:
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {setting}: {key} is a value, not a section")
+            raise ConfigError(f"--set {printable(setting)}: {printable(key)} is a value, not a section")
     try:
         node[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not plain YAML") from error
+        raise ConfigError(f"--set {printable(setting)}: the value is not plain YAML") from error
 
 
 def _explain(error: ValidationError) -> str:
     faults = []
     for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"])
+        key = printable(".".join(str(part) for part in fault["loc"]))
         if fault["type"] == "extra_forbidden":
             faults.append(f"unknown key {key}{_nearest(fault['loc'])}")
         elif fault["type"] == "missing":
             faults.append(f"{key} is missing")
         else:
-            found = repr(fault["input"])
-            found = found if len(found) <= 80 else found[:77] + "..."
-            faults.append(f"{key or 'configuration'}: found {found}, {fault['msg'][0].lower()}{fault['msg'][1:]}")
-    return "; ".join(faults)
+            expected = printable(fault["msg"])
+            found = quoted(fault["input"])
+            faults.append(f"{key or 'configuration'}: found {found}, {expected[:1].lower()}{expected[1:]}")
+    return listed(faults)
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

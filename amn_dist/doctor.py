@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from amn_dist.errors import printable
 from amn_dist.models.precision import resolve_precision
 from amn_dist.telemetry import cpu_name, package_version
 
@@ -65,7 +66,10 @@ def module(distribution: str, name: str) -> Check:
             importlib.import_module(name)
     except Exception as error:  # a broken native library can raise anything
         return Check(
-            distribution, False, f"{version or 'absent'} ({type(error).__name__}: {error})"[:120], "./launch/install.sh"
+            distribution,
+            False,
+            f"{version or 'absent'} ({type(error).__name__}: {printable(error)})",
+            "./launch/install.sh",
         )
     return Check(distribution, True, version or "present")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from amn_dist.config import Config
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, printable, quoted
 from amn_dist.methods import Stage
-from amn_dist.shards.paths import AnyPath
+from amn_dist.shards.paths import AnyPath, path_of
 from amn_dist.shards.shardset import ShardSet
 
 
@@ -36,10 +36,13 @@ def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, kind:
     found = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
     where = f"{stage.name}.{setting}: {found.url}"
     if kind not in found.fields:
-        raise ConfigError(f"{where}: found the fields {', '.join(found.fields)}, expected {kind}; see amn import")
+        raise ConfigError(
+            f"{where}: found the fields {printable(', '.join(found.fields))}, expected {kind}; see amn import"
+        )
     if found.classes != images.classes:
         raise ConfigError(
-            f"{where}: its classes {list(found.classes)} are not those of {images.url}; make it from this set"
+            f"{where}: its classes {printable(list(found.classes))} are not those of {images.url}; "
+            "make it from this set"
         )
     images.join(found)
     return found
@@ -49,12 +52,12 @@ def locate(root: AnyPath, path: str) -> str:
     """A set's place: URLs and absolute paths as they are, others under the data folder."""
     if "://" in path or Path(path).is_absolute():
         return path
-    return str((root / path).resolve())
+    return str((root / str(path_of(path))).resolve())
 
 
 def first_difference(names: Sequence[str], others: Sequence[str]) -> str:
     """Where two class tables part, in words."""
     for number, (mine, other) in enumerate(zip(names, others, strict=False)):
         if mine != other:
-            return f"class {number} is {mine!r} here, {other!r} there"
+            return f"class {number} is {quoted(mine)} here, {quoted(other)} there"
     return f"{len(names)} classes here, {len(others)} there"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from amn_dist.config import Config, dump_config
 from amn_dist.engines.loop import STOP
-from amn_dist.errors import ConfigError, StageError
+from amn_dist.errors import MESSAGE, ConfigError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
 from amn_dist.fitting import train_here
@@ -38,7 +38,7 @@ from amn_dist.runs import (
     write_text,
 )
 from amn_dist.scoring import score_tables
-from amn_dist.shards.paths import AnyPath, path_of
+from amn_dist.shards.paths import AnyPath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
 from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
@@ -82,7 +82,8 @@ class Pipeline:
             if stage.name == name:
                 return stage
         raise ConfigError(
-            f"{name}: no stage of method {self.config.method}; stages: {', '.join(stage.name for stage in self.stages)}"
+            f"{printable(name)}: no stage of method {self.config.method}; stages: "
+            f"{', '.join(stage.name for stage in self.stages)}"
         )
 
     def execute(
@@ -322,7 +323,7 @@ class Pipeline:
         write_json(self.run.stage("score") / "score.json", tables)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text, MESSAGE), markup=False, highlight=False)
 
 
 def train_member(folder: AnyPath, data: AnyPath, name: str) -> None:
@@ -343,7 +344,7 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
 
 def reopen(folder: AnyPath) -> Pipeline:
     """The pipeline of an existing run, from what the run says of itself."""
-    if not (folder / "config.yaml").is_file() or not (folder / "data.json").is_file():
+    if not is_file(folder / "config.yaml") or not is_file(folder / "data.json"):
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
     data = path_of(read_json(folder / "data.json")["data"])
     return Pipeline(read_config(folder / "config.yaml"), Run(folder), data)

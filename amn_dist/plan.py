@@ -6,8 +6,10 @@ import json
 
 from rich.table import Table
 
+from amn_dist.errors import PLACE
 from amn_dist.methods import Stage
 from amn_dist.pipeline import Pipeline
+from amn_dist.report.tables import plain
 from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.writer import read_reports
 from amn_dist.telemetry import METRICS
@@ -15,7 +17,7 @@ from amn_dist.telemetry import METRICS
 
 def plan_table(line: Pipeline) -> Table:
     """One row a stage: state, what it reads, its work, and its cost as far as this machine has measured it."""
-    table = Table(title=f"{line.config.name}: {line.config.method} in {line.run.folder}")
+    table = Table(title=plain(f"{line.config.name}: {line.config.method} in {line.run.folder}", PLACE))
     for heading in ("stage", "verb", "state", "reads", "work", "time"):
         table.add_column(heading)
     for stage in line.stages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from amn_dist.errors import ConfigError, ShardError, StageError
+from amn_dist.errors import ConfigError, ShardError, StageError, printable
 from amn_dist.ops.resize import resize_image, resize_label
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.report.pictures import overlay, palette_png
 from amn_dist.shards.commit import commit
-from amn_dist.shards.format import BROKEN, check_size, one_line
+from amn_dist.shards.format import BROKEN, check_size
 from amn_dist.shards.paths import AnyPath
 from amn_dist.stages.segment import PredictMap
 
@@ -78,7 +79,7 @@ def targets_of(places: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 def found_at(place: Path, out: Path) -> list[tuple[Path, PurePath]]:
     """A photograph, or all below a folder but what lies in `out`, with the paths they are known by."""
-    if not place.is_dir():
+    if not os.path.isdir(place):
         return [(place, PurePath(place.name))]
     paths = (path for path in sorted(place.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file())
     inside = [path for path in paths if not path.resolve().is_relative_to(out.resolve())]
@@ -142,7 +143,7 @@ def read_photo(path: Path) -> np.ndarray:
     except ShardError as error:
         raise ShardError(f"{path}: {error}") from error
     except BROKEN as error:
-        raise ShardError(f"{path}: not a readable photograph ({one_line(error)})") from error
+        raise ShardError(f"{path}: not a readable photograph ({printable(error)})") from error
 
 
 def opaque(image: Image.Image) -> Image.Image:

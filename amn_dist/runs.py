@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amn_dist.config import Config, load_config, parse_config
-from amn_dist.errors import ConfigError, ShardError, StageError
+from amn_dist.errors import PLACE, ConfigError, ShardError, StageError, printable
 from amn_dist.methods import Stage
 from amn_dist.shards.commit import commit
 from amn_dist.shards.folders import copy_files, files_below, remove_folder
-from amn_dist.shards.paths import AnyPath, RemotePath
+from amn_dist.shards.paths import AnyPath, RemotePath, is_file
 
 CODE_ROOMS = ("config.py", "records.py", "verbs.py", "ops", "models", "shards", "loaders", "engines", "farms", "stages")
 """The part of the package whose change can move a stage's result."""
@@ -155,8 +155,10 @@ def weights_digest(weights: str | None) -> dict[str, str]:
     if weights is None or weights == "torchvision":
         return {}
     path = Path(weights)
-    if not path.is_file():
-        raise ConfigError(f"{weights}: no such weights file; give a .pth or .safetensors path, or `torchvision`")
+    if not is_file(path):
+        raise ConfigError(
+            f"{printable(weights, PLACE)}: no such weights file; give a .pth or .safetensors path, or `torchvision`"
+        )
     return {"weights": file_digest(path)}
 
 
@@ -226,7 +228,7 @@ def first_difference(known: Any, wanted: Any, path: str = "") -> str:
         for key in sorted({*known, *wanted}):
             if known.get(key) != wanted.get(key):
                 return first_difference(known.get(key), wanted.get(key), f"{path}.{key}" if path else key)
-    return f"{path} {known}, now {wanted}"
+    return f"{printable(path)} {printable(known)}, now {printable(wanted)}"
 
 
 def read_config(path: AnyPath, settings: tuple[str, ...] = ()) -> Config:
@@ -236,15 +238,17 @@ def read_config(path: AnyPath, settings: tuple[str, ...] = ()) -> Config:
     try:
         return parse_config(path.read_text(), settings, where=str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a configuration ({error})") from error
+        raise ConfigError(f"{path}: cannot be read as a configuration ({printable(error)})") from error
 
 
 def read_json(path: AnyPath) -> dict[str, Any]:
     """A JSON file of a run. Raises StageError when it is damaged."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path}: cannot be read ({error}); --redo {path.parent.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StageError(
+            f"{path}: cannot be read ({printable(error)}); --redo {printable(path.parent.name)}"
+        ) from error
     return found
 
 

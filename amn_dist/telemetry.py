@@ -30,7 +30,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from amn_dist.errors import StageError
+from amn_dist.errors import MESSAGE, StageError, printable
 
 Observe = Callable[[dict[str, Any]], None]
 """Takes one record of metrics. Records with `step` and `steps` move the bar."""
@@ -109,7 +109,7 @@ class StageLog:
             append_whole(self.lines, line.encode())
         except OSError as fault:
             path, advice = self.folder / METRICS, "make room, then the same command goes on"
-            raise StageError(f"{path}: cannot be written ({fault.strerror}); {advice}") from fault
+            raise StageError(f"{path}: cannot be written ({printable(fault)}); {advice}") from fault
         self.events(record)
         self.show(record)
 
@@ -118,7 +118,9 @@ class StageLog:
         if "step" in record and "steps" in record:
             self.bar.update(self.line, completed=record["step"], total=record["steps"], note=summary(record))
         if "warning" in record:
-            self.console.print(f"{self.name}: {record['warning']}", style="yellow", markup=False, highlight=False)
+            self.console.print(
+                f"{self.name}: {printable(record['warning'], MESSAGE)}", style="yellow", markup=False, highlight=False
+            )
         if not self.console.is_terminal and "step" in record and time.monotonic() - self.last_said > 10:
             self.last_said = time.monotonic()
             said = f"{self.name} {record['step']}/{record['steps']} {summary(record)}"
@@ -196,7 +198,7 @@ def stage_log(folder: Path, name: str, console: Console) -> Iterator[StageLog]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not console.is_terminal,
     )
@@ -252,5 +254,5 @@ def summary(record: dict[str, Any]) -> str:
         parts.append(f"data_wait {record['data_wait']:.0%}")
     if "busy" in record:
         fullest_first = sorted(record["busy"].items(), key=lambda pool: -pool[1])
-        parts.append("busy: " + " ".join(f"{name} {fraction:.0%}" for name, fraction in fullest_first))
+        parts.append("busy: " + " ".join(f"{printable(name, 40)} {fraction:.0%}" for name, fraction in fullest_first))
     return ", ".join(parts)

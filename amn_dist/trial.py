@@ -10,6 +10,7 @@ from rich.console import Console
 
 from amn_dist.config import Config
 from amn_dist.doctor import Check
+from amn_dist.errors import printable
 from amn_dist.farms.local import LocalFarm
 from amn_dist.pipeline import Pipeline
 from amn_dist.runs import Run
@@ -31,7 +32,7 @@ def try_out() -> Check:
         try:
             _run(Path(folder))
         except Exception as error:  # whatever is wrong with the machine
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            told = f"{type(error).__name__}: {printable(error)}"
             return Check("trial run", False, told, "mend what is named; amn --debug doctor --try shows where")
     return Check("trial run", True, f"every stage over 8 drawn scenes in {time.monotonic() - start:.0f} s")
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from amn_dist.errors import AmnError, ConfigError
+from amn_dist.errors import AmnError, ConfigError, printable
 from benchmarks.harness import RESULTS
 
 THRESHOLDS = Path(__file__).resolve().parent / "thresholds.yaml"
@@ -55,7 +55,7 @@ def read_thresholds(file: Path) -> tuple[Threshold, ...]:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read ({' '.join(str(error).split())}); mend it") from error
+        raise ConfigError(f"{file}: cannot be read ({printable(error)}); mend it") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: found {type(tree).__name__}, expected results by name")
     return tuple(found for result, entry in tree.items() for found in _entry(file, str(result), entry))
@@ -126,7 +126,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())}); measure again") from error
+        raise ConfigError(f"{path}: cannot be read as JSON ({printable(error)}); measure again") from error
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from amn_dist.errors import printable
 from benchmarks.device.figures import PEAK, Setting, with_floors
 from benchmarks.harness import write_result
 
@@ -67,7 +68,7 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     here = [frame for frame in frames if any(f"/{name}/" in frame.filename for name in OURS)] or frames
     place = f"{Path(here[-1].filename).name}:{here[-1].lineno}" if here else "?"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({place})"
+    return f"{type(error).__name__}: {printable(error, 300)} ({place})"
 
 
 def run_part(name: str, asked: argparse.Namespace, limit: float) -> dict[str, Any]:

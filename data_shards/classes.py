@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable, quoted
 from data_shards.source import read_text
 
 BACKGROUND = "background"
@@ -34,13 +34,13 @@ def check_classes(names: Sequence[str], *, where: str) -> tuple[str, ...]:
     if not names or names[0].strip("_").lower() != BACKGROUND:
         found = names[0] if names else "nothing"
         raise ShardError(
-            f"{where}: found {found!r} first, expected {BACKGROUND!r} (id 0), then the classes in id order"
+            f"{where}: found {quoted(found)} first, expected {BACKGROUND!r} (id 0), then the classes in id order"
         )
     if not 2 <= len(names) <= MAX_CLASSES:
         raise ShardError(f"{where}: found {len(names)} classes, expected 2 to {MAX_CLASSES} with {BACKGROUND}")
     twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
     if twice is not None:
-        raise ShardError(f"{where}: class {twice!r} is listed twice")
+        raise ShardError(f"{where}: class {quoted(twice)} is listed twice")
     return tuple(names)
 
 
@@ -50,7 +50,7 @@ def multi_hot(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray:
     for label in labels:
         if label not in classes[1:]:
             near = difflib.get_close_matches(label, classes[1:], n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(classes[1:12])}"
-            raise ShardError(f"unknown class {label!r} ({hint})")
+            hint = f"did you mean {quoted(near[0])}?" if near else f"known: {printable(', '.join(classes[1:12]))}"
+            raise ShardError(f"unknown class {quoted(label)} ({hint})")
         tags[classes.index(label) - 1] = 1
     return tags

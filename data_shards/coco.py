@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from amn_dist.errors import ConfigError, ShardError
+from amn_dist.errors import ConfigError, ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
 from amn_dist.shards.paths import RemotePath, path_of
@@ -89,14 +89,14 @@ def pack_coco(
 
 def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:
     if not split or "/" in split or "\\" in split or split.startswith(".") or not split.isprintable():
-        raise ConfigError(f"split: found {split[:80]!r}, expected the name of a folder of images, such as train2014")
+        raise ConfigError(f"split: found {quoted(split)}, expected the name of a folder of images, such as train2014")
     folder = root / split
     file = file or root / "annotations" / f"instances_{split}.json"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ShardError(f"{folder}: no such folder; expected images there, and annotations in {file}")
-    if not file.is_file():
+    if not os.path.isfile(file):
         known = ", ".join(sorted(path.name for path in file.parent.glob("*.json"))[:8]) or "none"
-        raise ShardError(f"{file}: no such file; found {known}")
+        raise ShardError(f"{file}: no such file; found {printable(known)}")
     return folder, file
 
 

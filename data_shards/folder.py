@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
-from amn_dist.shards.format import one_line
 from amn_dist.shards.index import Index
 from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
@@ -44,10 +43,10 @@ def pack_folder(
 
     Labels in a CSV are separated by ; or |. classes: file with names in id order, background first; without it they
     are the labels of the table, sorted. masks: folder with a truth mask for every image, at its path with .png.
-    Raises ShardError naming every bad sample; the same call again resumes.
+    Raises ShardError naming bad samples; the same call again resumes.
     """
     for path in (root, masks):
-        if path is not None and not Path(path).is_dir():
+        if path is not None and not os.path.isdir(path):
             raise ShardError(f"{path}: no such folder")
     rows = read_table(Path(labels))
     names = read_classes(Path(classes)) if classes is not None else collect_classes(rows, Path(labels))
@@ -66,10 +65,10 @@ def read_table(path: Path) -> tuple[Labelled, ...]:
     for row in found:
         where = f"{path}: line {row.line}"
         if not relative(row.file):
-            raise ShardError(f"{where}: file {row.file[:80]!r} is not a relative path inside the folder of images")
+            raise ShardError(f"{where}: file {quoted(row.file)} is not a relative path inside the folder of images")
         file = PurePosixPath(row.file).as_posix()
         if file in lines:
-            raise ShardError(f"{where}: {file} is a duplicate of line {lines[file]}; list it once")
+            raise ShardError(f"{where}: {printable(file)} is a duplicate of line {lines[file]}; list it once")
         lines[file] = row.line
         rows.append(Labelled(file, row.labels, row.line))
     if not rows:
@@ -90,7 +89,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if header != ["file", "labels"]:
-            raise ShardError(f"{path}: line 1: found {','.join(header)[:80]!r}, expected the header 'file,labels'")
+            raise ShardError(f"{path}: line 1: found {quoted(','.join(header))}, expected the header 'file,labels'")
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -102,7 +101,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
             labels = (label.strip() for label in cells[1].replace("|", ";").split(";"))
             yield Labelled(cells[0].strip(), tuple(label for label in labels if label), reader.line_num)
     except csv.Error as error:
-        raise ShardError(f"{path}: line {reader.line_num}: {one_line(error)}; expected CSV") from error
+        raise ShardError(f"{path}: line {reader.line_num}: {printable(error)}; expected CSV") from error
 
 
 def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
@@ -112,7 +111,7 @@ def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ShardError(f"{path}: line {number}: {one_line(error)}; expected one JSON object a line") from error
+            raise ShardError(f"{path}: line {number}: {printable(error)}; expected one JSON object a line") from error
         file, labels = (row.get("file"), row.get("labels")) if isinstance(row, dict) else (None, None)
         listed = isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels)
         if not isinstance(file, str) or not isinstance(labels, list) or not listed:

@@ -13,8 +13,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 import msgspec
 import numpy as np
 
-from amn_dist.errors import ShardError
-from amn_dist.shards.format import one_line
+from amn_dist.errors import ShardError, printable, quoted
 from data_shards.classes import BACKGROUND, check_classes
 from data_shards.source import relative, stamp_of
 
@@ -68,7 +67,7 @@ class Range:
             file = _opened(self)
             return [os.pread(file.fileno(), stop - start, start) for start, stop in spans]
         except OSError as error:
-            raise ShardError(f"{self.path}: cannot be read ({one_line(error)})") from error
+            raise ShardError(f"{self.path}: cannot be read ({printable(error)})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _decode(path: Path) -> tuple[_File, Callable[[Any], int]]:
     except (OSError, ValueError, RecursionError) as error:
         cut = f" at byte {path.stat().st_size}, its end" if "truncated" in str(error) else ""
         raise ShardError(
-            f"{path}: {one_line(error)}{cut}; expected COCO's instances: images, annotations, categories"
+            f"{path}: {printable(error)}{cut}; expected COCO's instances: images, annotations, categories"
         ) from error
     base = _address(content)
     return found, lambda part: _address(part) - base
@@ -177,7 +176,8 @@ def _classes(
     for number, name in listed:
         if name not in names[1:]:
             raise ShardError(
-                f"{path}: category {number}, {name!r}, is not among the {len(names) - 1} classes; add it to the list"
+                f"{path}: category {number}, {quoted(name)}, is not among the {len(names) - 1} classes; "
+                "add it to the list"
             )
     return names, {number: names.index(name) for number, name in listed}
 
@@ -196,10 +196,11 @@ def _check_names(images: list[Listed], path: Path) -> None:
     for listed in images:
         if not relative(listed.file_name):
             raise ShardError(
-                f"{path}: image {listed.id}: file_name {listed.file_name[:80]!r} is not a relative path inside the "
+                f"{path}: image {listed.id}: file_name {quoted(listed.file_name)} is not a relative path inside the "
                 "folder of images"
             )
         if first.setdefault(listed.file_name, listed.id) != listed.id:
             raise ShardError(
-                f"{path}: images {first[listed.file_name]} and {listed.id} are both {listed.file_name}; list it once"
+                f"{path}: images {first[listed.file_name]} and {listed.id} are both "
+                f"{printable(listed.file_name)}; list it once"
             )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.records import grid_size
 from data_shards.pickles import read_pickled_dict
 
@@ -30,8 +30,8 @@ def read_maps(content: bytes, tags: np.ndarray, size: tuple[int, int], *, scale:
     expected = np.flatnonzero(tags)
     if sorted(maps) != expected.tolist():
         raise ShardError(
-            f"holds maps of the classes {_ids(maps)}, its image is tagged {_ids(expected)} (0 is the first class after "
-            "background); make both from the same labels"
+            f"holds maps of the classes {printable(_ids(maps))}, its image is tagged {printable(_ids(expected))} (0 is "
+            "the first class after background); make both from the same labels"
         )
     grid = grid_size(*size)
     coarse = [_on_grid(maps[number], grid, size) for number in expected.tolist()]
@@ -46,7 +46,10 @@ def _keyed(found: Mapping[int | str, Any], size: tuple[int, int]) -> dict[int, n
     """
     keys = np.asarray(found["keys"])
     if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
-        raise ShardError(f"has keys {keys.dtype}{list(keys.shape)}; expected class numbers [K], 0 for the first class")
+        raise ShardError(
+            f"has keys {printable(keys.dtype)}{printable(list(keys.shape))}; expected class numbers [K], "
+            "0 for the first class"
+        )
     numbers = [int(number) for number in keys]
     if not numbers:
         return {}
@@ -68,7 +71,9 @@ def _by_class(found: Mapping[int | str, Any]) -> dict[int, np.ndarray]:
     maps: dict[int, np.ndarray] = {}
     for key, values in found.items():
         if not isinstance(key, int) or not isinstance(values, np.ndarray) or values.ndim != 2:
-            raise ShardError(f"has the entry {str(key)[:40]!r}; expected keys with cam or high_res, or class: [H, W]")
+            raise ShardError(
+                f"has the entry '{printable(key, 40)}'; expected keys with cam or high_res, or class: [H, W]"
+            )
         maps[key] = values
     return maps
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import PLACE, ShardError, listed, printable
 from amn_dist.records import grid_size
 from amn_dist.shards.commit import clean_unfinished, commit_json, json_bytes
 from amn_dist.shards.format import encode
@@ -54,11 +54,12 @@ class MapFolder:
         if entry.key not in self.files:
             raise ShardError(f"{entry.key}.npy: not there; expected a map of every image")
         path = self.files[entry.key]
+        name = printable(path.name, PLACE)
         tags = self.images.load(entry.ordinal, "tags")
         try:
-            return read_maps(read_file(path, path.name), tags, (entry.height, entry.width), scale=self.scale)
+            return read_maps(read_file(path, name), tags, (entry.height, entry.width), scale=self.scale)
         except ShardError as error:
-            raise ShardError(str(error) if path.name in str(error) else f"{path.name}: {error}") from error
+            raise ShardError(str(error) if str(error).startswith(name) else f"{name}: {error}") from error
 
     def _state(self, key: str) -> str:
         return stamp_of([self.files[key]])[1] if key in self.files else "missing"
@@ -84,8 +85,8 @@ def import_maps(
     """Write the maps of a folder as a shard set of kind `activation` over an image set; the same call again resumes.
 
     root: folder with KEY.npy anywhere below, dictionaries as docs/interchange.md describes. skip_bad: an image without
-    a usable map gets an empty one, f16[0, h, w], and is listed in quarantine.json. Raises ShardError naming every bad
-    file, or saying that `out` holds something else.
+    a usable map gets an empty one, f16[0, h, w], and is listed in quarantine.json. Raises ShardError naming bad
+    files, or saying that `out` holds something else.
     """
     photos, folder = ShardSet.open(images), path_of(out)
     source = MapFolder(find_maps(Path(root)), photos, scale)
@@ -105,13 +106,15 @@ def import_maps(
 
 def find_maps(root: Path) -> dict[str, Path]:
     """The `.npy` files below a folder by the keys of their images. Raises ShardError when two have one key."""
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise ShardError(f"{root}: no such folder; expected .npy files named after the images")
     found: dict[str, Path] = {}
     for path in sorted(root.rglob("*.npy")):
         key = key_of(path.relative_to(root).with_suffix("").as_posix())
         if key in found:
-            raise ShardError(f"{found[key]} and {path} both belong to {key}; keep one")
+            raise ShardError(
+                f"{printable(found[key], PLACE)} and {printable(path, PLACE)} both belong to {key}; keep one"
+            )
         found[key] = path
     if not found:
         raise ShardError(f"{root}: holds no .npy files; expected KEY.npy for every image")
@@ -148,7 +151,9 @@ def _prepare(folder: AnyPath, stamps: Sequence[str]) -> None:
     """Make the folder ready: drop unfinished work of other inputs. Raises ShardError when it holds something else."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if names and not any(name.startswith(IMPORT) for name in names):
-        raise ShardError(f"{folder}: holds other files ({', '.join(names[:3])}); choose an empty or new folder")
+        raise ShardError(
+            f"{folder}: holds other files ({printable(', '.join(names[:3]))}); choose an empty or new folder"
+        )
     known = _known_stamps(folder)
     if known != list(stamps) and INDEX in names:
         raise ShardError(
@@ -186,9 +191,9 @@ def _quarantine(folder: AnyPath, bad: Mapping[str, str]) -> None:
 
 
 def _explain(bad: Mapping[str, str], total: int) -> str:
-    listed = "; ".join(f"[{key}] {reason}" for key, reason in list(bad.items())[:LISTED])
+    told = [f"[{key}] {printable(reason, 400)}" for key, reason in list(bad.items())[:LISTED]]
     more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    return f"{len(bad)} of {total} maps are bad: {listed}{more}. Mend them, or leave them out with --skip-bad"
+    return f"{len(bad)} of {total} maps are bad: {listed(told)}{more}. Mend them, or leave them out with --skip-bad"
 
 
 def _check_named(source: MapFolder, root: str | os.PathLike[str]) -> int:

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from pycocotools import mask as rasteriser
 
-from amn_dist.errors import ShardError
-from amn_dist.shards.format import check_size, one_line
+from amn_dist.errors import ShardError, printable
+from amn_dist.shards.format import check_size
 
 TOLERANCE = 1.0
 """Pixels a corner may lie outside of its picture; COCO's corners reach its width and height themselves."""
@@ -40,7 +40,7 @@ def read_outline(raw: bytes) -> Outline:
     try:
         return _DECODER.decode(raw)
     except (ValueError, RecursionError) as error:
-        raise ShardError(f"segmentation: {one_line(error)}; expected polygons or run lengths") from error
+        raise ShardError(f"segmentation: {printable(error)}; expected polygons or run lengths") from error
 
 
 def paint(size: Size, labelled: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
-from amn_dist.errors import ConfigError, ShardError
+from amn_dist.errors import ConfigError, ShardError, listed, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.commit import MARK, clean_unfinished, commit_json, json_bytes
 from amn_dist.shards.index import INDEX, Index, ShardReport
@@ -48,7 +48,7 @@ def pack(
 
     shard_size: samples a shard, chosen by their number without it. skip_bad: leave bad samples out and list them in
     quarantine.json. farm: who packs the shards; without one, threads of this process do. The bytes are the same.
-    Raises ShardError naming every bad sample, or saying that `out` holds something else.
+    Raises ShardError naming bad samples, or saying that `out` holds something else.
     """
     check_keys(sources)
     shards = plan(sources, shard_size)
@@ -64,7 +64,7 @@ def pack(
     written = [number for number in sorted(packed) if packed[number].written]
     if not written:
         _leave(out)
-        raise ShardError(f"every sample is bad: {_listed(bad)}")
+        raise ShardError(f"every sample is bad: {_told(bad)}")
     _quarantine(out, bad)
     return write_index(out, kind="images", classes=classes, reports=_reports(out, written))
 
@@ -130,11 +130,11 @@ def _prepare(out: AnyPath, stamps: list[str]) -> None:
     try:
         names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     except OSError as error:
-        raise ShardError(f"{out}: cannot be written to ({error.strerror or error})") from error
+        raise ShardError(f"{out}: cannot be written to ({printable(error)})") from error
     foreign = [name for name in names if not (_OURS.match(name) or name.startswith(INDEX + MARK))]
     if foreign or (names and not any(name.startswith(PACK) for name in names)):
         raise ShardError(
-            f"{out}: holds other files ({', '.join((foreign or names)[:3])}); choose an empty or new folder"
+            f"{out}: holds other files ({printable(', '.join((foreign or names)[:3]))}); choose an empty or new folder"
         )
     if names:
         clean_unfinished(out)
@@ -172,8 +172,8 @@ def _quarantine(out: AnyPath, bad: list[Bad]) -> None:
 
 
 def _explain(bad: list[Bad], total: int) -> str:
-    return f"{len(bad)} of {total} samples are bad: {_listed(bad)}. Mend them, or leave them out with --skip-bad"
+    return f"{len(bad)} of {total} samples are bad: {_told(bad)}. Mend them, or leave them out with --skip-bad"
 
 
-def _listed(bad: list[Bad]) -> str:
-    return "; ".join(f"[{sample.key}] {sample.reason}" for sample in bad)
+def _told(bad: list[Bad]) -> str:
+    return listed(f"[{sample.key}] {printable(sample.reason, 400)}" for sample in bad)

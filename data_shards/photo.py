@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.records import IGNORE
 from amn_dist.shards.format import (
     BROKEN,
@@ -17,7 +17,6 @@ from amn_dist.shards.format import (
     PNG_MAGIC,
     check_size,
     decode_ids,
-    one_line,
     png_mode,
     sniff,
 )
@@ -51,7 +50,7 @@ def check_photo(content: bytes) -> Photo:
             swapped = _orientation(image.info.get("exif")) >= 5
             width, height = (image.height, image.width) if swapped else (image.width, image.height)
     except BROKEN as error:
-        raise ShardError(f"cannot be decoded ({one_line(error)}); replace the file") from error
+        raise ShardError(f"cannot be decoded ({printable(error)}); replace the file") from error
     return Photo(field, height, width)
 
 

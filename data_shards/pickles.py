@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from amn_dist.errors import ShardError
-from amn_dist.shards.format import one_line
+from amn_dist.errors import ShardError, printable, quoted
 
 ARRAY = "_reconstruct"
 SCALAR = "scalar"
@@ -78,7 +77,8 @@ class InertUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in ALLOWED:
             raise ShardError(
-                f"names {module}.{name}, which no array needs; nothing of it was run, expected arrays alone"
+                f"names {printable(f'{module}.{name}')}, which no array needs; nothing of it was run, "
+                "expected arrays alone"
             )
         return Name(f"{module}.{name}")
 
@@ -96,7 +96,9 @@ def read_pickled_dict(content: bytes) -> dict[int | str, Any]:
         version = np.lib.format.read_magic(stream)
         shape, _, kind = HEADERS[version](stream)
         if shape != () or kind != np.dtype(object):
-            raise ShardError(f"is an .npy of {kind}{list(shape)}, expected a pickled dictionary of arrays")
+            raise ShardError(
+                f"is an .npy of {printable(kind)}{printable(list(shape))}, expected a pickled dictionary of arrays"
+            )
         found = _single(InertUnpickler(stream).load())
         if not isinstance(found, dict):
             raise ShardError(f"holds {_named(found)}, expected a dictionary")
@@ -104,7 +106,7 @@ def read_pickled_dict(content: bytes) -> dict[int | str, Any]:
     except ShardError:
         raise
     except Exception as error:  # a hostile file makes an unpickler stumble in any way it likes
-        raise ShardError(f"is not a pickled dictionary of arrays ({one_line(error)[:120]})") from error
+        raise ShardError(f"is not a pickled dictionary of arrays ({printable(error)})") from error
 
 
 def _single(tree: Any) -> Any:
@@ -148,7 +150,7 @@ def _scalar(call: Call) -> np.ndarray:
 def _flat(content: bytes, kind: np.dtype, shape: Any) -> np.ndarray:
     sides = tuple(shape)
     if not all(type(side) is int and side >= 0 for side in sides) or prod(sides) * kind.itemsize != len(content):
-        raise ShardError(f"has an array that declares {kind}{list(sides)} but holds {len(content)} bytes")
+        raise ShardError(f"has an array that declares {kind}{printable(list(sides))} but holds {len(content)} bytes")
     return np.frombuffer(content, kind)
 
 
@@ -159,7 +161,7 @@ def _dtype(call: Any) -> np.dtype:
     text = str(call.arguments[0])
     order = call.state[1] if isinstance(call.state, tuple) and call.state[1] in ("<", ">") else ""
     if text not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-        raise ShardError(f"has an array of dtype {text[:20]!r}; expected numbers")
+        raise ShardError(f"has an array of dtype {quoted(text, 20)}; expected numbers")
     return np.dtype(order + text)
 
 
@@ -177,7 +179,7 @@ def _tensor(call: Call) -> np.ndarray:
     numbers = (offset, *shape, *steps)
     last = offset + sum((side - 1) * step for side, step in zip(shape, steps, strict=True))
     if min(numbers) < 0 or prod(shape) > flat.size or (prod(shape) and last >= flat.size):
-        raise ShardError(f"has a tensor {list(shape)} that does not lie inside its {flat.size} numbers")
+        raise ShardError(f"has a tensor {printable(list(shape))} that does not lie inside its {flat.size} numbers")
     strides = tuple(step * flat.itemsize for step in steps)
     return np.lib.stride_tricks.as_strided(flat[offset:], tuple(shape), strides).copy()
 

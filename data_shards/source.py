@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from amn_dist.errors import ShardError
-from amn_dist.shards.format import one_line
+from amn_dist.errors import PLACE, ShardError, printable
 
 MAX_FILE = 256 * 2**20
 """Bytes of any single input file."""
@@ -63,7 +62,8 @@ def check_keys(sources: list[Source]) -> None:
     for source in sources:
         if source.key in first:
             raise ShardError(
-                f"{first[source.key]} and {source.name} both have the key {source.key}; rename one of them"
+                f"{printable(first[source.key], PLACE)} and {printable(source.name, PLACE)} both have "
+                f"the key {source.key}; rename one of them"
             )
         first[source.key] = source.name
 
@@ -78,7 +78,7 @@ def inside(folder: Path, name: str) -> Path:
     """The path of a name in a folder. Raises ShardError when a link leads outside although the name does not."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ShardError(f"{name}: leads outside of {folder}; expected images inside")
+        raise ShardError(f"{printable(name, PLACE)}: leads outside of {folder}; expected images inside")
     return path
 
 
@@ -88,7 +88,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     except ShardError as error:
-        raise ShardError(f"{name}: {error}") from error
+        raise ShardError(f"{printable(name, PLACE)}: {error}") from error
 
 
 def stamp_of(paths: list[Path]) -> tuple[int, str]:
@@ -110,12 +110,12 @@ def read_file(path: Path, name: str) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_FILE:
-            raise ShardError(f"{name}: {size} bytes; expected at most {MAX_FILE}")
+            raise ShardError(f"{printable(name, PLACE)}: {size} bytes; expected at most {MAX_FILE}")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ShardError(f"{name}: not there") from error
+        raise ShardError(f"{printable(name, PLACE)}: not there") from error
     except (OSError, ValueError) as error:
-        raise ShardError(f"{name}: cannot be read ({one_line(error)})") from error
+        raise ShardError(f"{printable(name, PLACE)}: cannot be read ({printable(error)})") from error
 
 
 def read_text(path: Path) -> str:
@@ -123,4 +123,4 @@ def read_text(path: Path) -> str:
     try:
         return read_file(path, str(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ShardError(f"{path}: not UTF-8 text ({one_line(error)})") from error
+        raise ShardError(f"{path}: not UTF-8 text ({printable(error)})") from error

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import PLACE, ShardError, listed, printable
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
-from amn_dist.shards.paths import AnyPath, RemotePath, path_of
+from amn_dist.shards.paths import AnyPath, RemotePath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import Member, check_open_tar, check_samples, check_tar
 from data_shards.photo import Photo, check_photo, check_truth
@@ -43,14 +43,14 @@ class Verified:
 def verify(place: str | os.PathLike[str] | RemotePath) -> Verified:
     """Check a shard set in full; a tar, or a folder of tars without an index, by its headers.
 
-    Raises ShardError listing every fault.
+    Raises ShardError listing the faults.
     """
     path = path_of(place)
-    if (path / INDEX).is_file():
+    if is_file(path / INDEX):
         return _verify_set(path)
     if isinstance(path, RemotePath):
         raise ShardError(f"{path}: holds no {INDEX}; tars of somebody else are looked at on this machine only")
-    tars = [path] if path.is_file() else sorted(path.glob("*.tar")) if path.is_dir() else []
+    tars = [path] if is_file(path) else sorted(path.glob("*.tar")) if os.path.isdir(path) else []
     if not tars:
         raise ShardError(f"{path}: neither a tar nor a folder with {INDEX} or tars")
     return _verify_foreign(path, tars)
@@ -66,7 +66,7 @@ def _verify_set(folder: AnyPath) -> Verified:
     if len(reports) == len(index.shards):
         faults += _check_index(index, reports)
     if faults:
-        raise ShardError(f"{folder}: {len(faults)} faults: {'; '.join(faults)}")
+        raise ShardError(f"{folder}: {len(faults)} faults: {listed(faults)}")
     total = sum(shard.bytes for shard in index.shards)
     return Verified(str(folder), index.kind, len(index.shards), len(shards), total, index.fields, decoded=True)
 
@@ -85,7 +85,7 @@ def _verify_foreign(place: Path, tars: list[Path]) -> Verified:
         except ShardError as error:
             faults.append(f"{place}: {error}")
     if faults:
-        raise ShardError("; ".join(faults))
+        raise ShardError(listed(faults))
     fields = tuple(sorted({member.field for member in members}))
     total = sum(tar.stat().st_size for tar in tars)
     return Verified(str(place), "foreign", len(tars), len(samples), total, fields, decoded=False)
@@ -119,7 +119,7 @@ def _check_shard(folder: AnyPath, index: Index, number: int) -> tuple[ShardRepor
     except ShardError as error:
         faults.append(str(error))
     except OSError as error:
-        faults.append(f"{error.filename or tar}: cannot be read ({error.strerror or error})")
+        faults.append(f"{printable(error.filename or tar, PLACE)}: cannot be read ({printable(error)})")
     return report, faults
 
 
@@ -128,7 +128,8 @@ def _check_members(report: ShardReport, members: tuple[Member, ...]) -> Iterator
     found = {member.name: (member.offset, member.size) for member in members}
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
-            yield f"{report.name}: {name} is at {found.get(name)} in the tar, at {listed.get(name)} in the report"
+            places = f"is at {found.get(name)} in the tar, at {listed.get(name)} in the report"
+            yield f"{report.name}: {printable(name)} {places}"
 
 
 def _opened(tar: AnyPath) -> io.BufferedReader | io.BytesIO:
@@ -142,7 +143,7 @@ def _check_sample(file: BinaryIO, tar: str, place: Place, index: Index) -> Itera
             file.seek(offset)
             _check_field(name, file.read(size), photo, index)
         except ShardError as error:
-            yield f"{tar}: {place.key}.{name}: {error}"
+            yield f"{tar}: {printable(f'{place.key}.{name}')}: {error}"
 
 
 def _check_field(name: str, content: bytes, expected: Photo, index: Index) -> None:

@@ -11,9 +11,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import PLACE, ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
-from amn_dist.shards.format import one_line
 from amn_dist.shards.index import Index
 from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import VOC, multi_hot, read_classes
@@ -37,15 +36,15 @@ def pack_voc(
 
     Class names come from ROOT/classes.txt (id order, background first) or are VOC's. Truth is packed when any image of
     the split has a mask; then all need one. difficult: whether objects marked so count where others are.
-    Raises ShardError naming every bad sample; the same call again resumes.
+    Raises ShardError naming bad samples; the same call again resumes.
     """
     folder = Path(root).absolute()
     for part in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
-        if not (folder / part).is_dir():
+        if not os.path.isdir(folder / part):
             raise ShardError(f"{folder / part}: no such folder; expected the layout of a VOC devkit under {folder}")
     classes = read_classes(folder / "classes.txt") if (folder / "classes.txt").exists() else VOC
     ids = read_split(folder, split)
-    masked = any(_mask(folder, name).is_file() for name in ids)
+    masked = any(os.path.isfile(_mask(folder, name)) for name in ids)
     sources = [_source(folder, name, classes, difficult=difficult, masked=masked) for name in ids]
     return pack(sources, path_of(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
@@ -53,18 +52,20 @@ def pack_voc(
 def read_split(root: Path, split: str) -> tuple[str, ...]:
     """The ids of a split, in the file's order; blank lines do not count. Raises ShardError naming file, line and id."""
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = ", ".join(sorted(found.stem for found in path.parent.glob("*.txt"))) or "none"
-        raise ShardError(f"{path}: no such split; found {known}")
+        raise ShardError(f"{path}: no such split; found {printable(known)}")
     lines: dict[str, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         name = line.strip()
         if not name:
             continue
         if name in lines:
-            raise ShardError(f"{path}: line {number}: id {name!r} is a duplicate of line {lines[name]}; list it once")
+            raise ShardError(
+                f"{path}: line {number}: id {quoted(name)} is a duplicate of line {lines[name]}; list it once"
+            )
         if len(name.split()) != 1 or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-            raise ShardError(f"{path}: line {number}: found {name[:80]!r}, expected one id, a file name in JPEGImages")
+            raise ShardError(f"{path}: line {number}: found {quoted(name)}, expected one id, a file name in JPEGImages")
         lines[name] = number
     if not lines:
         raise ShardError(f"{path}: lists no ids; expected one a line")
@@ -80,14 +81,18 @@ def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[s
     try:
         tree = fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
-        raise ShardError(f"{name}: declares a DTD or entities, which are refused; remove the DOCTYPE") from error
+        raise ShardError(
+            f"{printable(name, PLACE)}: declares a DTD or entities, which are refused; remove the DOCTYPE"
+        ) from error
     except ParseError as error:
         fault = str(error).partition(":")[0]
-        raise ShardError(f"{name}: line {error.position[0]}: {fault}; expected well-formed XML") from error
+        raise ShardError(
+            f"{printable(name, PLACE)}: line {error.position[0]}: {printable(fault)}; expected well-formed XML"
+        ) from error
     except (ValueError, LookupError) as error:
-        raise ShardError(f"{name}: cannot be read as XML ({one_line(error)})") from error
+        raise ShardError(f"{printable(name, PLACE)}: cannot be read as XML ({printable(error)})") from error
     if tree.tag != "annotation":
-        raise ShardError(f"{name}: found <{tree.tag}>, expected <annotation>")
+        raise ShardError(f"{printable(name, PLACE)}: found <{printable(tree.tag)}>, expected <annotation>")
     found = list(_labels(tree, name))
     easy = [label for label, marked in found if not marked]
     return tuple(easy if easy and not difficult else [label for label, _ in found])
@@ -98,12 +103,12 @@ def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
     for number, found in enumerate(tree.findall("object"), 1):
         label = (found.findtext("name") or "").strip()
         if not label:
-            raise ShardError(f"{name}: object {number} has no name")
+            raise ShardError(f"{printable(name, PLACE)}: object {number} has no name")
         yield label, (found.findtext("difficult") or "0").strip() == "1"
 
 
 def _source(root: Path, name: str, classes: tuple[str, ...], *, difficult: bool, masked: bool) -> Source:
-    image = next((path for path in _images(root, name) if path.is_file()), next(_images(root, name)))
+    image = next((path for path in _images(root, name) if os.path.isfile(path)), next(_images(root, name)))
     annotation = root / "Annotations" / f"{name}.xml"
     mask = _mask(root, name) if masked else None
     size, stamp = stamp_of([image, *([mask] if mask is not None else []), annotation])

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from amn_dist.errors import ConfigError
+from amn_dist.commands.lines import say
+from amn_dist.errors import ConfigError, printable
 
 CHECK = "check"
 """The file that compares results with thresholds.yaml; every other one with a `main` is a benchmark."""
@@ -38,7 +39,7 @@ def bench(
         raise ConfigError("amn bench --run: found no name or no --check, expected `amn bench NAME --check --run`")
     if name is None and not check:
         for each, question in known.items():
-            typer.echo(f"{each:<12} {question}")
+            say(f"{each:<12} {question}")
         return
     names = chosen(name, known)
     if check:
@@ -74,22 +75,24 @@ def chosen(name: str | None, known: dict[str, str]) -> list[str]:
     if name in (None, "all"):
         return [each for each in known if each not in BY_NAME]
     if name not in known:
-        raise ConfigError(f"amn bench {name}: no such benchmark; found {', '.join(known)}, or all")
+        raise ConfigError(f"amn bench {printable(name)}: no such benchmark; found {', '.join(known)}, or all")
     return [name]
 
 
 def _run_all(root: Path, names: list[str], arguments: list[str]) -> list[str]:
     """Run one after the other; the names of those that failed."""
     if len(names) > 1 and arguments:
-        raise ConfigError(f"amn bench all: found {' '.join(arguments)}; arguments go to one benchmark, name it")
+        raise ConfigError(
+            f"amn bench all: found {printable(' '.join(arguments))}; arguments go to one benchmark, name it"
+        )
     failed = []
     for name in names:
         if len(names) > 1:
-            typer.echo(f"== {name}")
+            say(f"== {name}")
         if _start(root, name, arguments):
             failed.append(name)
     if len(names) > 1 and failed:
-        typer.echo(f"failed: {', '.join(failed)}", err=True)
+        say(f"failed: {', '.join(failed)}", err=True)
     return failed
 
 

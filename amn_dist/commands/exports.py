@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from amn_dist.commands.lines import say
 from amn_dist.commands.options import RunPath
 
 exports = typer.Typer(help="Hand masks, maps and weights to other code.", no_args_is_help=True)
@@ -33,9 +34,9 @@ def export_masks(
 
     found = masks_of(place, stage=stage, field=field)
     if format == "coco":
-        typer.echo(f"{out}: {export_coco(found, out)} regions in {len(found.made)} images")
+        say(f"{out}: {export_coco(found, out)} regions in {len(found.made)} images")
     else:
-        typer.echo(f"{out}: {export_masks(found, out)} masks ({found.made.kind}, {found.field})")
+        say(f"{out}: {export_masks(found, out)} masks ({found.made.kind}, {found.field})")
 
 
 @exports.command("maps")
@@ -51,7 +52,7 @@ def export_maps(
     from amn_dist.interchange.maps import export_maps
 
     found = maps_of(place, stage=stage, images=images)
-    typer.echo(f"{out}: maps of {export_maps(found, out, fine=fine)} images ({found.made.kind})")
+    say(f"{out}: maps of {export_maps(found, out, fine=fine)} images ({found.made.kind})")
 
 
 @exports.command("weights")
@@ -65,4 +66,4 @@ def export_weights(
     from amn_dist.pipeline import reopen
 
     published = export_weights(reopen(run), stage, out)
-    typer.echo(f"{out}: {stage} under {'published' if published else 'our own'} names")
+    say(f"{out}: {stage} under {'published' if published else 'our own'} names")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from amn_dist.commands.lines import say
 from amn_dist.commands.options import DataOption, OutAnywhere, Settings, SkipBad
 from amn_dist.errors import ConfigError
 from amn_dist.shards.paths import AnyPath, path_of
@@ -33,11 +34,11 @@ def import_maps(
 
     made = import_maps(folder, images, out, scale=scale, skip_bad=skip_bad)
     count = sum(shard.count for shard in made.index.shards)
-    typer.echo(f"{out}: maps of {count} images in {len(made.index.shards)} shards, digest {made.index.digest[:12]}")
+    say(f"{out}: maps of {count} images in {len(made.index.shards)} shards, digest {made.index.digest[:12]}")
     if made.bad:
-        typer.echo(f"{len(made.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
+        say(f"{len(made.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
     if made.others:
-        typer.echo(f"{made.others} files belong to no image of {images} and were left alone")
+        say(f"{made.others} files belong to no image of {images} and were left alone")
 
 
 @imports.command("weights")
@@ -69,7 +70,7 @@ def import_weights(
     else:
         raise ConfigError("amn import weights: found other options, expected --as with --out, or --run with --stage")
     classes = f" for {made.classes} classes" if made.classes else ""
-    typer.echo(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
+    say(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
 
 
 def _line(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amn_dist.commands.lines import say
 from amn_dist.commands.options import Address, OutAnywhere, ShardSize, SkipBad
 
 Workers = Annotated[
@@ -70,7 +71,7 @@ def pack_coco(
             shard_size=shard_size,
             skip_bad=skip_bad,
             farm=farm,
-            tell=typer.echo,
+            tell=say,
         )
     packed(index, out)
 
@@ -125,4 +126,4 @@ def packed(index: Any, out: Any) -> None:
     """Say what was packed."""
     count = sum(shard.count for shard in index.shards)
     where = f"{len(index.shards)} shards, {len(index.classes)} classes"
-    typer.echo(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")
+    say(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")

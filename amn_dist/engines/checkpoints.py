@@ -16,7 +16,7 @@ import torch
 from amn_dist.engines.engine import Engine
 from amn_dist.engines.gang import Gang, lost_peer
 from amn_dist.engines.snapshot import UNREADABLE
-from amn_dist.errors import StageError
+from amn_dist.errors import StageError, printable
 from amn_dist.shards.folders import files_below, remove_folder
 from amn_dist.shards.paths import AnyPath
 
@@ -66,7 +66,7 @@ def _fault(part: Callable[[], None], gang: Gang) -> str | None:
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         if gang.rank != 0 or lost_peer(error):
             raise
-        return " ".join(str(error).split())[:120]
+        return printable(error)
     return None
 
 
@@ -108,7 +108,7 @@ def _try_load(path: Path, engine: Engine) -> tuple[State | None, str | None]:
             return None, "files are missing or of another size"
         engine.load(path)
     except UNREADABLE as error:
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return None, f"{type(error).__name__}: {printable(error)}"
     return state, None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from amn_dist.errors import ConfigError, PeerLost
+from amn_dist.errors import ConfigError, PeerLost, printable, quoted
 
 TIMEOUT_S = 600.0
 """How long a rank waits for the others unless told otherwise."""
@@ -90,10 +90,11 @@ def _meet(gang: Gang, timeout_s: float) -> None:
         wait = timedelta(seconds=timeout_s)
         distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=gang.size, timeout=wait)
     except (RuntimeError, ValueError) as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        place = printable(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
         raise PeerLost(
             f"rank {gang.rank} of {gang.size}: could not meet the others at {place} within {timeout_s:g} s "
-            f"({_told(error)}); are all started, is the port open, is GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME) right?"
+            f"({printable(error)}); are all started, is the port open, is "
+            "GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME) right?"
         ) from error
 
 
@@ -108,7 +109,7 @@ def check_versions(gang: Gang, versions: Mapping[str, str | None]) -> None:
         for name in sorted(first):
             if other.get(name) != first[name]:
                 raise ConfigError(
-                    f"rank {rank}: {name} {other.get(name)}, rank 0 has {first[name]}; "
+                    f"rank {rank}: {name} {printable(other.get(name))}, rank 0 has {printable(first[name])}; "
                     "install the same versions on every node (launch/install.sh)"
                 )
 
@@ -122,7 +123,7 @@ def naming_lost_peers(gang: Gang, name: str) -> Iterator[None]:
         if gang.size == 1 or not lost_peer(error):
             raise
         raise PeerLost(
-            f"{name}: rank {gang.rank} of {gang.size} lost the others ({_told(error)}); "
+            f"{name}: rank {gang.rank} of {gang.size} lost the others ({printable(error)}); "
             "the same command goes on from the last checkpoint"
         ) from error
 
@@ -130,10 +131,6 @@ def naming_lost_peers(gang: Gang, name: str) -> Iterator[None]:
 def lost_peer(error: Exception) -> bool:
     """Whether an error says that another rank is gone or silent."""
     return isinstance(error, distributed.DistError) or bool(LOST.search(str(error)))
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def form_group(gang: Gang) -> None:
@@ -152,5 +149,5 @@ def _backend(gang: Gang) -> str:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
-        raise ConfigError(f"{name}: found {text!r}, expected a number; check the launcher")
+        raise ConfigError(f"{name}: found {quoted(text)}, expected a number; check the launcher")
     return int(text)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from amn_dist.errors import StageError
+from amn_dist.errors import MESSAGE, StageError, printable
 from amn_dist.verbs import Needs
 
 
@@ -105,7 +105,7 @@ def failed_shards(task: str, failures: Mapping[int, str]) -> StageError:
     """One error for all failed shards: their numbers, and why the first failed."""
     numbers = sorted(failures)
     listed = ", ".join(str(number) for number in numbers[:12]) + (", ..." if len(numbers) > 12 else "")
-    first = failures[numbers[0]]
+    first = printable(failures[numbers[0]], MESSAGE // 2)
     return StageError(
         f"{task}: {len(numbers)} shard(s) failed ({listed}); shard {numbers[0]}: {first}; "
         "finished shards are kept, the same command goes on"

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from amn_dist.errors import ConfigError, StageError
+from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.methods import scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.shards.index import INDEX
-from amn_dist.shards.paths import path_of
+from amn_dist.shards.paths import is_file, path_of
 from amn_dist.shards.shardset import Entry, ShardSet
 
 Result = TypeVar("Result")
@@ -36,7 +36,9 @@ def masks_of(place: str, *, stage: str | None = None, field: str | None = None) 
     made, _ = _opened(place, stage, lambda line: str((line.stage("segment").label or ("walk",))[0]))
     fields = [name for name in MASKS if name in made.fields]
     if field is None and not fields:
-        raise ConfigError(f"{made.url}: holds {', '.join(made.fields)}, expected labels ({', '.join(MASKS)})")
+        raise ConfigError(
+            f"{made.url}: holds {printable(', '.join(made.fields))}, expected labels ({', '.join(MASKS)})"
+        )
     return Artefact(made, _known(made, field or fields[0]))
 
 
@@ -65,7 +67,7 @@ def each(found: ShardSet, work: Callable[[Entry], Result]) -> Iterator[Result]:
 def _opened(place: str, stage: str | None, usual: Callable[[Pipeline], str]) -> tuple[ShardSet, Pipeline | None]:
     """The set a command means, and the run it belongs to."""
     folder = path_of(place)
-    if (folder / INDEX).is_file():
+    if is_file(folder / INDEX):
         run = folder.absolute().parent
         inside = (run / "config.yaml").is_file() and (run / "data.json").is_file()
         return ShardSet.open(place), reopen(run) if inside else None
@@ -79,5 +81,5 @@ def _opened(place: str, stage: str | None, usual: Callable[[Pipeline], str]) -> 
 
 def _known(made: ShardSet, field: str) -> str:
     if field not in made.fields:
-        raise ConfigError(f"{made.url}: no field {field}; found {', '.join(made.fields)}")
+        raise ConfigError(f"{made.url}: no field {printable(field)}; found {printable(', '.join(made.fields))}")
     return field

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.interchange.artefacts import Artefact, each
 from amn_dist.records import IGNORE
 from amn_dist.shards.shardset import Entry, ShardSet
@@ -34,7 +34,7 @@ def export_coco(found: Artefact, out: Path) -> int:
             count = _write(file, found)
         os.replace(beside, out)
     except OSError as error:
-        raise ShardError(f"{out}: cannot be written ({error.strerror or error}); make room, run again") from error
+        raise ShardError(f"{out}: cannot be written ({printable(error)}); make room, run again") from error
     finally:
         beside.unlink(missing_ok=True)
     return count

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from amn_dist.errors import ConfigError, ShardError
+from amn_dist.errors import ConfigError, ShardError, printable
 from amn_dist.shards.format import check_key
 
 EXPORT = "export.json"
@@ -23,12 +23,16 @@ def claim(folder: Path, what: dict[str, Any]) -> None:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART))
         mark = folder / EXPORT
         if names and (EXPORT not in names or json.loads(mark.read_text()) != what):
-            raise ConfigError(f"{folder}: holds something else ({', '.join(names[:3])}); choose an empty or new folder")
+            raise ConfigError(
+                f"{folder}: holds something else ({printable(', '.join(names[:3]))}); choose an empty or new folder"
+            )
         for left in folder.glob(f"{PART}*"):
             left.unlink()
         put(mark, json.dumps(what, indent=1, sort_keys=True).encode())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: cannot be exported to ({error}); choose an empty or new folder") from error
+        raise ConfigError(
+            f"{folder}: cannot be exported to ({printable(error)}); choose an empty or new folder"
+        ) from error
 
 
 def place(folder: Path, key: str, ending: str) -> Path:
@@ -49,4 +53,4 @@ def put(path: Path, content: bytes) -> None:
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise ShardError(f"{path}: cannot be written ({error.strerror or error}); make room, run again") from error
+        raise ShardError(f"{path}: cannot be written ({printable(error)}); make room, run again") from error

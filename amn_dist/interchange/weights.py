@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from amn_dist.errors import ConfigError, StageError
+from amn_dist.errors import ConfigError, StageError, quoted
 from amn_dist.methods import Stage
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
@@ -45,7 +45,7 @@ def convert_weights(file: Path, kind: Kind, out: Path) -> Converted:
     Raises ConfigError naming keys that are missing, unknown or misshapen; nothing in the file is executed.
     """
     if out.suffix != ".safetensors":
-        raise ConfigError(f"{out}: found the ending {out.suffix!r}, expected .safetensors")
+        raise ConfigError(f"{out}: found the ending {quoted(out.suffix)}, expected .safetensors")
     found = read_state(file)
     network, classes = _load_named(file, kind, found)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def export_weights(line: Pipeline, name: str, out: Path) -> bool:
     published ones; else they are ours. The file appears whole or not at all.
     """
     if out.suffix not in (".pth", ".safetensors"):
-        raise ConfigError(f"{out}: found the ending {out.suffix!r}, expected .pth or .safetensors")
+        raise ConfigError(f"{out}: found the ending {quoted(out.suffix)}, expected .pth or .safetensors")
     stage = line.stage(name)
     if stage.verb != "fit":
         raise ConfigError(f"{name}: is a {stage.verb} and has no weights; expected {', '.join(_fits(line))}")

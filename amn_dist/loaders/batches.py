@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from amn_dist.config import Loader
-from amn_dist.errors import ConfigError, ShardError
+from amn_dist.errors import ConfigError, ShardError, printable
 from amn_dist.loaders.ahead import ahead
 from amn_dist.loaders.crops import draw_crop
 from amn_dist.loaders.decode import Encoded, crop_decoder
@@ -89,7 +89,7 @@ def _check_labels(images: ShardSet, labels: tuple[ShardSet, str]) -> None:
     made, field = labels
     images.join(made)
     if field not in made.fields:
-        raise ShardError(f"{made.url}: no field {field}; found {', '.join(made.fields)}")
+        raise ShardError(f"{made.url}: no field {field}; found {printable(', '.join(made.fields))}")
 
 
 def _places(images: ShardSet, *, batch: int, seed: int, step: int, rank: int, world: int) -> Iterator[list[Place]]:

@@ -18,12 +18,12 @@ from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 from torch import Tensor
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import PLACE, ShardError, printable
 from amn_dist.loaders.ahead import ahead as work_ahead
 from amn_dist.loaders.crops import canvas_corner
 from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
 from amn_dist.records import CropRule
-from amn_dist.shards.format import BROKEN, one_line
+from amn_dist.shards.format import BROKEN
 
 GROUP = 8
 """Whole photos decoded in one go."""
@@ -197,10 +197,10 @@ def _blame(pending: Iterable[list[Any]], error: Exception) -> ShardError:
             with Image.open(io.BytesIO(content), formats=["JPEG", "PNG"]) as image:
                 image.load()
         except BROKEN as fault:
-            return ShardError(f"{key}: the photo is damaged ({one_line(fault)}); pack the set again")
-    said = one_line(error)[:160]
+            return ShardError(f"{key}: the photo is damaged ({printable(fault)}); pack the set again")
+    named = printable(", ".join(keys), PLACE)
     return ShardError(
-        f"{', '.join(keys)}: DALI cannot decode one of these photos ({said}); set loader.name=torchvision"
+        f"{named}: DALI cannot decode one of these photos ({printable(error)}); set loader.name=torchvision"
     )
 
 

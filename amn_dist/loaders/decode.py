@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from amn_dist.config import Loader
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.loaders.crops import Crop, cut_label, cut_regions
 from amn_dist.ops.normalise import CAFFE_MEAN, CENTRE, DEVIATION, MEAN
 from amn_dist.records import CropRule
-from amn_dist.shards.format import BROKEN, JPEG_MAGIC, PNG_MAGIC, check_size, decode_ids, one_line, sniff
+from amn_dist.shards.format import BROKEN, JPEG_MAGIC, PNG_MAGIC, check_size, decode_ids, sniff
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def check_photo(key: str, content: bytes, size: tuple[int, int] | None = None) -
             if size is not None and sorted(image.size) != sorted(size):
                 raise wrong_size(key, (image.height, image.width), size)
     except BROKEN as error:
-        raise ShardError(f"{key}: the photo cannot be read ({one_line(error)}); pack the set again") from error
+        raise ShardError(f"{key}: the photo cannot be read ({printable(error)}); pack the set again") from error
     except ShardError as error:
         raise error if key in str(error) else ShardError(f"{key}: the photo {error}") from error
     return content

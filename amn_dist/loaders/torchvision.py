@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.loaders.ahead import ahead
 from amn_dist.loaders.crops import Crop, cut_image
 from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
 from amn_dist.records import CropRule
-from amn_dist.shards.format import BROKEN, JPEG_MAGIC, one_line
+from amn_dist.shards.format import BROKEN, JPEG_MAGIC
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def decode_photo(key: str, content: bytes, size: tuple[int, int] | None = None) 
     try:
         image = decode(content)
     except (RuntimeError, *BROKEN) as error:
-        raise ShardError(f"{key}: the photo is damaged ({one_line(error)[:120]}); pack the set again") from error
+        raise ShardError(f"{key}: the photo is damaged ({printable(error)}); pack the set again") from error
     if size is not None and image.shape[:2] != size:
         raise wrong_size(key, image.shape, size)
     return image

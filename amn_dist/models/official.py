@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amn_dist import config
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, printable
 from amn_dist.models.amn import AmnNet
 from amn_dist.models.backbone import Backbone, build_backbone
 from amn_dist.models.cam import CamNet
@@ -143,7 +143,8 @@ def _adopt(network: Network, state_dict: Mapping[str, Tensor], names: dict[str, 
         name, tensor = translate(translate(alias, names), published), torch.as_tensor(value)
         if name in found and not torch.equal(found[name], tensor):
             raise ConfigError(
-                f"{where}: {alias} differs from {name}, expected the same tensor; is it of this network, is it whole?"
+                f"{where}: {printable(alias)} differs from {printable(name)}, expected the same tensor; "
+                "is it of this network, is it whole?"
             )
         found[name] = tensor
     check_fit({translate(name, published): own for name, own in network.state_dict().items()}, found, where=where)

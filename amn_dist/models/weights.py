@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, printable, quoted
 from amn_dist.models.backbone import Backbone
 from amn_dist.shards.paths import RemotePath, path_of
 
@@ -59,7 +59,9 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
     if isinstance(file, RemotePath):
         return _fetched(file)
     if file.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ConfigError(f"{file}: found the ending {file.suffix!r}, expected weights as .safetensors, .pth or .pt")
+        raise ConfigError(
+            f"{file}: found the ending {quoted(file.suffix)}, expected weights as .safetensors, .pth or .pt"
+        )
     try:
         found: object = (
             load_file(file)
@@ -68,7 +70,7 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
         )
     except Exception as error:  # readers of foreign files raise whatever a broken one makes them stumble over
         named = FORBIDDEN.search(str(error))
-        told = _line(error) if named is None else f"it names {named[1]}; nothing of it was run"
+        told = printable(error) if named is None else f"it names {printable(named[1])}; nothing of it was run"
         raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({told})") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
@@ -79,7 +81,7 @@ def _fetched(file: RemotePath) -> dict[str, Tensor]:
     try:
         return load(b"".join(file.pieces(file.size())))
     except (FileNotFoundError, SafetensorError) as error:
-        raise ConfigError(f"{file}: cannot be read as weights, expected a .safetensors ({_line(error)})") from error
+        raise ConfigError(f"{file}: cannot be read as weights, expected a .safetensors ({printable(error)})") from error
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
@@ -94,7 +96,7 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, wh
         "missing": expected.keys() - found.keys(),
         "unknown": found.keys() - expected.keys(),
         "misshapen": [
-            f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+            f"{printable(name)} {list(found[name].shape)} instead of {list(tensor.shape)}"
             for name, tensor in expected.items()
             if name in found and found[name].shape != tensor.shape
         ],
@@ -136,7 +138,7 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a broken file in the cache, a changed hash
         raise ConfigError(
-            f"backbone.weights: torchvision's weights for {name} could not be had ({_line(error)}); "
+            f"backbone.weights: torchvision's weights for {name} could not be had ({printable(error)}); "
             f"download them elsewhere and give the path"
         ) from error
 
@@ -144,8 +146,4 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
 def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
-    return ", ".join(ordered[:LISTED]) + more
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return ", ".join(printable(name) for name in ordered[:LISTED]) + more

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from amn_dist.errors import ShardError, StageError
+from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.remote.scratch import briefly
 from amn_dist.shards.commit import json_bytes
 from amn_dist.shards.paths import AnyPath, RemotePath
@@ -50,7 +50,7 @@ class Holder:
         return self.machine == this_machine() and self.started != start_of(self.pid)
 
     def __str__(self) -> str:
-        return f"{self.host}, process {self.pid}"
+        return printable(f"{self.host}, process {self.pid}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from amn_dist.engines.checkpoints import KEEP, STATE, complete, is_whole
 from amn_dist.engines.loop import CHECKPOINTS, MODEL, STOP
-from amn_dist.errors import ShardError, StageError
+from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.remote.scratch import SCRATCH, alone, scratch
 from amn_dist.shards.folders import files_below, remove_folder
 from amn_dist.shards.paths import AnyPath, RemotePath
@@ -47,7 +47,7 @@ def workplace(stage: AnyPath, *, first: bool, keep_log: Callable[[], None] = lam
             fetch(stage / CHECKPOINTS, folder / CHECKPOINTS)
     except OSError as error:
         raise StageError(
-            f"{folder}: the last checkpoint cannot be fetched ({error}); make room, or set {SCRATCH}"
+            f"{folder}: the last checkpoint cannot be fetched ({printable(error)}); make room, or set {SCRATCH}"
         ) from error
     if not first:
         yield Workplace(folder)

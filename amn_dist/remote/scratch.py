@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, printable
 from amn_dist.shards.paths import RemotePath
 
 SCRATCH = "AMN_SCRATCH"
@@ -27,7 +27,7 @@ def scratch(place: RemotePath, part: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made ({error.strerror}); set {SCRATCH} to a local folder") from error
+        raise ConfigError(f"{folder}: cannot be made ({printable(error)}); set {SCRATCH} to a local folder") from error
     return folder
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.config import Loader
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.loaders.decode import decode_images
 from amn_dist.report.facts import RunFacts
 from amn_dist.report.grids import ROLES
@@ -104,7 +104,7 @@ def card(photos: ShardSet, columns: Sequence[Column], found: Look) -> Card:
         else:
             shown = overlay(small, sampled(made, small))
         pictures.append(picture(column.title, shown, miou))
-    tags = tuple(photos.classes[i + 1] for i in np.flatnonzero(photos.load(found.ordinal, "tags")))
+    tags = tuple(printable(photos.classes[i + 1]) for i in np.flatnonzero(photos.load(found.ordinal, "tags")))
     return Card(entry.key, tags, tuple(pictures), found.miou, found.change)
 
 

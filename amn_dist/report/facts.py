@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from amn_dist.errors import AmnError, ConfigError
+from amn_dist.errors import MESSAGE, AmnError, ConfigError, printable
 from amn_dist.methods import Stage, scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.report.progress import Progress, read_progress
 from amn_dist.runs import LAST_FILE
-from amn_dist.shards.paths import AnyPath
+from amn_dist.shards.paths import AnyPath, is_file
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.telemetry import METRICS
 
@@ -49,7 +49,7 @@ class RunFacts:
 
     @property
     def classes(self) -> list[str]:
-        return list(self.scores.get("classes", []))
+        return [printable(name) for name in self.scores.get("classes", [])]
 
     def rows(self, over: str) -> dict[str, Any]:
         """Scores over a set by artefact; empty where there are none."""
@@ -62,13 +62,13 @@ def read_runs(folders: Sequence[AnyPath]) -> list[RunFacts]:
     whole = [folder.resolve() for folder in folders]
     parts = [tuple(str(path).split("/")) for path in whole]
     depth = next((n for n in range(1, 9) if len({names[-n:] for names in parts}) == len(whole)), 1)
-    return [read_run(path, label="/".join(names[-depth:])) for path, names in zip(whole, parts, strict=True)]
+    return [read_run(path, label=printable("/".join(names[-depth:]))) for path, names in zip(whole, parts, strict=True)]
 
 
 def read_run(folder: AnyPath, *, label: str) -> RunFacts:
     """Everything a run's folder says. Raises ConfigError when it is no run."""
     path = folder / "config.yaml"
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(f"{folder}: not a run (config.yaml is missing); `amn run` makes one")
     missing: list[str] = []
     config = path.read_text(encoding="utf-8", errors="backslashreplace")
@@ -77,14 +77,17 @@ def read_run(folder: AnyPath, *, label: str) -> RunFacts:
     try:
         line = reopen(folder)
     except (AmnError, KeyError) as error:
-        return RunFacts(label, folder, config, scores=scores, missing=(*missing, str(error)))
+        return RunFacts(label, folder, config, scores=scores, missing=_told([*missing, printable(error, MESSAGE)]))
     sets = open_sets(line, missing)
     stages = tuple(read_stage(line, stage, missing) for stage in line.stages)
     made = open_made(line, sets, missing)
     method, threshold = line.config.method, line.config.score.threshold
-    return RunFacts(
-        label, folder, config, method, threshold, environment, stages, scores, sets, made, tuple(dict.fromkeys(missing))
-    )
+    return RunFacts(label, folder, config, method, threshold, environment, stages, scores, sets, made, _told(missing))
+
+
+def _told(missing: Sequence[str]) -> tuple[str, ...]:
+    """What is missing, each once."""
+    return tuple(dict.fromkeys(printable(text, MESSAGE) for text in missing))
 
 
 def read_stage(line: Pipeline, stage: Stage, missing: list[str]) -> StageFacts:
@@ -138,7 +141,7 @@ def read_scores(folder: AnyPath, missing: list[str]) -> dict[str, Any]:
     if not isinstance(sets, dict) or not isinstance(scores.get("classes"), list):
         missing.append("score: score.json is damaged; `amn score` makes it again")
         return {}
-    missing += [str(text) for text in scores.get("missing", [])]
+    missing += [printable(text) for text in scores.get("missing", [])]
     for over, found in sets.items():
         for name, row in found["rows"].items():
             if "best_miou" in row and "images" not in row:

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.config import Loader
-from amn_dist.errors import ShardError
+from amn_dist.errors import PLACE, ShardError, printable, quoted
 from amn_dist.loaders.decode import decode_images
 from amn_dist.ops.resize import upsample
 from amn_dist.pipeline import reopen
 from amn_dist.report.pictures import heat, overlay, sheet
-from amn_dist.shards.paths import AnyPath
+from amn_dist.shards.paths import AnyPath, is_file
 from amn_dist.shards.shardset import ShardSet
 
 STEPS = (
@@ -43,7 +43,7 @@ def row(sets: Sequence[ShardSet], run: AnyPath | None, key: str) -> list[tuple[s
     (photo,) = decode_images([(key, images.image(ordinal))], loader=Loader(name="torchvision"))
     tags = images.load(ordinal, "tags")
     names = [images.classes[i + 1] for i in np.flatnonzero(tags)]
-    pictures = [(", ".join(names) or key, photo)]
+    pictures = [(printable(", ".join(names) or key), photo)]
     if "gt.png" in images.fields:
         pictures.append(("truth", overlay(photo, images.load(ordinal, "gt.png"))))
     for stage, field, title in STEPS if run is not None else ():
@@ -67,7 +67,8 @@ def find(sets: Sequence[ShardSet], key: str) -> tuple[ShardSet, int]:
             return images, images.find(key)
         except ShardError:
             continue
-    raise ShardError(f"{', '.join(images.url for images in sets)}: no sample {key!r}; keys are in the shard reports")
+    where = printable(", ".join(images.url for images in sets), PLACE)
+    raise ShardError(f"{where}: no sample {quoted(key)}; keys are in the shard reports")
 
 
 def open_made(folder: AnyPath, images: ShardSet) -> ShardSet | None:
@@ -80,7 +81,7 @@ def open_made(folder: AnyPath, images: ShardSet) -> ShardSet | None:
 
 def places(place: AnyPath) -> tuple[list[ShardSet], AnyPath | None]:
     """The image sets behind a folder, and the run in it: a shard set of images, a stage's shards, or a run."""
-    if (place / "index.json").is_file():
+    if is_file(place / "index.json"):
         return [ShardSet.open(str(place))], None
     return list(reopen(place).sets.values()), place
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from amn_dist.errors import PLACE, printable
 
 NAMES = {
     "cam": "CAM",
@@ -32,12 +34,12 @@ CLASSES_SHOWN = 50
 
 def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
     """One row an artefact: mIoU at the default and at the best threshold, or of its labels."""
-    table = Table(title=title or None)
+    table = Table(title=plain(title, PLACE) if title else None)
     for heading in ("set", "artefact", "mIoU", "best", "at", "within 2 points", "decided"):
         table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
     for over, found in scores["sets"].items():
         for name in ordered(found["rows"]):
-            table.add_row(over, NAMES[name], *figures(found["rows"][name]))
+            table.add_row(plain(over), NAMES[name], *figures(found["rows"][name]))
     return table
 
 
@@ -50,7 +52,7 @@ def threshold_table(scores: Mapping[str, Any]) -> Table:
     for over, found in scores["sets"].items():
         for name in ACTIVATIONS:
             if "images" in found["rows"].get(name, {}):
-                table.add_row(over, NAMES[name], *threshold_figures(found["rows"][name]))
+                table.add_row(plain(over), NAMES[name], *threshold_figures(found["rows"][name]))
     return table
 
 
@@ -92,12 +94,12 @@ def class_table(scores: Mapping[str, Any], over: str) -> Table:
         if len(shown) == len(scores["classes"])
         else f", the {CLASSES_SHOWN} worst and best by {NAMES[[*columns][-1]]}"
     )
-    table = Table(title=f"IoU by class, {over}{note}")
+    table = Table(title=plain(f"IoU by class, {over}{note}"))
     table.add_column("class")
     for name in columns:
         table.add_column(NAMES[name], justify="right")
     for index in shown:
-        table.add_row(escape(scores["classes"][index]), *(percent(values[index]) for values in columns.values()))
+        table.add_row(plain(scores["classes"][index]), *(percent(values[index]) for values in columns.values()))
     return table
 
 
@@ -140,6 +142,11 @@ def short(row: Mapping[str, Any]) -> str:
         f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}, "
         f"best {percent(row['best_miou'])} at {row['best_threshold']:.2f}"
     )
+
+
+def plain(text: str, limit: int = 200) -> Text:
+    """A text of a run for a table: brackets in it are no markup."""
+    return Text(printable(text, limit))
 
 
 def percent(value: float | None) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from amn_dist.errors import ConfigError, ShardError
+from amn_dist.errors import ConfigError, ShardError, quoted
 from amn_dist.shards.index import ShardInfo
 
 CACHE, CACHE_GB = "AMN_CACHE", "AMN_CACHE_GB"
@@ -98,7 +98,7 @@ def cache_here() -> Cache | None:
     try:
         return Cache(Path(folder), int(float(bound) * 1e9))
     except ValueError as error:
-        raise ConfigError(f"{CACHE_GB}: found {bound!r}, expected a number of 10^9 bytes") from error
+        raise ConfigError(f"{CACHE_GB}: found {quoted(bound)}, expected a number of 10^9 bytes") from error
 
 
 def _opened(path: Path) -> int | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 
 MARK = ".tmp-"
@@ -33,9 +33,7 @@ def commit(path: AnyPath, content: bytes | memoryview) -> None:
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise ShardError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or access, run again"
-        ) from error
+        raise ShardError(f"{path}: cannot be written ({printable(error)}); make room or access, run again") from error
     finally:
         # After a failure the cause matters, not that its leftover could not be removed as well.
         with suppress(OSError):
@@ -60,7 +58,7 @@ def clean_unfinished(folder: str | os.PathLike[str] | RemotePath) -> list[str]:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise ShardError(f"{path}: cannot be removed ({error.strerror or error})") from error
+            raise ShardError(f"{path}: cannot be removed ({printable(error)})") from error
     return [path.name for path in found]
 
 

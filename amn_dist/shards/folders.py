@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.shards.paths import AnyPath, RemotePath
 
 AT_ONCE = 16
@@ -39,7 +39,7 @@ def remove_folder(folder: AnyPath, *, first: Sequence[str] = (), last: Sequence[
         if isinstance(folder, Path) and folder.is_dir():
             shutil.rmtree(folder)
     except OSError as error:
-        raise ShardError(f"{folder}: cannot be removed ({error.strerror or error}); remove it by hand") from error
+        raise ShardError(f"{folder}: cannot be removed ({printable(error)}); remove it by hand") from error
 
 
 def copy_files(source: AnyPath, target: AnyPath, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from tokenize import TokenError
 import numpy as np
 from PIL import Image
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.halves import decode_halves, encode_halves
 
 MAX_SIDE = 16384
@@ -35,14 +35,14 @@ _FIELD = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
 def check_key(key: str) -> str:
     """Return the key. Raises ShardError unless it has 1 to 200 of A-Z a-z 0-9 _ - and no leading dash."""
     if not _KEY.fullmatch(key):
-        raise ShardError(f"key {key[:210]!r}: expected 1 to 200 of A-Z a-z 0-9 _ - without a leading dash")
+        raise ShardError(f"key {quoted(key, 220)}: expected 1 to 200 of A-Z a-z 0-9 _ - without a leading dash")
     return key
 
 
 def check_field(field: str) -> str:
     """Return the field's name. Raises ShardError unless it is lower case words joined by dots."""
     if not _FIELD.fullmatch(field):
-        raise ShardError(f"field {field[:210]!r}: expected lower case words joined by dots, such as seed.png")
+        raise ShardError(f"field {quoted(field, 220)}: expected lower case words joined by dots, such as seed.png")
     return field
 
 
@@ -61,7 +61,7 @@ def encode(field: str, array: np.ndarray) -> bytes:
         return _encode_npy(field, array)
     if field.endswith(".f16"):
         return _encode_halves(field, array)
-    raise ShardError(f"field {field}: arrays are stored as tags, *.png, *.f16 or *.npy")
+    raise ShardError(f"field {printable(field)}: arrays are stored as tags, *.png, *.f16 or *.npy")
 
 
 def decode(field: str, data: bytes) -> np.ndarray:
@@ -79,7 +79,9 @@ def decode(field: str, data: bytes) -> np.ndarray:
         return _decode_npy(data)
     if field.endswith(".f16"):
         return decode_halves(data)
-    raise ShardError(f"field {field}: only tags, *.png, *.f16 and *.npy are arrays; its bytes can be read as they are")
+    raise ShardError(
+        f"field {printable(field)}: only tags, *.png, *.f16 and *.npy are arrays; its bytes can be read as they are"
+    )
 
 
 def decode_ids(data: bytes, *, bits: int = 8) -> np.ndarray:
@@ -94,7 +96,7 @@ def decode_ids(data: bytes, *, bits: int = 8) -> np.ndarray:
                 raise ShardError(f"is a {mode} PNG; expected ids in an 8-bit gray or palette PNG")
             return np.array(image, dtype=np.uint16 if bits == 16 else np.uint8)
     except BROKEN as error:
-        raise ShardError(f"is a damaged PNG ({one_line(error)})") from error
+        raise ShardError(f"is a damaged PNG ({printable(error)})") from error
 
 
 def png_mode(data: bytes) -> tuple[str, int]:
@@ -125,11 +127,6 @@ def sniff(data: bytes) -> str:
     head = data[:64]
     kind = "text" if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head) else "of an unknown format"
     return f"{kind} (starts with {head[:12]!r})"
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's text without line ends."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _checked_tags(tags: np.ndarray) -> np.ndarray:
@@ -172,12 +169,14 @@ def _decode_npy(data: bytes) -> np.ndarray:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read(stream)
     except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, TokenError) as error:
-        raise ShardError(f"is not an .npy file ({one_line(error)})") from error
+        raise ShardError(f"is not an .npy file ({printable(error)})") from error
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise ShardError(f"is an .npy of dtype {dtype}; expected numbers, since objects would have to be unpickled")
+        raise ShardError(
+            f"is an .npy of dtype {printable(dtype)}; expected numbers, since objects would have to be unpickled"
+        )
     rest = len(data) - stream.tell()
     # Compared before anything is allocated: the shape is whatever the file claims.
     if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize != rest:
-        raise ShardError(f"is an .npy that declares {dtype}{list(shape)} but holds {rest} bytes")
+        raise ShardError(f"is an .npy that declares {printable(dtype)}{printable(list(shape))} but holds {rest} bytes")
     flat = np.frombuffer(data, dtype, offset=stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C").copy()

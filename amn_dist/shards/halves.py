@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 
 MAGIC = b"f16\x01"
 HEADER = struct.Struct("<4s3I")
@@ -52,7 +52,7 @@ def _inflated(data: bytes, size: int, shape: tuple[int, ...]) -> bytes:
     try:
         found = stream.decompress(data, size + 1)
     except zlib.error as error:
-        raise ShardError(f"is a damaged .f16 field ({error})") from error
+        raise ShardError(f"is a damaged .f16 field ({printable(error)})") from error
     if len(found) != size or not stream.eof or stream.unused_data:
         raise ShardError(f"is an .f16 field that declares {list(shape)} but does not hold that; make the stage again")
     return found

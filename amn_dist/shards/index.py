@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.commit import json_bytes
 from amn_dist.shards.format import PHOTOS, check_field, check_key
 
@@ -125,8 +125,8 @@ def same_fields(where: str, samples: Sequence[tuple[str, Sequence[str]]]) -> Non
     for key, kind in kinds:
         if kind != kinds[0][1]:
             raise ShardError(
-                f"{where}: sample {key} has the fields {sorted(kind)}, sample {kinds[0][0]} {sorted(kinds[0][1])}; "
-                "every sample needs the same"
+                f"{where}: sample {printable(key)} has the fields {printable(sorted(kind))}, sample "
+                f"{printable(kinds[0][0])} {printable(sorted(kinds[0][1]))}; every sample needs the same"
             )
 
 
@@ -144,11 +144,6 @@ def parse(record: type[Record], where: str, text: bytes) -> Record:
         raise ShardError(f"{where}: {error}; make the set again") from error
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "it"
-        found = _short(first.get("input")) if first["loc"] else ""
-        raise ShardError(f"{where}: {key}: {found}{' '.join(first['msg'].split())}; make the set again") from error
-
-
-def _short(found: Any) -> str:
-    text = repr(found)
-    return f"found {text if len(text) <= 60 else text[:57] + '...'}, "
+        key = printable(".".join(str(part) for part in first["loc"])) or "it"
+        found = f"found {quoted(first.get('input'), 60)}, " if first["loc"] else ""
+        raise ShardError(f"{where}: {key}: {found}{printable(first['msg'])}; make the set again") from error

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 
 
 class Objects(Protocol):
@@ -110,5 +110,5 @@ def open_objects(url: str) -> tuple[Objects, str]:
     try:
         system, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ShardError(f"{url}: {error}; install the fsspec package of that protocol") from error
+        raise ShardError(f"{url}: {printable(error)}; install the fsspec package of that protocol") from error
     return FsspecObjects(system), root.rstrip("/")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
 
+from amn_dist.errors import ConfigError, printable
 from amn_dist.shards.objects import Objects, open_objects
 from amn_dist.shards.patience import ShortBody, patiently
 
@@ -159,12 +161,22 @@ class RemotePath:
 AnyPath = Path | RemotePath
 """Where a file or folder is."""
 
+HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of surrogate pairs but for those by which Python spells the bytes of a file's name that are no UTF-8."""
+
 
 def path_of(where: str | os.PathLike[str] | RemotePath) -> AnyPath:
-    """The place a path or URL means; file:// is a path."""
+    """The place a path or URL means; file:// is a path. Raises ConfigError for a text that no path can hold."""
     if isinstance(where, RemotePath):
         return where
     text = os.fspath(where)
+    if "\0" in text or HALF.search(text):
+        raise ConfigError(f"{printable(text)}: holds a character that no path can, expected a path or URL")
     if text.startswith(("file://", "local://")):
         return Path(text.split("://", 1)[1])
     return RemotePath(text.rstrip("/")) if "://" in text else Path(text)
+
+
+def is_file(path: AnyPath) -> bool:
+    """Whether there is a file; a name that is too long for the file system is that of none."""
+    return path.is_file() if isinstance(path, RemotePath) else os.path.isfile(path)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from amn_dist.errors import AmnError, ShardError
+from amn_dist.errors import AmnError, ShardError, printable
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def read_answer(error: BaseException) -> tuple[str, int | None, str]:
     if status is None:
         source = re.search(r"kind: (Timeout|Connect|Request|Interrupted|Decode)\b", str(error))
         kinds = {"Timeout": "no answer in time", "Connect": "no connection", "Interrupted": "the body ended early"}
-        found = kinds.get(source[1], "the connection broke") if source else " ".join(text.split())[:160]
+        found = kinds.get(source[1], "the connection broke") if source else printable(text, 160)
         return found or type(error).__name__, None, ""
     return f"{status[1]} {code[1] if code else ''}".strip(), int(status[1]), code[1] if code else ""
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, VERSION, Index, ShardReport, parse
 from amn_dist.shards.paths import RemotePath
@@ -58,9 +58,7 @@ class ShardSet:
         try:
             sizes = store.sizes()
         except OSError as error:
-            raise ShardError(
-                f"{store.url}: cannot be listed ({error.strerror or error}); expected a shard set"
-            ) from error
+            raise ShardError(f"{store.url}: cannot be listed ({printable(error)}); expected a shard set") from error
         if INDEX not in sizes:
             raise ShardError(f"{store.url}: no {INDEX}; expected a finished shard set, made by `amn pack` or a Map")
         index = _parse_index(store)
@@ -126,19 +124,21 @@ class ShardSet:
     def find(self, key: str) -> int:
         """The ordinal of a key. Raises ShardError when the set has no such sample."""
         if key not in self._ordinals:
-            raise ShardError(f"{self.url}: no sample {key!r}; keys are in the reports beside the tars")
+            raise ShardError(f"{self.url}: no sample {quoted(key)}; keys are in the reports beside the tars")
         return self._ordinals[key]
 
     def read(self, ordinal: int, field: str) -> bytes:
         """The bytes of a field, as they were written. Raises ShardError naming tar, sample and field."""
         entry = self.entry(ordinal)
         if field not in entry.fields:
-            raise ShardError(f"{self._where(entry, field)}: no such field; found {', '.join(sorted(entry.fields))}")
+            raise ShardError(
+                f"{self._where(entry, field)}: no such field; found {printable(', '.join(sorted(entry.fields)))}"
+            )
         offset, size = entry.fields[field]
         try:
             found = self.store.read_range(self.index.shards[entry.shard].name, offset, size)
         except OSError as error:
-            raise ShardError(f"{self._where(entry, field)}: cannot be read ({error.strerror or error})") from error
+            raise ShardError(f"{self._where(entry, field)}: cannot be read ({printable(error)})") from error
         if len(found) != size:
             raise ShardError(f"{self._where(entry, field)}: found {len(found)} bytes, expected {size}; run amn verify")
         return found
@@ -157,7 +157,7 @@ class ShardSet:
         field = next((name for name in PHOTOS if name in entry.fields), None)
         if field is None:
             raise ShardError(
-                f"{self.url}: {entry.key} has no jpg or png; expected a set of kind images, not {self.kind}"
+                f"{self.url}: {entry.key} has no jpg or png; expected a set of kind images, not {printable(self.kind)}"
             )
         return self.read(ordinal, field)
 
@@ -192,9 +192,7 @@ class ShardSet:
         try:
             text = self.store.read(name)
         except OSError as error:
-            raise ShardError(
-                f"{self.url}/{name}: cannot be read ({error.strerror or error}); copy the set again"
-            ) from error
+            raise ShardError(f"{self.url}/{name}: cannot be read ({printable(error)}); copy the set again") from error
         report = parse(ShardReport, f"{self.url}/{name}", text)
         if (report.sha256, report.count) != (shard.sha256, shard.count):
             raise ShardError(f"{self.url}/{name}: describes another tar than {INDEX} lists; copy or make the set again")
@@ -214,7 +212,7 @@ def _parse_index(store: Store) -> Index:
     try:
         text = store.read(INDEX)
     except OSError as error:
-        raise ShardError(f"{where}: cannot be read ({error.strerror or error})") from error
+        raise ShardError(f"{where}: cannot be read ({printable(error)})") from error
     try:
         return parse(Index, where, text)
     except ShardError as error:

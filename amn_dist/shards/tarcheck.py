@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from amn_dist.errors import ShardError
-from amn_dist.shards.format import one_line
+from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.index import same_fields
 
 BLOCK = 512
@@ -51,7 +50,7 @@ def check_tar(path: str | os.PathLike[str]) -> tuple[Member, ...]:
         with open(path, "rb") as file:
             return check_open_tar(file, where=os.fspath(path))
     except OSError as error:
-        raise ShardError(f"{os.fspath(path)}: cannot be read ({error.strerror or error})") from error
+        raise ShardError(f"{os.fspath(path)}: cannot be read ({printable(error)})") from error
 
 
 def check_open_tar(file: BinaryIO, *, where: str) -> tuple[Member, ...]:
@@ -70,9 +69,11 @@ def check_samples(members: tuple[Member, ...]) -> dict[str, tuple[str, ...]]:
     last = None
     for member in members:
         if member.field in fields.get(member.key, ()):
-            raise ShardError(f"member {member.name} appears twice; key {member.key} must be unique")
+            raise ShardError(
+                f"member {printable(member.name)} appears twice; key {printable(member.key)} must be unique"
+            )
         if member.key in fields and member.key != last:
-            raise ShardError(f"key {member.key} appears twice; the members of a sample must lie together")
+            raise ShardError(f"key {printable(member.key)} appears twice; the members of a sample must lie together")
         fields[member.key] = (*fields.get(member.key, ()), member.field)
         last = member.key
     same_fields("samples", list(fields.items()))
@@ -91,7 +92,7 @@ def _members(file: BinaryIO, total: int) -> Iterator[Member]:
         _check_kind(header, called)
         if data + header.size > total:
             raise ShardError(
-                f"member {called} declares {header.size} bytes at {data}, but the file ends at {total}: "
+                f"member {printable(called)} declares {header.size} bytes at {data}, but the file ends at {total}: "
                 "truncated or forged"
             )
         offset = data + -(-header.size // BLOCK) * BLOCK
@@ -112,9 +113,9 @@ def _header(file: BinaryIO, offset: int, total: int) -> tarfile.TarInfo | None:
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError) as error:
-        raise ShardError(f"no tar header at byte {offset} ({one_line(error)}): damaged, or not a tar") from error
+        raise ShardError(f"no tar header at byte {offset} ({printable(error)}): damaged, or not a tar") from error
     if header.size < 0:
-        raise ShardError(f"member {header.name} declares {header.size} bytes")
+        raise ShardError(f"member {printable(header.name)} declares {header.size} bytes")
     return header
 
 
@@ -122,7 +123,7 @@ def _check_kind(header: tarfile.TarInfo, name: str) -> None:
     regular = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
     if header.type not in regular:
         kind = KINDS.get(header.type, f"of type {header.type!r}")
-        raise ShardError(f"member {name} is {kind}; expected regular files only")
+        raise ShardError(f"member {printable(name)} is {kind}; expected regular files only")
 
 
 def _long_name(file: BinaryIO, header: tarfile.TarInfo, offset: int) -> str | None:
@@ -135,7 +136,7 @@ def _long_name(file: BinaryIO, header: tarfile.TarInfo, offset: int) -> str | No
             return content.rstrip(b"\0").decode()
         return _pax_path(content)
     except ValueError as error:
-        raise ShardError(f"an extended header at byte {offset} that cannot be read ({one_line(error)})") from error
+        raise ShardError(f"an extended header at byte {offset} that cannot be read ({printable(error)})") from error
 
 
 def _pax_path(content: bytes) -> str | None:
@@ -148,7 +149,7 @@ def _pax_path(content: bytes) -> str | None:
             raise ValueError("malformed record")
         if key.decode() not in HARMLESS:
             raise ShardError(
-                f"an extended header sets {key.decode()!r}; expected names and times only (no sparse files)"
+                f"an extended header sets {quoted(key.decode())}; expected names and times only (no sparse files)"
             )
         path = value[:-1].decode() if key == b"path" else path
         content = content[length:]
@@ -157,13 +158,13 @@ def _pax_path(content: bytes) -> str | None:
 
 def _member(name: str, offset: int, size: int) -> Member:
     if name.startswith(("/", "\\")) or "\\" in name or not name.isprintable():
-        raise ShardError(f"member {name!r} has an absolute or unprintable path; expected KEY.FIELD")
+        raise ShardError(f"member {quoted(name, 200)} has an absolute or unprintable path; expected KEY.FIELD")
     if ".." in Path(name).parts:
-        raise ShardError(f"member {name!r} points to a parent folder; expected KEY.FIELD")
+        raise ShardError(f"member {quoted(name, 200)} points to a parent folder; expected KEY.FIELD")
     folder, slash, base = name.rpartition("/")
     stem, dot, field = base.partition(".")
     if not stem or not dot or not field:
-        raise ShardError(f"member {name!r} is not KEY.FIELD")
+        raise ShardError(f"member {quoted(name, 200)} is not KEY.FIELD")
     return Member(name, f"{folder}{slash}{stem}", field, offset, size)
 
 

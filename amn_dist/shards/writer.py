@@ -11,7 +11,7 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from amn_dist.errors import ShardError, StageError
+from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.shards.commit import clean_unfinished, commit, json_bytes
 from amn_dist.shards.folders import AT_ONCE
 from amn_dist.shards.format import check_field, check_key
@@ -143,4 +143,4 @@ def _retire(report: AnyPath, text: bytes) -> None:
         if report.is_file() and report.read_bytes() != text:
             report.unlink()
     except OSError as error:
-        raise ShardError(f"{report}: cannot be replaced ({error.strerror or error})") from error
+        raise ShardError(f"{report}: cannot be replaced ({printable(error)})") from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amn_dist.errors import ShardError
@@ -156,12 +156,14 @@ WHOLE = npy({"keys": torch.tensor([1, 4]), "cam": torch.from_numpy(CUBE), "high_
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255), st.booleans())
+@example(WHOLE.index(b"numpy._core.multiarray"), ord("\n"), False)
+@example(WHOLE.index(b"numpy._core.multiarray"), 0x1B, False)
 def test_damage_is_read_or_refused(place: int, value: int, cut: bool) -> None:
     damaged = WHOLE[:place] if cut else WHOLE[:place] + bytes([value]) + WHOLE[place + 1 :]
     try:
         found = read_pickled_dict(damaged)
     except ShardError as error:
-        assert "\n" not in str(error)
+        assert Exception.__str__(error).isprintable() and len(str(error)) < 1000
     else:
         assert isinstance(found, dict)
 

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from amn_dist.config import Farm as FarmSection
-from amn_dist.errors import ConfigError, StageError
+from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.farms.farm import Report, Task
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Kind, Pool
@@ -105,7 +105,7 @@ def connect(section: FarmSection, address: str | None) -> None:
             cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
             start_here(num_cpus=cores, **quiet)
     except Exception as error:  # Ray tells some faults by a bare Exception
-        where = f"Ray at {address}" if address else "a Ray cluster on this machine"
-        raise StageError(f"{where}: cannot be reached or started ({error}); see `amn doctor`") from error
+        where = f"Ray at {printable(address)}" if address else "a Ray cluster on this machine"
+        raise StageError(f"{where}: cannot be reached or started ({printable(error)}); see `amn doctor`") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray puts its own there, which exits with code 15

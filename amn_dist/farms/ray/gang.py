@@ -21,6 +21,7 @@ from amn_dist.config import Engine as EngineSection
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import PeerLost, StageError
 from amn_dist.farms.ray.farm import connect
+from amn_dist.farms.ray.faults import last_line
 from amn_dist.farms.ray.nodes import ask_nodes
 from amn_dist.farms.seats import Seats, seats, shared_seats
 
@@ -63,7 +64,7 @@ def train_in_ray(
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
-        raise PeerLost(f"a gang of {found.processes} broke ({_told(error)})") from error
+        raise PeerLost(f"a gang of {found.processes} broke ({last_line(error)})") from error
     finally:
         shutil.rmtree(own, ignore_errors=True)
 
@@ -96,8 +97,3 @@ def _find_seats(engine: EngineSection, *, alone: bool) -> Seats:
 
 def _hello() -> None:
     return None
-
-
-def _told(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

@@ -14,6 +14,8 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from amn_dist.farms.ray.faults import last_line
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -68,4 +70,4 @@ def _answer(node: Mapping[str, Any], call: Any, ready: bool, timeout_s: float) -
     try:
         return Answer(place, resources, ray.get(call))
     except RayError as error:
-        return Answer(place, resources, fault=" ".join(str(error).split())[-200:])
+        return Answer(place, resources, fault=last_line(error))
