@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from amn_dist.errors import ShardError, printable, quoted
+from amn_dist.shards.format import npy_header
 
 ARRAY = "_reconstruct"
 SCALAR = "scalar"
@@ -36,7 +37,6 @@ STORED = {
 KINDS = {f"{module}.{name}" for module in ("torch", "torch.cuda") for name in STORED}
 ALLOWED = NUMPY | PLAIN | KINDS | {TENSOR, STORAGE}
 """The names an array's pickle consists of."""
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """First object of a storage's own stream of pickles."""
 
@@ -93,8 +93,7 @@ def read_pickled_dict(content: bytes) -> dict[int | str, Any]:
     """
     stream = io.BytesIO(content)
     try:
-        version = np.lib.format.read_magic(stream)
-        shape, _, kind = HEADERS[version](stream)
+        shape, _, kind = npy_header(stream)
         if shape != () or kind != np.dtype(object):
             raise ShardError(
                 f"is an .npy of {printable(kind)}{printable(list(shape))}, expected a pickled dictionary of arrays"

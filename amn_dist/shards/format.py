@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
 import zlib
 from math import prod
 from tokenize import TokenError
@@ -28,6 +29,7 @@ PHOTOS = ("jpg", "png")
 WIDE = ".u16.png"
 """Ending of fields whose ids need 16 bits."""
 
+_PARSING = threading.Lock()
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
 _FIELD = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
 
@@ -162,12 +164,22 @@ def _encode_npy(field: str, array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def npy_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype that an .npy declares; nothing is compared with what it holds.
+
+    Raises what NumPy raises: ValueError, KeyError (of the version), EOFError, SyntaxError, RecursionError, TokenError.
+    """
+    # Python 3.11 loses count of its parser's depth when a garbage collection hands over to a thread that parses too.
+    with _PARSING:
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = read[np.lib.format.read_magic(stream)](stream)
+        return shape, fortran, dtype
+
+
 def _decode_npy(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(stream)
+        shape, fortran, dtype = npy_header(stream)
     except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, TokenError) as error:
         raise ShardError(f"is not an .npy file ({printable(error)})") from error
     if dtype.hasobject or dtype.kind not in "biuf":

@@ -1,5 +1,8 @@
+import gc
 import io
+import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,6 +32,33 @@ def test_npy_returns_what_went_in(array: np.ndarray) -> None:
     assert found.dtype == array.dtype.newbyteorder("<")
     assert np.array_equal(found, array)
     assert found.flags.writeable
+
+
+def test_threads_read_headers_while_garbage_is_collected() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            for _ in range(50):  # a finaliser in Python lets other threads on
+                pass
+
+    content = encode("x.npy", np.zeros((2, 3, 4), np.float32))
+
+    def read(_: int) -> None:
+        for _ in range(2000):
+            Cycle()
+            assert decode("x.npy", content).shape == (2, 3, 4)
+
+    before, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(3)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(read, range(8)))
+    finally:
+        gc.set_threshold(*before)
+        sys.setswitchinterval(interval)
 
 
 def test_npy_is_plain_numpy() -> None:
