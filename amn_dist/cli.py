@@ -152,10 +152,12 @@ def show(
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("show.png"),
 ) -> None:
     """Draw samples through the stages as one picture."""
-    from amn_dist.report.gallery import gallery, places, spread_keys
+    from amn_dist.report.gallery import gallery, named, places, spread
 
-    sets, run_folder = places(place)
-    picture = gallery(sets, run_folder, keys or [key for images in sets for key in spread_keys(images, 4)])
+    sets, missing = places(place)
+    for text in missing:
+        typer.echo(f"amn: {text}", err=True)
+    picture = gallery(named(sets, keys) if keys else spread(sets, 4))
     picture.save(out)
     typer.echo(f"{out} ({picture.width}x{picture.height})")
 
@@ -244,17 +246,17 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
 
 def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     """Print a run's score tables, and what is missing in them."""
-    from amn_dist.report.tables import class_table, score_table, threshold_table
+    from amn_dist.report.tables import class_table, readable, score_table, threshold_table
     from amn_dist.runs import read_json
 
     console = Console()
-    scores = read_json(folder / "score" / "score.json")
+    scores, formless = readable(read_json(folder / "score" / "score.json"))
     tables = [score_table(scores, title=str(folder)), threshold_table(scores)]
     tables += [class_table(scores, over) for over in scores["sets"]] if classes else []
     for table in tables:
         if table.row_count:
             console.print(table)
-    for missing in scores.get("missing", []):
+    for missing in (*scores.get("missing", []), *formless):
         console.print(f"missing: {missing}", markup=False, highlight=False)
 
 

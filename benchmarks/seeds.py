@@ -52,17 +52,29 @@ def grouped(runs: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def spread(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation of every figure, by set and artefact."""
-    tables = [json.loads((run / "score" / "score.json").read_text(encoding="utf-8"))["sets"] for run in runs]
+    """Mean and standard deviation of every figure, by set and artefact; every artefact that any of the runs scored."""
+    tables = [read_rows(run / "score" / "score.json") for run in runs]
     return {
-        f"{over} {artefact}": {
-            figure: told([table[over]["rows"][artefact][figure] for table in tables])
+        name: {
+            figure: told([table[name][figure] for table in tables if has(table, name, figure)])
             for figure in FIGURES
-            if isinstance(row.get(figure), int | float)  # maps have a list, by threshold, in the place of `miou`
+            if any(has(table, name, figure) for table in tables)
         }
-        for over, scores in tables[0].items()
-        for artefact, row in scores["rows"].items()
+        for name in dict.fromkeys(name for table in tables for name in table)
     }
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of a score.json by set and artefact; raises ValueError where it holds none."""
+    sets = json.loads(path.read_text(encoding="utf-8")).get("sets")
+    if not isinstance(sets, dict):
+        raise ValueError(f"{path}: found no scores, expected `sets`; `amn score` makes it")
+    return {f"{over} {name}": row for over, scores in sets.items() for name, row in scores["rows"].items()}
+
+
+def has(table: dict[str, dict[str, Any]], name: str, figure: str) -> bool:
+    """Whether a row has a figure; of maps `miou` is a list by threshold, and without truth a figure is null."""
+    return isinstance(table.get(name, {}).get(figure), int | float)
 
 
 def told(values: Sequence[float]) -> dict[str, Any]:
@@ -74,14 +86,16 @@ def markdown(group: str, rows: dict[str, dict[str, Any]], count: int) -> str:
     """A table of a group, percent or thresholds, each figure as mean ± deviation."""
     lines = [f"{group}, n = {count}", "", f"| | {' | '.join(FIGURES.values())} |", "|---" * (len(FIGURES) + 1) + "|"]
     for name, row in rows.items():
-        cells = [cell(figure, row[figure]) if figure in row else "" for figure in FIGURES]
+        cells = [cell(figure, row[figure], count) if figure in row else "" for figure in FIGURES]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def cell(figure: str, found: dict[str, Any]) -> str:
+def cell(figure: str, found: dict[str, Any], count: int) -> str:
+    """Mean ± deviation, and the number of runs that have the figure where not all have."""
     digits, factor = (2, 1) if figure in THRESHOLDS else (1, 100)
-    return f"{factor * found['mean']:.{digits}f} ± {factor * found['deviation']:.{digits}f}"
+    text = f"{factor * found['mean']:.{digits}f} ± {factor * found['deviation']:.{digits}f}"
+    return text if len(found["values"]) == count else f"{text} (n = {len(found['values'])})"
 
 
 def main() -> None:

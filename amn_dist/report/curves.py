@@ -22,7 +22,7 @@ def threshold_charts(runs: Sequence[RunFacts]) -> list[Chart]:
     """For every set mIoU at every threshold, and images by their own best threshold; equal curves once."""
     charts = []
     for over in ROLES:
-        found = activations(runs, over)
+        found = [(row, label) for row, label in activations(runs, over) if row["best_miou"] is not None]
         if found:
             charts.append(miou_chart(found, over, sorted({run.threshold for run in runs if run.rows(over)})))
         analysed = [(row, label) for row, label in found if "images" in row]

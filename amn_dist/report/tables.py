@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from amn_dist.errors import printable
 
 NAMES = {
     "cam": "CAM",
@@ -21,10 +23,7 @@ NAMES = {
     "predict_raw": "prediction",
     "predict": "prediction + CRF",
 }
-
-
-ACTIVATIONS = ("cam", "icd_map", "amn_map")
-"""Artefacts with a threshold."""
+"""Artefacts in the order they are made, and what tables call them; one that is not listed goes by its own name."""
 
 CLASSES_SHOWN = 50
 """Classes listed at either end where there are more than twice as many."""
@@ -37,7 +36,7 @@ def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
         table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
     for over, found in scores["sets"].items():
         for name in ordered(found["rows"]):
-            table.add_row(over, NAMES[name], *figures(found["rows"][name]))
+            table.add_row(escape(over), escape(title_of(name)), *figures(found["rows"][name]))
     return table
 
 
@@ -48,9 +47,9 @@ def threshold_table(scores: Mapping[str, Any]) -> Table:
     for heading in ("set", "artefact", *headings):
         table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
     for over, found in scores["sets"].items():
-        for name in ACTIVATIONS:
-            if "images" in found["rows"].get(name, {}):
-                table.add_row(over, NAMES[name], *threshold_figures(found["rows"][name]))
+        for name in ordered(found["rows"]):
+            if "images" in found["rows"][name]:
+                table.add_row(escape(over), escape(title_of(name)), *threshold_figures(found["rows"][name]))
     return table
 
 
@@ -69,14 +68,43 @@ def threshold_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def ordered(rows: Mapping[str, Any]) -> list[str]:
-    """Artefacts of a score in the order they are made."""
-    return [name for name in NAMES if name in rows]
+def title_of(artefact: str) -> str:
+    """What tables call an artefact."""
+    return NAMES.get(artefact, printable(artefact))
+
+
+def ordered(artefacts: Iterable[str]) -> list[str]:
+    """Artefacts, each once: those that are listed in the order they are made, behind them the others as they come."""
+    found = dict.fromkeys(artefacts)
+    return [*(name for name in NAMES if name in found), *(name for name in found if name not in NAMES)]
+
+
+def has_threshold(row: Mapping[str, Any]) -> bool:
+    """Whether scores are those of an activation, which becomes labels by a threshold."""
+    return "best_miou" in row
+
+
+def readable(scores: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Scores without the artefacts that no table has a form for, and what is said of those."""
+    sets: dict[str, Any] = {}
+    said: list[str] = []
+    for over, found in scores["sets"].items():
+        rows = found.get("rows") if isinstance(found, dict) else None
+        if not isinstance(rows, dict):
+            said.append(f"score: the scores of set {printable(over)} are damaged; `amn score` makes them again")
+            continue
+        known = {name: row for name, row in rows.items() if isinstance(row, dict) and {"miou", "iou"} <= row.keys()}
+        said += [
+            f"score: {printable(name)} ({printable(over)}) has scores of a form that no table here has"
+            for name in rows.keys() - known.keys()
+        ]
+        sets[over] = {**found, "rows": known}
+    return {**scores, "sets": sets}, said
 
 
 def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The figures of a row as text, percent with one decimal."""
-    if "best_miou" not in row:
+    if not has_threshold(row):
         return percent(row["miou"]), "", "", "", percent(row["decided"])
     default = f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}"
     return default, percent(row["best_miou"]), f"{row['best_threshold']:.2f}", f"{row['width_2']:.2f}", ""
@@ -90,12 +118,12 @@ def class_table(scores: Mapping[str, Any], over: str) -> Table:
     note = (
         ""
         if len(shown) == len(scores["classes"])
-        else f", the {CLASSES_SHOWN} worst and best by {NAMES[[*columns][-1]]}"
+        else f", the {CLASSES_SHOWN} worst and best by {title_of([*columns][-1])}"
     )
-    table = Table(title=f"IoU by class, {over}{note}")
+    table = Table(title=escape(f"IoU by class, {over}{note}"))
     table.add_column("class")
     for name in columns:
-        table.add_column(NAMES[name], justify="right")
+        table.add_column(escape(title_of(name)), justify="right")
     for index in shown:
         table.add_row(escape(scores["classes"][index]), *(percent(values[index]) for values in columns.values()))
     return table
@@ -113,7 +141,7 @@ def shown_classes(values: Sequence[float | None]) -> list[int]:
 
 def class_iou(row: Mapping[str, Any]) -> list[float | None]:
     """IoU by class of labels, or of an activation at its default threshold."""
-    if "best_miou" not in row:
+    if not has_threshold(row):
         return list(row["iou"])
     return list(row["iou"][row["thresholds"].index(row["default_threshold"])])
 
@@ -124,17 +152,17 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("artefact")
     for name in runs:
         table.add_column(name, justify="right")
-    for over in ("train", "val"):
-        for artefact in NAMES:
-            rows = [scores["sets"].get(over, {"rows": {}})["rows"].get(artefact) for scores in runs.values()]
-            if any(row is not None for row in rows):
-                table.add_row(f"{NAMES[artefact]} ({over})", *("-" if row is None else short(row) for row in rows))
+    for over in dict.fromkeys(over for scores in runs.values() for over in scores["sets"]):
+        found = [scores["sets"].get(over, {"rows": {}})["rows"] for scores in runs.values()]
+        for artefact in ordered(name for rows in found for name in rows):
+            cells = [short(rows[artefact]) if artefact in rows else "-" for rows in found]
+            table.add_row(escape(f"{title_of(artefact)} ({over})"), *cells)
     return table
 
 
 def short(row: Mapping[str, Any]) -> str:
     """One cell: mIoU, for activations at the default and at the best threshold."""
-    if "best_miou" not in row:
+    if not has_threshold(row):
         return percent(row["miou"])
     return (
         f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}, "

@@ -34,6 +34,21 @@ def test_runs_are_told_apart_by_configuration(tmp_path: Path) -> None:
     assert grouped(runs) == {"a": [runs[0], runs[2]], "b": [runs[1], runs[3]]}
 
 
+def test_what_one_run_alone_has_scored_is_told_as_such(tmp_path: Path) -> None:
+    runs = [run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    path = runs[1] / "score" / "score.json"
+    scores = json.loads(path.read_text())
+    scores["sets"]["train"]["rows"]["made_up"] = {"miou": 0.3, "decided": 1.0}
+    scores["sets"]["val"] = {"images": 2, "rows": {"predict": {"miou": None, "decided": 0.0}}}
+    scores["sets"]["train"]["rows"]["cam"]["best_miou"] = None
+    path.write_text(json.dumps(scores))
+    found = spread(runs)
+    assert found["train made_up"]["miou"]["values"] == [0.3] and found["train cam"]["best_miou"]["values"] == [0.5]
+    assert found["val predict"] == {"decided": {"mean": 0.0, "deviation": 0.0, "values": [0.0]}}
+    table = markdown("a", found, 2)
+    assert "| train made_up |" in table and "30.0 ± 0.0 (n = 1)" in table and "60.0 ± 0.0 |" in table
+
+
 @pytest.mark.parametrize(
     ("other", "said"), [({"seed": 0}, "found seed 0 twice"), ({"seed": 1, "crop": 32}, "found other settings")]
 )
