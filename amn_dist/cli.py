@@ -20,7 +20,7 @@ from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
 from amn_dist.commands.options import Address, DataOption, Out, RunOption, RunPath, Settings
 from amn_dist.commands.pack import pack
-from amn_dist.errors import AmnError, StageError
+from amn_dist.errors import AmnError, ConfigError, StageError, printable
 from amn_dist.shards.paths import AnyPath, path_of
 
 INTERRUPTED = 130
@@ -101,11 +101,20 @@ def map(
 
 
 @app.command()
-def score(run: RunPath) -> None:
+def score(
+    run: RunPath,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="score.key=value, such as score.protocol=coco; other sections stay as they are."),
+    ] = None,
+) -> None:
     """Score everything a run has made so far: per-class IoU, mIoU, threshold curves."""
     from amn_dist.pipeline import reopen
 
-    reopen(run).execute(only="score")
+    for setting in set or ():
+        if not setting.strip().startswith("score."):
+            raise ConfigError(f"--set {printable(setting)}: expected a setting of scores, such as score.protocol=coco")
+    reopen(run, tuple(set or ())).execute(only="score")
     show_scores(run, classes=True)
 
 
@@ -246,17 +255,20 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
 
 def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     """Print a run's score tables, and what is missing in them."""
-    from amn_dist.report.tables import class_table, readable, score_table, threshold_table
+    from amn_dist.report.tables import class_table, protocol_notes, score_table, threshold_table
     from amn_dist.runs import read_json
 
     console = Console()
-    scores, formless = readable(read_json(folder / "score" / "score.json"))
+    scores = read_json(folder / "score" / "score.json")
     tables = [score_table(scores, title=str(folder)), threshold_table(scores)]
     tables += [class_table(scores, over) for over in scores["sets"]] if classes else []
     for table in tables:
         if table.row_count:
             console.print(table)
-    for missing in (*scores.get("missing", []), *formless):
+    rows = [row for found in scores["sets"].values() for row in found["rows"].values()]
+    for protocol, note in protocol_notes(rows).items():
+        console.print(f"{protocol} protocol: {note}", markup=False, highlight=False)
+    for missing in scores.get("missing", []):
         console.print(f"missing: {missing}", markup=False, highlight=False)
 
 

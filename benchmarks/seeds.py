@@ -82,12 +82,29 @@ def told(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": round(statistics.mean(values), 5), "deviation": round(deviation, 5), "values": list(values)}
 
 
-def markdown(group: str, rows: dict[str, dict[str, Any]], count: int) -> str:
-    """A table of a group, percent or thresholds, each figure as mean ± deviation."""
-    lines = [f"{group}, n = {count}", "", f"| | {' | '.join(FIGURES.values())} |", "|---" * (len(FIGURES) + 1) + "|"]
+def protocols(runs: Sequence[Path]) -> dict[str, str]:
+    """By whose protocol the mIoU of every row is computed, by set and artefact; scores of older versions follow voc.
+
+    Raises ValueError where runs differ: their mean would be of nothing.
+    """
+    found: dict[str, str] = {}
+    for run in runs:
+        for name, row in read_rows(run / "score" / "score.json").items():
+            protocol = row.get("protocol", "voc")
+            if found.setdefault(name, protocol) != protocol:
+                raise ValueError(
+                    f"{run}: found {name} by the protocol {protocol}, expected {found[name]}; amn score it"
+                )
+    return found
+
+
+def markdown(group: str, rows: dict[str, dict[str, Any]], count: int, by: dict[str, str]) -> str:
+    """A table of a group, percent or thresholds, each figure as mean ± deviation. by: the protocol of every row."""
+    heads = ("", "protocol", *FIGURES.values())
+    lines = [f"{group}, n = {count}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, row in rows.items():
         cells = [cell(figure, row[figure], count) if figure in row else "" for figure in FIGURES]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {by[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -105,12 +122,14 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         groups = grouped(asked.runs)
-        found = {name: {"n": len(runs), "rows": spread(runs)} for name, runs in groups.items()}
+        found = {
+            name: {"n": len(runs), "protocols": protocols(runs), "rows": spread(runs)} for name, runs in groups.items()
+        }
     except (OSError, ValueError) as error:
         parser.error(str(error))
     write_result(asked.out, {"groups": found})
     for name, runs in groups.items():
-        print(f"\n{markdown(name, found[name]['rows'], len(runs))}")
+        print(f"\n{markdown(name, found[name]['rows'], len(runs), found[name]['protocols'])}")
 
 
 if __name__ == "__main__":

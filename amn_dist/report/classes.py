@@ -12,6 +12,7 @@ from amn_dist.report.tables import (
     class_iou,
     ordered,
     percent,
+    protocol_of,
     shown_classes,
     title_of,
 )
@@ -64,7 +65,8 @@ def class_grids(runs: Sequence[RunFacts]) -> list[Grid]:
         )
         heads = ("class", *map(title_of, columns))
         note = extremes(len(run.classes), len(shown), f"IoU of the {title_of([*columns][-1])}")
-        grids.append(Grid(f"IoU by class in percent ({over}), {run.label}", heads, rows, note))
+        protocol = protocol_of(*found.values())
+        grids.append(Grid(f"IoU by class in percent ({over}, {protocol} protocol), {run.label}", heads, rows, note))
     return grids
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from amn_dist.report.facts import RunFacts, StageFacts
-from amn_dist.report.tables import has_threshold, ordered, percent, short, threshold_figures, title_of
+from amn_dist.report.tables import has_threshold, ordered, percent, protocol_of, short, threshold_figures, title_of
 
 ROLES = ("train", "val")
 
@@ -37,10 +37,13 @@ def summary_grid(runs: Sequence[RunFacts]) -> Grid:
     rows = []
     for over, name in ((role, name) for role in ROLES for name in artefacts(runs, role)):
         found = [run.rows(over).get(name) for run in runs]
-        values = [None if row is None else row.get("default_miou", row.get("miou")) for row in found]
+        protocol = protocol_of(*found)
+        # Figures of several protocols are not held against each other.
+        compared = len({row.get("protocol", "voc") for row in found if row is not None}) == 1
+        values = [row.get("default_miou", row.get("miou")) if row is not None and compared else None for row in found]
         cells = [Cell("" if row is None else short(row).replace(", ", "\n")) for row in found]
-        rows.append((f"{title_of(name)} ({over})", marked(cells, values)))
-    return Grid("mIoU in percent", ("artefact (set)", *(run.label for run in runs)), tuple(rows))
+        rows.append((f"{title_of(name)} ({over})", (Cell(protocol), *marked(cells, values))))
+    return Grid("mIoU in percent", ("artefact (set)", "protocol", *(run.label for run in runs)), tuple(rows))
 
 
 def artefacts(runs: Sequence[RunFacts], over: str) -> list[str]:
@@ -58,13 +61,24 @@ def marked(cells: Sequence[Cell], values: Sequence[float | None]) -> tuple[Cell,
 
 def threshold_grid(runs: Sequence[RunFacts]) -> Grid:
     """The threshold analysis of every activation of every run."""
-    heads = ("activation", "default", "best", "mean", "within 1, 2 points", "own best: quartiles", "near", "oracle")
+    heads = (
+        "activation",
+        "protocol",
+        "default",
+        "best",
+        "mean",
+        "within 1, 2 points",
+        "own best: quartiles",
+        "near",
+        "oracle",
+    )
     rows = []
     for over in ROLES:
         for row, label in activations(runs, over):
             if "images" in row:
                 first = [f"{percent(row[f'{at}_miou'])} at {row[f'{at}_threshold']:.2f}" for at in ("default", "best")]
-                rows.append((f"{label}, {over}", tuple(Cell(text) for text in (*first, *threshold_figures(row)))))
+                texts = (protocol_of(row), *first, *threshold_figures(row))
+                rows.append((f"{label}, {over}", tuple(map(Cell, texts))))
     return Grid("How much hangs on the threshold", (*heads, "cv", "gini", "gap"), tuple(rows))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -25,6 +25,17 @@ NAMES = {
 }
 """Artefacts in the order they are made, and what tables call them; one that is not listed goes by its own name."""
 
+PROTOCOLS = {
+    "voc": ("VOC", "pixels without truth are left out, undecided ones are background; absent classes do not count"),
+    "coco": ("COCO", "as VOC, but pixels without truth are one more class, of IoU 0 (AMN's evaluation on COCO)"),
+    "deeplab": ("DeepLab", "as VOC, but only classes of the truth count (deeplab-pytorch)"),
+    "icd": ("ICD", "pixels undecided in truth or labels are left out, absent classes count as 0 (ICD's seeds)"),
+}
+"""What tables call a protocol, and say of it (amn 1.6)."""
+
+LEADING = ("set", "artefact", "protocol")
+"""Columns that say what the figures of a row are of."""
+
 CLASSES_SHOWN = 50
 """Classes listed at either end where there are more than twice as many."""
 
@@ -32,11 +43,10 @@ CLASSES_SHOWN = 50
 def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
     """One row an artefact: mIoU at the default and at the best threshold, or of its labels."""
     table = Table(title=title or None)
-    for heading in ("set", "artefact", "mIoU", "best", "at", "within 2 points", "decided"):
-        table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
-    for over, found in scores["sets"].items():
-        for name in ordered(found["rows"]):
-            table.add_row(escape(over), escape(title_of(name)), *figures(found["rows"][name]))
+    for heading in (*LEADING, "mIoU", "best", "at", "within 2 points", "decided"):
+        table.add_column(heading, justify="left" if heading in LEADING else "right")
+    for over, name, row in listed(scores):
+        table.add_row(*leading(over, name, row), *figures(row))
     return table
 
 
@@ -44,13 +54,24 @@ def threshold_table(scores: Mapping[str, Any]) -> Table:
     """One row an activation: how much hangs on the threshold; see docs/thresholds.md."""
     table = Table(title="thresholds")
     headings = ("mean", "within 1, 2 points", "own best: quartiles", "near", "oracle", "cv", "gini", "gap")
-    for heading in ("set", "artefact", *headings):
-        table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
+    for heading in (*LEADING, *headings):
+        table.add_column(heading, justify="left" if heading in LEADING else "right")
+    for over, name, row in listed(scores):
+        if "images" in row:
+            table.add_row(*leading(over, name, row), *threshold_figures(row))
+    return table
+
+
+def listed(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Set, artefact and row of everything that is scored, in order."""
     for over, found in scores["sets"].items():
         for name in ordered(found["rows"]):
-            if "images" in found["rows"][name]:
-                table.add_row(escape(over), escape(title_of(name)), *threshold_figures(found["rows"][name]))
-    return table
+            yield over, name, found["rows"][name]
+
+
+def leading(over: str, name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The first cells of a row."""
+    return escape(over), escape(title_of(name)), escape(protocol_of(row))
 
 
 def threshold_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -82,6 +103,18 @@ def ordered(artefacts: Iterable[str]) -> list[str]:
 def has_threshold(row: Mapping[str, Any]) -> bool:
     """Whether scores are those of an activation, which becomes labels by a threshold."""
     return "best_miou" in row
+
+
+def protocol_of(*rows: Mapping[str, Any] | None) -> str:
+    """The protocol of some scores, several where they differ; scores of older versions follow VOC's."""
+    names = dict.fromkeys(str(row.get("protocol", "voc")) for row in rows if row is not None)
+    return " / ".join(PROTOCOLS[name][0] if name in PROTOCOLS else printable(name) for name in names)
+
+
+def protocol_notes(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What is to be said of the protocols of some scores, by title."""
+    used = {row.get("protocol", "voc") for row in rows}
+    return {title: note for name, (title, note) in PROTOCOLS.items() if name in used}
 
 
 def readable(scores: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -120,7 +153,7 @@ def class_table(scores: Mapping[str, Any], over: str) -> Table:
         if len(shown) == len(scores["classes"])
         else f", the {CLASSES_SHOWN} worst and best by {title_of([*columns][-1])}"
     )
-    table = Table(title=escape(f"IoU by class, {over}{note}"))
+    table = Table(title=escape(f"IoU by class, {over}, {protocol_of(*found.values())} protocol{note}"))
     table.add_column("class")
     for name in columns:
         table.add_column(escape(title_of(name)), justify="right")
@@ -150,13 +183,15 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     """Runs side by side: one column a run, one row an artefact."""
     table = Table(title="mIoU")
     table.add_column("artefact")
+    table.add_column("protocol")
     for name in runs:
         table.add_column(name, justify="right")
     for over in dict.fromkeys(over for scores in runs.values() for over in scores["sets"]):
         found = [scores["sets"].get(over, {"rows": {}})["rows"] for scores in runs.values()]
         for artefact in ordered(name for rows in found for name in rows):
-            cells = [short(rows[artefact]) if artefact in rows else "-" for rows in found]
-            table.add_row(escape(f"{title_of(artefact)} ({over})"), *cells)
+            cells = ["-" if artefact not in rows else short(rows[artefact]) for rows in found]
+            protocol = protocol_of(*(rows.get(artefact) for rows in found))
+            table.add_row(escape(f"{title_of(artefact)} ({over})"), escape(protocol), *cells)
     return table
 
 
