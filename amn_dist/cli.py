@@ -20,7 +20,7 @@ from amn_dist.commands.imports import imports
 from amn_dist.commands.lines import plain_console, say
 from amn_dist.commands.options import Address, DataOption, Out, RunOption, RunPath, Settings
 from amn_dist.commands.pack import pack
-from amn_dist.errors import PLACE, AmnError, StageError, printable
+from amn_dist.errors import PLACE, AmnError, ConfigError, StageError, printable
 from amn_dist.shards.paths import AnyPath, path_of
 
 INTERRUPTED = 130
@@ -101,11 +101,20 @@ def map(
 
 
 @app.command()
-def score(run: RunPath) -> None:
+def score(
+    run: RunPath,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="score.key=value, such as score.protocol=coco; other sections stay as they are."),
+    ] = None,
+) -> None:
     """Score everything a run has made so far: per-class IoU, mIoU, threshold curves."""
     from amn_dist.pipeline import reopen
 
-    reopen(run).execute(only="score")
+    for setting in set or ():
+        if not setting.strip().startswith("score."):
+            raise ConfigError(f"--set {printable(setting)}: expected a setting of scores, such as score.protocol=coco")
+    reopen(run, tuple(set or ())).execute(only="score")
     show_scores(run, classes=True)
 
 
@@ -152,10 +161,12 @@ def show(
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("show.png"),
 ) -> None:
     """Draw samples through the stages as one picture."""
-    from amn_dist.report.gallery import gallery, places, spread_keys
+    from amn_dist.report.gallery import gallery, named, places, spread
 
-    sets, run_folder = places(place)
-    picture = gallery(sets, run_folder, keys or [key for images in sets for key in spread_keys(images, 4)])
+    sets, missing = places(place)
+    for text in missing:
+        say(f"amn: {text}", err=True)
+    picture = gallery(named(sets, keys) if keys else spread(sets, 4))
     picture.save(out)
     say(f"{out} ({picture.width}x{picture.height})")
 
@@ -243,7 +254,7 @@ def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
 
 def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     """Print a run's score tables, and what is missing in them."""
-    from amn_dist.report.tables import class_table, score_table, threshold_table
+    from amn_dist.report.tables import class_table, protocol_notes, score_table, threshold_table
     from amn_dist.runs import read_json
 
     console = plain_console()
@@ -253,6 +264,9 @@ def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     for table in tables:
         if table.row_count:
             console.print(table)
+    rows = [row for found in scores["sets"].values() for row in found["rows"].values()]
+    for protocol, note in protocol_notes(rows).items():
+        console.print(f"{protocol} protocol: {note}", highlight=False)
     for missing in scores.get("missing", []):
         console.print(f"missing: {printable(missing)}", highlight=False)
 
@@ -277,7 +291,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     try:
         with handlers_heard():
-            sys.exit(app(prog_name="amn", standalone_mode=False))
+            sys.exit(app(prog_name="amn", standalone_mode=False) or 0)
     except AmnError as error:
         if debug:
             raise

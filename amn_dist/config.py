@@ -294,11 +294,25 @@ class Predict(Strict):
     """Published test code hands the CRF a mean-subtracted image whose negative values wrap; on reproduces it."""
 
 
-class Score(Strict):
-    """IoU in the VOC protocol (amn 1.6)."""
+Protocol = Literal["voc", "coco", "deeplab", "icd"]
+"""Whose evaluation an mIoU follows (amn 1.6). They differ in pixels of label 255 and in classes that do not occur."""
 
+
+class Score(Strict):
+    """How what a run makes is compared with the truth (amn 1.6)."""
+
+    protocol: Protocol = "voc"
+    """The protocol of maps, seeds and masks, made of the training set. voc: AMN and IRN on VOC. coco: AMN on COCO.
+    deeplab: deeplab-pytorch. icd: ICD's seeds. score.json has the mIoU by all four."""
+    val_protocol: Protocol | None = None
+    """The protocol of predictions, made of the validation set; none: the same. DeepLabV2's published ones are deeplab,
+    which is voc where every class occurs, as it does on VOC."""
     threshold: float = Field(default=0.25, ge=0.01, le=0.99)
     """Default background threshold at which activation maps are compared, to the hundredth."""
+
+    def by(self, over: str) -> Protocol:
+        """The protocol of what is made of a set."""
+        return self.val_protocol if over == "val" and self.val_protocol is not None else self.protocol
 
 
 class Data(Strict):

@@ -11,7 +11,7 @@ from rich.console import Console
 from amn_dist.config import load_config
 from amn_dist.errors import ConfigError
 from amn_dist.pipeline import Pipeline, start_farm
-from amn_dist.report.gallery import gallery, spread_keys
+from amn_dist.report.gallery import gallery, places, spread
 from amn_dist.report.page import write_report
 from amn_dist.report.tables import comparison, percent
 from amn_dist.runs import Run, read_json
@@ -54,7 +54,7 @@ def run_demo(folder: Path, *, images: int, settings: tuple[str, ...], console: C
 
 def paint(line: Pipeline, out: Path, console: Console) -> None:
     """A contact sheet of a few training and validation scenes through every stage."""
-    sets = list(line.sets.values())
-    picture = gallery(sets, line.run.folder, [key for images in sets for key in spread_keys(images, 4)])
+    sets, _ = places(line.run.folder)
+    picture = gallery(spread(sets, 4))
     picture.save(out)
     console.print(f"pictures: {out} ({picture.width}x{picture.height})", markup=False, highlight=False)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from amn_dist.config import Config
+from amn_dist.shards.format import WIDE
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
 from amn_dist.stages.icd import IcdFit, IcdMap
@@ -69,6 +70,9 @@ class Stage:
         follows = (self.follows,) if self.follows else ()
         return (*label, *checkpoint, *(name for name, _ in self.joins), *follows)
 
+
+ACTIVATION = "activation.f16"
+"""The field of stride-4 maps of an image's classes."""
 
 CLASSIFY = Stage("classify", "fit", fit=ClassifyFit)
 CAM = Stage("cam", "map", checkpoint="classify", map=CamMap)
@@ -129,17 +133,22 @@ def _walk(activation: str, seed: str) -> tuple[Stage, ...]:
 
 
 def scored(config: Config) -> dict[str, tuple[str, str, str]]:
-    """What score looks at: name -> (stage, field, set it lies over)."""
+    """What score looks at, every activation and all labels: name -> (stage, field, set it lies over)."""
     found: dict[str, tuple[str, str, str]] = {}
     for stage in stages(config):
-        if stage.name in ("cam", "icd_map", "refine", "amn_map"):
-            found[stage.name] = (stage.name, "activation.f16", stage.over)
-        elif stage.name.endswith("_seed"):
-            found[stage.name] = (stage.name, "seed.png", stage.over)
-        elif stage.name == "walk":
-            found["walk"] = ("walk", "mask.png", stage.over)
-        elif stage.name == "predict":
-            found["predict_raw"] = ("predict", "raw.png", stage.over)
-            if config.predict.crf != "off":
-                found["predict"] = ("predict", "mask.png", stage.over)
+        fields = stage.map(config, 0, "").fields if stage.map is not None else ()
+        for field in sorted(filter(is_scored, fields), key=lambda field: field != "raw.png"):
+            plain = field != "raw.png" and stage.name not in found
+            name = stage.name if plain else f"{stage.name}_{field.partition('.')[0]}"
+            found[name] = (stage.name, field, stage.over)
     return found
+
+
+def is_scored(field: str) -> bool:
+    """Whether a field can be compared with a truth."""
+    return field == ACTIVATION or is_labels(field)
+
+
+def is_labels(field: str) -> bool:
+    """Whether a field holds a class for every pixel; regions (16 bits) are none."""
+    return field.endswith(".png") and not field.endswith(WIDE)

@@ -26,6 +26,7 @@ from amn_dist.remote.journal import Journal, journal
 from amn_dist.remote.lease import holding
 from amn_dist.remote.scratch import scratch
 from amn_dist.runs import (
+    LAST_FILE,
     Origin,
     Run,
     file_digest,
@@ -37,7 +38,7 @@ from amn_dist.runs import (
     write_json,
     write_text,
 )
-from amn_dist.scoring import score_tables
+from amn_dist.scoring import COUNTS, count_sets, read_counts, score_tables, write_counts
 from amn_dist.shards.paths import AnyPath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
@@ -132,7 +133,8 @@ class Pipeline:
         if stage.verb == "score":
             read = self._scored_stages()
         inputs = {name: self.run.digest(self.stage(name)) for name in read}
-        inputs[f"{stage.over} set"] = self.sets[stage.over].digest
+        over = self.sets if stage.verb == "score" else [stage.over]
+        inputs |= {f"{role} set": self.sets[role].digest for role in over}
         if stage.given is not None:
             inputs[f"{stage.given[0]} set"] = self.given[stage.given[0]].digest
         origin = origin_of(self.config, stage, inputs)
@@ -184,7 +186,9 @@ class Pipeline:
         if missing:
             raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
         origin = self.origin(stage)
-        if self.run.is_done(stage) and (stage.verb != "score" or self.run.origin("score") == origin.as_json()):
+        if stage.verb == "score" and self.run.origin("score") == origin.as_json() and self._score_again():
+            return
+        if self.run.is_done(stage) and stage.verb != "score":
             self.run.check_unchanged(stage, origin)  # a stage it reads may have been made anew in this call
             if self.run.imported(stage.name):
                 self._say(f"{stage.name}: weights of {self.run.imported(stage.name)}, imported, not trained here")
@@ -319,8 +323,22 @@ class Pipeline:
 
     def _score(self, observe: Observe) -> None:
         made = self._scored_stages()
-        tables = score_tables(self.config, self.sets, made, self._join, self._farm, observe)
-        write_json(self.run.stage("score") / "score.json", tables)
+        counts = count_sets(self.config, self.sets, made, self._join, self._farm, observe)
+        write_counts(self.run.stage("score") / COUNTS, counts)
+        write_json(self.run.stage("score") / LAST_FILE["score"], score_tables(self.config, self.sets, made, counts))
+
+    def _score_again(self) -> bool:
+        """Bring the tables up to date from the counts; False where there are no counts."""
+        counts = read_counts(self.run.stage("score") / COUNTS)
+        if counts is None:
+            return False
+        tables = score_tables(self.config, self.sets, self._scored_stages(), counts)
+        path = self.run.stage("score") / LAST_FILE["score"]
+        with contextlib.suppress(StageError):
+            if path.is_file() and read_json(path) == tables:
+                return True
+        write_json(path, tables)
+        return True
 
     def _say(self, text: str) -> None:
         self.console.print(printable(text, MESSAGE), markup=False, highlight=False)
@@ -342,9 +360,9 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
     return RayFarm(config.farm, address=address)
 
 
-def reopen(folder: AnyPath) -> Pipeline:
-    """The pipeline of an existing run, from what the run says of itself."""
+def reopen(folder: AnyPath, settings: tuple[str, ...] = ()) -> Pipeline:
+    """The pipeline of an existing run, from what the run says of itself; settings go over that."""
     if not is_file(folder / "config.yaml") or not is_file(folder / "data.json"):
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
     data = path_of(read_json(folder / "data.json")["data"])
-    return Pipeline(read_config(folder / "config.yaml"), Run(folder), data)
+    return Pipeline(read_config(folder / "config.yaml", settings), Run(folder), data)

@@ -19,7 +19,7 @@ IGNORE = 255
 
 
 def grid_size(height: int, width: int, stride: int = 4) -> tuple[int, int]:
-    """Size of the stride-4 grid over an image: (H - 1) // 4 + 1 and the same for W (spec amn.md 1.1)."""
+    """Size of the stride-4 grid over an image: (H - 1) // 4 + 1 and the same for W (amn 1.2)."""
     return (height - 1) // stride + 1, (width - 1) // stride + 1
 
 
@@ -96,7 +96,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class CropRule:
-    """How a training crop is cut from an image (spec amn.md 5.3).
+    """How a training crop is cut from an image (amn 5.3).
 
     Exactly one of long_side (uniform int, long side in pixels), rescale (uniform float factor) and scales (one of
     these factors, sizes truncated, or with rounding="half_up" rounded) is set. Sizes of long_side and rescale round

@@ -125,7 +125,10 @@ def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
     """The origin of a stage: its settings, the digests it reads (by stage or set), and this code."""
     section = getattr(config, stage.name)
     outside = None if stage.given is None else {stage.given[0]}  # where a set lies is not what it holds
-    settings: dict[str, Any] = {stage.name: section.model_dump(mode="json", exclude=outside)}
+    # Scores are computed from counts, which no setting of theirs moves.
+    settings: dict[str, Any] = (
+        {} if stage.verb == "score" else {stage.name: section.model_dump(mode="json", exclude=outside)}
+    )
     if stage.verb == "fit":
         settings["seed"] = config.seed
         settings["engine"] = {"name": config.engine.name, "precision": config.engine.precision}
@@ -259,7 +262,12 @@ def write_json(path: AnyPath, value: Any) -> None:
 
 def write_text(path: AnyPath, text: str) -> None:
     """Write a text file so that it is whole or absent."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: AnyPath, content: bytes) -> None:
+    """Write a file so that it is whole or absent."""
     try:
-        commit(path, text.encode())
+        commit(path, content)
     except ShardError as error:
         raise StageError(str(error)) from error

@@ -2,7 +2,7 @@
 
 Draws the set (coco_like.py), packs it with `amn pack coco`, runs `amn run configs/coco14_amn.yaml` with published
 settings but few steps and random weights (DeepLab all but stands still), reads what every stage recorded of itself, and
-hands seconds an image to the model of scale.py. Beside it stands the published code's arithmetic (amn 9) at the speed
+hands seconds an image to the model of scale.py. Beside it stands the published code's arithmetic (amn 7) at the speed
 of a large matrix product here, its CRFs at their published seconds on every core. A rehearsal that was cut off goes on.
 
     python -m benchmarks.rehearsal [PHOTOGRAPHS] --images 200 --steps-cap 20 --out FOLDER [--stages cam cam_seed]
@@ -47,11 +47,11 @@ PUBLISHED_FLOPS = {
     "segment": 100_000 * 10 * 908e9,
     "predict": VAL * 886e9,
 }
-"""Operations of the published code on COCO (amn 9)."""
+"""Operations of the published code on COCO (amn 7)."""
 PUBLISHED_CRF_S = {"cam_seed": TRAIN * 0.825, "amn_seed": TRAIN * 0.825, "predict": VAL * 6.3}
-"""Its seconds of CRFs on one core (amn 9)."""
+"""Its seconds of CRFs on one core (amn 7)."""
 PUBLISHED_BYTES = {"cam": TRAIN * 3.8e6, "amn_map": TRAIN * 5.1e6, "predict": VAL * 1.6e6}
-"""What it leaves on the disk between stages (amn 9)."""
+"""What it leaves on the disk between stages (amn 7)."""
 
 
 @dataclass(frozen=True)

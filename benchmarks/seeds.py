@@ -52,17 +52,29 @@ def grouped(runs: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def spread(runs: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation of every figure, by set and artefact."""
-    tables = [json.loads((run / "score" / "score.json").read_text(encoding="utf-8"))["sets"] for run in runs]
+    """Mean and standard deviation of every figure, by set and artefact; every artefact that any of the runs scored."""
+    tables = [read_rows(run / "score" / "score.json") for run in runs]
     return {
-        f"{over} {artefact}": {
-            figure: told([table[over]["rows"][artefact][figure] for table in tables])
+        name: {
+            figure: told([table[name][figure] for table in tables if has(table, name, figure)])
             for figure in FIGURES
-            if isinstance(row.get(figure), int | float)  # maps have a list, by threshold, in the place of `miou`
+            if any(has(table, name, figure) for table in tables)
         }
-        for over, scores in tables[0].items()
-        for artefact, row in scores["rows"].items()
+        for name in dict.fromkeys(name for table in tables for name in table)
     }
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of a score.json by set and artefact; raises ValueError where it holds none."""
+    sets = json.loads(path.read_text(encoding="utf-8")).get("sets")
+    if not isinstance(sets, dict):
+        raise ValueError(f"{path}: found no scores, expected `sets`; `amn score` makes it")
+    return {f"{over} {name}": row for over, scores in sets.items() for name, row in scores["rows"].items()}
+
+
+def has(table: dict[str, dict[str, Any]], name: str, figure: str) -> bool:
+    """Whether a row has a figure; of maps `miou` is a list by threshold, and without truth a figure is null."""
+    return isinstance(table.get(name, {}).get(figure), int | float)
 
 
 def told(values: Sequence[float]) -> dict[str, Any]:
@@ -70,18 +82,37 @@ def told(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": round(statistics.mean(values), 5), "deviation": round(deviation, 5), "values": list(values)}
 
 
-def markdown(group: str, rows: dict[str, dict[str, Any]], count: int) -> str:
-    """A table of a group, percent or thresholds, each figure as mean ± deviation."""
-    lines = [f"{group}, n = {count}", "", f"| | {' | '.join(FIGURES.values())} |", "|---" * (len(FIGURES) + 1) + "|"]
+def protocols(runs: Sequence[Path]) -> dict[str, str]:
+    """By whose protocol the mIoU of every row is computed, by set and artefact; scores of older versions follow voc.
+
+    Raises ValueError where runs differ: their mean would be of nothing.
+    """
+    found: dict[str, str] = {}
+    for run in runs:
+        for name, row in read_rows(run / "score" / "score.json").items():
+            protocol = row.get("protocol", "voc")
+            if found.setdefault(name, protocol) != protocol:
+                raise ValueError(
+                    f"{run}: found {name} by the protocol {protocol}, expected {found[name]}; amn score it"
+                )
+    return found
+
+
+def markdown(group: str, rows: dict[str, dict[str, Any]], count: int, by: dict[str, str]) -> str:
+    """A table of a group, percent or thresholds, each figure as mean ± deviation. by: the protocol of every row."""
+    heads = ("", "protocol", *FIGURES.values())
+    lines = [f"{group}, n = {count}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, row in rows.items():
-        cells = [cell(figure, row[figure]) if figure in row else "" for figure in FIGURES]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        cells = [cell(figure, row[figure], count) if figure in row else "" for figure in FIGURES]
+        lines.append(f"| {name} | {by[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def cell(figure: str, found: dict[str, Any]) -> str:
+def cell(figure: str, found: dict[str, Any], count: int) -> str:
+    """Mean ± deviation, and the number of runs that have the figure where not all have."""
     digits, factor = (2, 1) if figure in THRESHOLDS else (1, 100)
-    return f"{factor * found['mean']:.{digits}f} ± {factor * found['deviation']:.{digits}f}"
+    text = f"{factor * found['mean']:.{digits}f} ± {factor * found['deviation']:.{digits}f}"
+    return text if len(found["values"]) == count else f"{text} (n = {len(found['values'])})"
 
 
 def main() -> None:
@@ -91,12 +122,14 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         groups = grouped(asked.runs)
-        found = {name: {"n": len(runs), "rows": spread(runs)} for name, runs in groups.items()}
+        found = {
+            name: {"n": len(runs), "protocols": protocols(runs), "rows": spread(runs)} for name, runs in groups.items()
+        }
     except (OSError, ValueError) as error:
         parser.error(str(error))
     write_result(asked.out, {"groups": found})
     for name, runs in groups.items():
-        print(f"\n{markdown(name, found[name]['rows'], len(runs))}")
+        print(f"\n{markdown(name, found[name]['rows'], len(runs), found[name]['protocols'])}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -28,6 +31,14 @@ settings.register_profile(
 )
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+class Told(NamedTuple):
+    """How a command ended."""
+
+    code: int | str | None
+    out: str
+    err: str
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +75,27 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def amn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Told]]:
+    """The command line in this process, wide enough for any table: arguments to exit code and what it says."""
+    from amn_dist.cli import main
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def call(*arguments: object) -> Told:
+        monkeypatch.setattr(sys, "argv", ["amn", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+            sys.exit(0)
+        return Told(end.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
 
 
 def _explores(config: pytest.Config) -> bool:

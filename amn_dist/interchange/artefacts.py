@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from amn_dist.errors import ConfigError, StageError, printable
-from amn_dist.methods import scored
+from amn_dist.methods import ACTIVATION, is_labels, scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.shards.index import INDEX
 from amn_dist.shards.paths import is_file, path_of
@@ -17,8 +17,7 @@ from amn_dist.shards.shardset import Entry, ShardSet
 Result = TypeVar("Result")
 
 MASKS = ("mask.png", "seed.png", "raw.png", "gt.png")
-"""Fields of labels, the one that is taken first where a set has several."""
-ACTIVATION = "activation.f16"
+"""Fields of labels, the one that is taken first where a set has several; one that is not listed comes last."""
 THREADS = 4
 
 
@@ -34,11 +33,12 @@ class Artefact:
 def masks_of(place: str, *, stage: str | None = None, field: str | None = None) -> Artefact:
     """Labels of a run's stage (without one: those its segmentation network learns from), or of a shard set."""
     made, _ = _opened(place, stage, lambda line: str((line.stage("segment").label or ("walk",))[0]))
-    fields = [name for name in MASKS if name in made.fields]
-    if field is None and not fields:
-        raise ConfigError(
-            f"{made.url}: holds {printable(', '.join(made.fields))}, expected labels ({', '.join(MASKS)})"
-        )
+    labels = filter(is_labels, made.fields)
+    fields = sorted(labels, key=lambda name: MASKS.index(name) if name in MASKS else len(MASKS))
+    if not fields or (field in made.fields and field not in fields):
+        advice = "; amn export maps hands out activations" if ACTIVATION in made.fields else ""
+        held = field if field in made.fields else ", ".join(made.fields)
+        raise ConfigError(f"{made.url}: holds {printable(held)}, expected labels such as {', '.join(MASKS)}{advice}")
     return Artefact(made, _known(made, field or fields[0]))
 
 
@@ -54,7 +54,7 @@ def maps_of(place: str, *, stage: str | None = None, images: str | None = None) 
 
 def first_maps(line: Pipeline) -> str:
     """The first stage of a run that makes activation maps."""
-    return next(name for name, kind, _ in scored(line.config).values() if kind == ACTIVATION)
+    return next(stage for stage, field, _ in scored(line.config).values() if field == ACTIVATION)
 
 
 def each(found: ShardSet, work: Callable[[Entry], Result]) -> Iterator[Result]:

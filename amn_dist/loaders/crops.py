@@ -49,7 +49,7 @@ def cut_image(image: np.ndarray, crop: Crop, side: int) -> np.ndarray:
 
 
 def cut_label(label: np.ndarray, crop: Crop, side: int) -> np.ndarray:
-    """Resize ids uint8[H, W] to the nearest at cell centres, flip and cut: uint8[side, side], 255 outside (amn 12)."""
+    """Resize ids uint8[H, W] to the nearest at cell centres, flip and cut: uint8[side, side], 255 outside (amn 5.3)."""
     rows, columns = (_cells(old, new) for old, new in zip(crop.size, crop.resized, strict=True))
     return _cut_ids(label, crop, rows, columns, np.full((side, side), IGNORE, np.uint8))
 

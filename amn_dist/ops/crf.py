@@ -68,7 +68,7 @@ def deeplab_crf(
 ) -> Array:
     """The CRF behind DeepLab: class probabilities f32[C, H, W] of an RGB image uint8[H, W, 3] to refined ones.
 
-    wrap_image reproduces the published input: BGR minus its mean, truncated to integers modulo 256 (amn 6, 12).
+    wrap_image reproduces the published input: BGR minus its mean, truncated to integers modulo 256 (amn 6).
     """
     pixels = as_array(image)
     seen = _wrapped(pixels) if wrap_image else pixels[..., ::-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from amn_dist.errors import ShardError
 from amn_dist.ops.arrays import as_array
 from amn_dist.records import IGNORE
+
+if TYPE_CHECKING:
+    from amn_dist.config import Protocol
 
 Values = np.ndarray | Tensor
 
@@ -32,6 +35,16 @@ def void_predictions(prediction: Values, truth: Values, num_classes: int) -> np.
     return np.bincount(predicted, minlength=num_classes)
 
 
+def label_counts(prediction: Values, truth: Values, num_classes: int) -> np.ndarray:
+    """Pixel counts int64[C + 1, C + 1], rows truth, columns prediction, 255 last: all that any protocol asks for.
+
+    Raises ShardError for a label that is neither a class nor 255.
+    """
+    rows, columns = _with_void(truth, num_classes, "truth"), _with_void(prediction, num_classes, "prediction")
+    size = num_classes + 1
+    return np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
+
+
 def iou(confusion: np.ndarray) -> np.ndarray:
     """Intersection over union f64[C] of each class; NaN for a class neither true nor predicted anywhere."""
     hit = np.diag(confusion)
@@ -44,9 +57,17 @@ def mean_iou(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def scores(
-    confusion: np.ndarray, protocol: Literal["voc", "coco", "deeplab", "icd"] = "voc", *, void: np.ndarray | None = None
-) -> np.ndarray:
+def protocol_iou(counts: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """As `scores`, from all counts int64[C + 1, C + 1] of label_counts."""
+    decided = counts[:, :-1]
+    if protocol == "icd":
+        return scores(decided[:-1], protocol)
+    known = decided.copy()
+    known[:, 0] += counts[:, -1]
+    return scores(known[:-1], protocol, void=known[-1])
+
+
+def scores(confusion: np.ndarray, protocol: Protocol = "voc", *, void: np.ndarray | None = None) -> np.ndarray:
     """Intersection over union of each class as a published evaluation counts it; `mean_iou` of it is its mIoU.
 
     voc: as `iou`, f64[C]. deeplab: classes absent from the truth are NaN, f64[C]. coco: truth 255 is one more class
@@ -74,3 +95,11 @@ def check_labels(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
 def _known(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
     """Labels int64 with 255 as background, checked."""
     return check_labels(np.where(labels == IGNORE, 0, labels).astype(np.int64), num_classes, name)
+
+
+def _with_void(labels: Values, num_classes: int, name: str) -> np.ndarray:
+    """Labels int64[pixels] with 255 as the class behind the last, checked."""
+    found = as_array(labels).ravel()
+    void = found == IGNORE
+    check_labels(found[~void], num_classes, name)
+    return np.where(void, num_classes, found).astype(np.int64)

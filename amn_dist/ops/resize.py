@@ -1,4 +1,4 @@
-"""Resizing as the published loaders do it: Pillow for images, cell centres for labels (amn 5.3, 10.6, 10.7)."""
+"""Resizing as the published loaders do it: Pillow for images, cell centres for labels (amn 1.2, 5.3)."""
 
 from __future__ import annotations
 

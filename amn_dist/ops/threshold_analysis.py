@@ -7,13 +7,16 @@ docs/thresholds.md. C classes with background.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from amn_dist.ops.imbalance import MEASURES, UNIT, Bins, object_activations, quartile_indices
-from amn_dist.ops.metrics import iou, mean_iou
+from amn_dist.ops.metrics import mean_iou, scores
 from amn_dist.ops.thresholds import STEPS, THRESHOLDS, sweep
+
+if TYPE_CHECKING:
+    from amn_dist.config import Protocol
 
 NEAR = 5
 """Steps of 0.01 within which an image's own best threshold counts as near the best of the set."""
@@ -25,24 +28,24 @@ GRID = [round(float(value), 2) for value in THRESHOLDS]
 def no_sums(num_classes: int) -> Sums:
     """Sums over no image.
 
-    histogram [C, C, 100]: pixels, as in sweep. own [100]: images by their own best threshold, last those without one.
-    oracle [C, C]: confusion at every image's own threshold. miou [100]: an image's mean IoU at every threshold and at
-    its own, in millionths. objects [C]: objects by class. spread [C, 3]: their figures in millionths; cv, gini, gap
-    [C, bins]: objects by figure.
+    histogram [C + 1, C, 100]: pixels, as in sweep. own [100]: images by their own best threshold, last those without
+    one. oracle [C + 1, C]: confusion at every image's own threshold, last truth 255. miou [100]: an image's mean IoU at
+    every threshold and at its own, in millionths. objects [C]: objects by class. spread [C, 3]: their figures in
+    millionths; cv, gini, gap [C, bins]: objects by figure.
     """
-    shapes: dict[str, tuple[int, ...]] = {"histogram": (num_classes, num_classes, STEPS), "own": (STEPS,)}
-    shapes |= {"oracle": (num_classes, num_classes), "miou": (STEPS,), "objects": (num_classes,)}
+    shapes: dict[str, tuple[int, ...]] = {"histogram": (num_classes + 1, num_classes, STEPS), "own": (STEPS,)}
+    shapes |= {"oracle": (num_classes + 1, num_classes), "miou": (STEPS,), "objects": (num_classes,)}
     shapes |= {"spread": (num_classes, len(MEASURES))}
     shapes |= {name: (num_classes, bins.count) for name, bins in MEASURES.items()}
     return {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
 
 
 def add_image(sums: Sums, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> None:
-    """Add an image in place. maps: f32[K, H, W]. classes: [K] 1-based. truth: uint8[H, W], 255 left out."""
-    found = sweep(maps, classes, truth, len(sums["oracle"]))
-    if not len(found.truths):
-        return
+    """Add an image in place. maps: f32[K, H, W]. classes: [K] 1-based. truth: uint8[H, W], 255 counted apart."""
+    found = sweep(maps, classes, truth, len(sums["objects"]))
     found.add_to(sums["histogram"])
+    if not len(found.truths):
+        return found.add_confusion_to(sums["oracle"], 0)
     curve = found.miou()
     own = int(curve.argmax())
     found.add_confusion_to(sums["oracle"], own)
@@ -61,12 +64,15 @@ def _add_objects(sums: Sums, maps: np.ndarray, classes: np.ndarray, truth: np.nd
                 sums["spread"][found.label, column] += round(value * UNIT)
 
 
-def image_figures(sums: Mapping[str, np.ndarray], *, best: int, default: int) -> dict[str, Any]:
+def image_figures(
+    sums: Mapping[str, np.ndarray], *, best: int, default: int, protocol: Protocol = "voc"
+) -> dict[str, Any]:
     """Images against the set. best, default: positions of the set's thresholds in THRESHOLDS.
 
     own: images by own best threshold. own_mean, own_quartiles: of these thresholds. near: share of images within 0.05
     of the set's best. indifferent: images whose IoU does not depend on the threshold; they count in no other figure but
-    the mIoU. oracle_miou: of the set, every image at its own threshold. miou_*: mean over images of their own mIoU.
+    the mIoU. oracle_miou: of the set by the protocol, every image at its own threshold. miou_*: mean over images of
+    their own mIoU.
     """
     own, images = sums["own"][:-1], int(sums["own"].sum())
     chosen, at = int(own.sum()), np.arange(len(own))
@@ -78,9 +84,14 @@ def image_figures(sums: Mapping[str, np.ndarray], *, best: int, default: int) ->
         "own_mean": float(np.dot(own, GRID) / chosen) if chosen else None,
         "own_quartiles": [GRID[index] for index in quartile_indices(own)] if chosen else None,
         "near": float(own[abs(at - best) <= NEAR].sum() / chosen) if chosen else None,
-        "oracle_miou": defined(mean_iou(iou(sums["oracle"]))),
+        "oracle_miou": defined(mean_iou(activation_iou(sums["oracle"], protocol))),
         **{f"miou_{name}": float(total / UNIT / images) if images else None for name, total in by_image.items()},
     }
+
+
+def activation_iou(counts: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """As metrics.scores, of an activation at one threshold: int64[C + 1, C], the last row truth 255."""
+    return scores(counts[:-1], protocol, void=counts[-1])
 
 
 def object_figures(sums: Mapping[str, np.ndarray]) -> dict[str, Any]:

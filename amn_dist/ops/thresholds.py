@@ -27,7 +27,8 @@ STEPS = len(THRESHOLDS) + 1
 class Sweep:
     """Pixels of one image by truth, strongest class, and how many THRESHOLDS that class exceeds.
 
-    truths: int64[R] ids in ascending order. classes: int64[K] different ids. counts: int64[R, K, 100].
+    truths: int64[R] ids in ascending order. classes: int64[K] different ids. counts: int64[R + 1, K, 100], the last of
+    pixels whose truth is 255.
     """
 
     truths: np.ndarray
@@ -35,19 +36,28 @@ class Sweep:
     counts: np.ndarray
 
     def add_to(self, histogram: np.ndarray) -> None:
-        """Add the counts to those of a set, int64[C, C, 100], in place."""
-        histogram[np.ix_(self.truths, self.classes)] += self.counts
+        """Add the counts to those of a set, in place: int64[C + 1, C, 100]; int64[C, C, 100] leaves truth 255 out."""
+        rows, counts = self._rows_in(histogram)
+        histogram[np.ix_(rows, self.classes)] += counts
 
     def add_confusion_to(self, confusion: np.ndarray, step: int) -> None:
-        """Add the confusion at THRESHOLDS[step] to that of a set, int64[C, C], in place."""
-        kept = self.counts[..., step + 1 :].sum(-1)
-        confusion[np.ix_(self.truths, self.classes)] += kept
-        confusion[self.truths, 0] += self.counts.sum((1, 2)) - kept.sum(1)
+        """Add the confusion at THRESHOLDS[step] to that of a set, in place: int64[C + 1, C], or int64[C, C]."""
+        rows, counts = self._rows_in(confusion)
+        kept = counts[..., step + 1 :].sum(-1)
+        confusion[np.ix_(rows, self.classes)] += kept
+        confusion[rows, 0] += counts.sum((1, 2)) - kept.sum(1)
+
+    def _rows_in(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of a set's sums that this image adds to, and what it adds there."""
+        if len(sums) == sums.shape[1]:
+            return self.truths, self.counts[:-1]
+        return np.append(self.truths, len(sums) - 1), self.counts
 
     def miou(self) -> np.ndarray:
         """Mean IoU f64[99] at every threshold over the classes of the truth, background among them where it occurs."""
-        kept = self.counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
-        true = self.counts.sum((1, 2))
+        counts = self.counts[:-1]
+        kept = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
+        true = counts.sum((1, 2))
         own = self.truths[:, None] == self.classes
         hit = (kept * own[..., None]).sum(1)
         predicted = (own[..., None] * kept.sum(0)).sum(1)
@@ -58,7 +68,7 @@ class Sweep:
 
 
 def sweep(maps: Values, classes: Values, truth: Values, num_classes: int) -> Sweep:
-    """Count an image. maps: f32[K, H, W]. classes: [K] 1-based. truth: uint8[H, W], 255 left out.
+    """Count an image. maps: f32[K, H, W]. classes: [K] 1-based. truth: uint8[H, W], 255 counted apart.
 
     Ties between classes go to the first, ties with a threshold to background. Raises ShardError for a label that is
     neither a class nor 255.
@@ -70,16 +80,16 @@ def sweep(maps: Values, classes: Values, truth: Values, num_classes: int) -> Swe
     truths = truths[truths != IGNORE]
     check_labels(truths, num_classes, "truth")
     check_labels(ids, num_classes, "classes")
-    rows = np.full(IGNORE + 1, -1)
+    rows = np.full(IGNORE + 1, len(truths))
     rows[truths] = np.arange(len(truths))
-    counts = np.zeros((len(truths), len(ids), STEPS), np.int64)
+    counts = np.zeros((len(truths) + 1, len(ids), STEPS), np.int64)
     flat = np.ascontiguousarray(planes.reshape(len(ids), -1))
     _count(flat, labels.astype(np.uint8, copy=False), rows, THRESHOLDS, counts)
     return Sweep(truths, ids, counts)
 
 
 def threshold_confusions(histogram: np.ndarray) -> np.ndarray:
-    """Confusions int64[99, C, C] at every one of THRESHOLDS, from a sum of sweeps int64[C, C, 100]."""
+    """Confusions int64[99, R, C] at every one of THRESHOLDS, from a sum of sweeps int64[R, C, 100]."""
     total = histogram.sum(2)
     # A pixel is predicted as its strongest class at threshold i when it exceeds more than i of them.
     kept = total[..., None] - histogram.cumsum(2)[..., :-1]
@@ -90,12 +100,9 @@ def threshold_confusions(histogram: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _count(planes, labels, rows, thresholds, counts):  # type: ignore[no-untyped-def]
-    """Add every pixel of planes f32[K, P] whose label has a row to counts[row, strongest class, thresholds passed]."""
+    """Add every pixel of planes f32[K, P] to counts[row of its label, strongest class, thresholds passed]."""
     last = len(thresholds)
     for pixel in range(len(labels)):
-        row = rows[labels[pixel]]
-        if row < 0:
-            continue
         strongest, value = 0, planes[0, pixel]
         for k in range(1, len(planes)):
             if planes[k, pixel] > value:
@@ -106,4 +113,4 @@ def _count(planes, labels, rows, thresholds, counts):  # type: ignore[no-untyped
             passed += 1
         while passed > 0 and not thresholds[passed - 1] < value:
             passed -= 1
-        counts[row, strongest, passed] += 1
+        counts[rows[labels[pixel]], strongest, passed] += 1

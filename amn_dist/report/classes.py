@@ -9,11 +9,12 @@ from amn_dist.report.facts import RunFacts
 from amn_dist.report.grids import ROLES, Cell, Grid, activations
 from amn_dist.report.tables import (
     CLASSES_SHOWN,
-    NAMES,
     class_iou,
     ordered,
     percent,
+    protocol_of,
     shown_classes,
+    title_of,
 )
 
 MATRIX_CLASSES = 25
@@ -62,9 +63,10 @@ def class_grids(runs: Sequence[RunFacts]) -> list[Grid]:
             (run.classes[i], tuple(Cell(percent(values[i]), share=values[i]) for values in columns.values()))
             for i in shown
         )
-        heads = ("class", *(NAMES[name] for name in columns))
-        note = extremes(len(run.classes), len(shown), f"IoU of the {NAMES[[*columns][-1]]}")
-        grids.append(Grid(f"IoU by class in percent ({over}), {run.label}", heads, rows, note))
+        heads = ("class", *map(title_of, columns))
+        note = extremes(len(run.classes), len(shown), f"IoU of the {title_of([*columns][-1])}")
+        protocol = protocol_of(*found.values())
+        grids.append(Grid(f"IoU by class in percent ({over}, {protocol} protocol), {run.label}", heads, rows, note))
     return grids
 
 
@@ -80,7 +82,7 @@ def confusion_grids(runs: Sequence[RunFacts]) -> list[Grid]:
         found = run.rows(over)
         name = next((name for name in reversed(ordered(found)) if found[name].get("confusion")), None)
         if name is not None:
-            title = f"{NAMES[name]} ({over}), {run.label}"
+            title = f"{title_of(name)} ({over}), {run.label}"
             counts = found[name]["confusion"]
             grids.append(
                 matrix(run.classes, counts, title) if len(counts) <= MATRIX_CLASSES else pairs(run, counts, title)
@@ -96,7 +98,10 @@ def matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], title: str) 
         shares = [value / total if total else None for value in row]
         rows.append((label, tuple(Cell("" if s is None else f"{100 * s:.0f}", share=s) for s in shares)))
     return Grid(
-        f"Confusion, {title}", ("true \\ predicted", *classes), tuple(rows), "Percent of the pixels of each true class."
+        f"Confusion, {title}",
+        ("true \\ predicted", *classes),
+        tuple(rows),
+        "Percent of the pixels of each true class, of the last labels; score.json has those of all.",
     )
 
 
@@ -107,5 +112,5 @@ def pairs(run: RunFacts, counts: Sequence[Sequence[int]], title: str) -> Grid:
         (f"{run.classes[t]} as {run.classes[p]}", (Cell(f"{100 * value / sum(counts[t]):.1f}"), Cell(f"{value:,}")))
         for value, t, p in sorted(wrong, reverse=True)[:CONFUSIONS]
     )
-    note = f"The {len(rows)} largest of {len(wrong)} confusions of {len(counts)} classes."
+    note = f"The {len(rows)} largest of {len(wrong)} confusions of {len(counts)} classes; score.json has all labels."
     return Grid(f"Confusion, {title}", ("truth as prediction", "% of the true class", "pixels"), rows, note)

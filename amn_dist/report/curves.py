@@ -9,6 +9,7 @@ from amn_dist.report.charts import Axis, Chart, Line, fitted
 from amn_dist.report.facts import RunFacts
 from amn_dist.report.grids import ROLES, activations, distinct
 from amn_dist.report.progress import thinned
+from amn_dist.report.tables import protocol_of
 
 LOSSES = 6
 """Parts of a loss drawn in one chart."""
@@ -19,27 +20,30 @@ BIN = 5
 
 
 def threshold_charts(runs: Sequence[RunFacts]) -> list[Chart]:
-    """For every set mIoU at every threshold, and images by their own best threshold; equal curves once."""
+    """For every set and protocol mIoU at every threshold, for every set images by their own best threshold; equal
+    curves once."""
     charts = []
     for over in ROLES:
-        found = activations(runs, over)
-        if found:
-            charts.append(miou_chart(found, over, sorted({run.threshold for run in runs if run.rows(over)})))
+        found = [(row, label) for row, label in activations(runs, over) if row["best_miou"] is not None]
+        for protocol in dict.fromkeys(protocol_of(row) for row, _ in found):
+            alike = [(row, label) for row, label in found if protocol_of(row) == protocol]
+            defaults = sorted({run.threshold for run in runs if run.rows(over)})
+            charts.append(miou_chart(alike, f"{over}, {protocol} protocol", defaults))
         analysed = [(row, label) for row, label in found if "images" in row]
         if any(row["images"]["own_quartiles"] for row, _ in analysed):
             charts.append(own_chart(analysed, over))
     return charts
 
 
-def miou_chart(found: Sequence[tuple[dict[str, Any], str]], over: str, defaults: Sequence[float]) -> Chart:
-    """mIoU at every threshold, the best marked."""
+def miou_chart(found: Sequence[tuple[dict[str, Any], str]], of: str, defaults: Sequence[float]) -> Chart:
+    """mIoU at every threshold, the best marked. of: set and protocol."""
     lines = tuple(
         Line(label, list(zip(row["thresholds"], row["miou"], strict=True)), (row["best_threshold"], row["best_miou"]))
         for row, label in found
     )
     bests = "; ".join(f"{label} {100 * row['best_miou']:.1f} at {row['best_threshold']:.2f}" for row, label in found)
     return Chart(
-        title=f"mIoU at every threshold ({over})",
+        title=f"mIoU at every threshold ({of})",
         description=f"One curve an activation; dots mark the best threshold: {bests}.",
         x=Axis("background threshold", 0, 1),
         y=fitted("mIoU, percent", [value for row, _ in found for value in row["miou"]], percent=True),

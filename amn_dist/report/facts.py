@@ -11,6 +11,7 @@ from amn_dist.errors import MESSAGE, AmnError, ConfigError, printable
 from amn_dist.methods import Stage, scored
 from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.report.progress import Progress, read_progress
+from amn_dist.report.tables import has_threshold, readable
 from amn_dist.runs import LAST_FILE
 from amn_dist.shards.paths import AnyPath, is_file
 from amn_dist.shards.shardset import ShardSet
@@ -125,7 +126,11 @@ def open_made(line: Pipeline, sets: dict[str, ShardSet], missing: list[str]) -> 
         except AmnError as error:
             missing.append(f"{stage}: {error}")
             continue
-        if made.shard_sizes == sets[over].shard_sizes and wanted in made.fields:
+        if made.shard_sizes != sets[over].shard_sizes:
+            missing.append(f"{name}: its shards do not lie over the images of {over}; --redo {stage}")
+        elif wanted not in made.fields:
+            missing.append(f"{name}: {stage} holds {', '.join(made.fields)}, expected {wanted}; --redo {stage}")
+        else:
             found[name] = (made, wanted, over)
     return found
 
@@ -141,11 +146,12 @@ def read_scores(folder: AnyPath, missing: list[str]) -> dict[str, Any]:
     if not isinstance(sets, dict) or not isinstance(scores.get("classes"), list):
         missing.append("score: score.json is damaged; `amn score` makes it again")
         return {}
-    missing += [printable(text) for text in scores.get("missing", [])]
-    for over, found in sets.items():
+    scores, formless = readable(scores)
+    missing += [printable(text) for text in (*scores.get("missing", []), *formless)]
+    for over, found in scores["sets"].items():
         for name, row in found["rows"].items():
-            if "best_miou" in row and "images" not in row:
-                missing.append(f"score: {name} ({over}) lacks the threshold analysis; `amn score` makes it")
+            if has_threshold(row) and "images" not in row:
+                missing.append(f"score: {printable(name)} ({over}) lacks the threshold analysis; `amn score` makes it")
     return scores
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -12,44 +14,54 @@ from amn_dist.errors import PLACE, ShardError, printable, quoted
 from amn_dist.loaders.decode import decode_images
 from amn_dist.ops.resize import upsample
 from amn_dist.pipeline import reopen
+from amn_dist.report.facts import open_made
 from amn_dist.report.pictures import heat, overlay, sheet
+from amn_dist.report.tables import title_of
 from amn_dist.shards.paths import AnyPath, is_file
 from amn_dist.shards.shardset import ShardSet
 
-STEPS = (
-    ("cam", "activation.f16", "CAM"),
-    ("cam_seed", "seed.png", "CAM seed"),
-    ("icd_map", "activation.f16", "ICD"),
-    ("icd_seed", "seed.png", "ICD seed"),
-    ("refine", "activation.f16", "maps given"),
-    ("refine_seed", "seed.png", "their seed"),
-    ("amn_map", "activation.f16", "AMN"),
-    ("amn_seed", "seed.png", "AMN seed"),
-    ("walk", "mask.png", "pseudo-mask"),
-    ("predict", "raw.png", "prediction"),
-    ("predict", "mask.png", "prediction + CRF"),
-)
-"""Stage, field and title of every column after photo and truth."""
+Column = tuple[str, ShardSet, str]
+"""Title, shards and field of what a stage made."""
 
 
-def gallery(sets: Sequence[ShardSet], run: AnyPath | None, keys: Sequence[str], *, height: int = 160) -> Image.Image:
-    """A contact sheet of the named samples. sets: image sets to look for the keys in. run: folder with stages."""
-    return sheet([row(sets, run, key) for key in keys], height=height)
+@dataclass(frozen=True)
+class Shown:
+    """An image set with what a run made over it."""
+
+    images: ShardSet
+    columns: tuple[Column, ...] = ()
 
 
-def row(sets: Sequence[ShardSet], run: AnyPath | None, key: str) -> list[tuple[str, np.ndarray]]:
-    """Photo, truth and what every finished stage made of it, titled. Raises ShardError for an unknown key."""
-    images, ordinal = find(sets, key)
+def places(place: AnyPath) -> tuple[list[Shown], list[str]]:
+    """What lies behind a folder, a shard set of images or a run; and what was made and cannot be shown."""
+    if is_file(place / "index.json"):
+        return [Shown(ShardSet.open(str(place)))], []
+    line = reopen(place)
+    missing: list[str] = []
+    made = open_made(line, line.sets, missing)
+    shown = [
+        Shown(images, tuple((title_of(name), found, field) for name, (found, field, of) in made.items() if of == over))
+        for over, images in line.sets.items()
+    ]
+    return shown, missing
+
+
+def gallery(samples: Sequence[tuple[Shown, int]], *, height: int = 160) -> Image.Image:
+    """A contact sheet of samples, each a set and an ordinal: photo, truth and what every finished stage made of it."""
+    return sheet([row(shown, ordinal) for shown, ordinal in samples], height=height)
+
+
+def row(shown: Shown, ordinal: int) -> list[tuple[str, np.ndarray]]:
+    """The pictures of a sample, titled."""
+    images, key = shown.images, shown.images.entry(ordinal).key
     (photo,) = decode_images([(key, images.image(ordinal))], loader=Loader(name="torchvision"))
     tags = images.load(ordinal, "tags")
     names = [images.classes[i + 1] for i in np.flatnonzero(tags)]
     pictures = [(printable(", ".join(names) or key), photo)]
     if "gt.png" in images.fields:
         pictures.append(("truth", overlay(photo, images.load(ordinal, "gt.png"))))
-    for stage, field, title in STEPS if run is not None else ():
-        made = open_made(run / stage, images) if run is not None else None
-        if made is not None and field in made.fields:
-            pictures.append((title, picture(photo, made.load(made.find(key), field))))
+    for title, made, field in shown.columns:
+        pictures.append((title, picture(photo, made.load(made.find(key), field))))
     return pictures
 
 
@@ -60,33 +72,25 @@ def picture(photo: np.ndarray, found: np.ndarray) -> np.ndarray:
     return overlay(photo, found)
 
 
-def find(sets: Sequence[ShardSet], key: str) -> tuple[ShardSet, int]:
-    """The set that holds a key, and its ordinal there."""
-    for images in sets:
-        try:
-            return images, images.find(key)
-        except ShardError:
-            continue
-    where = printable(", ".join(images.url for images in sets), PLACE)
-    raise ShardError(f"{where}: no sample {quoted(key)}; keys are in the shard reports")
+def named(sets: Sequence[Shown], keys: Sequence[str]) -> list[tuple[Shown, int]]:
+    """The samples of these keys, in every set that has them. Raises ShardError for a key that none has."""
+    found = []
+    for key in keys:
+        places = []
+        for shown in sets:
+            with suppress(ShardError):
+                places.append((shown, shown.images.find(key)))
+        if not places:
+            where = printable(", ".join(shown.images.url for shown in sets), PLACE)
+            raise ShardError(f"{where}: no sample {quoted(key)}; keys are in the shard reports")
+        found += places
+    return found
 
 
-def open_made(folder: AnyPath, images: ShardSet) -> ShardSet | None:
-    """A finished stage's shards when they lie over this image set, else None."""
-    if not (folder / "index.json").is_file():
-        return None
-    made = ShardSet.open(str(folder))
-    return made if made.shard_sizes == images.shard_sizes else None
-
-
-def places(place: AnyPath) -> tuple[list[ShardSet], AnyPath | None]:
-    """The image sets behind a folder, and the run in it: a shard set of images, a stage's shards, or a run."""
-    if is_file(place / "index.json"):
-        return [ShardSet.open(str(place))], None
-    return list(reopen(place).sets.values()), place
-
-
-def spread_keys(images: ShardSet, count: int) -> list[str]:
-    """Keys of `count` samples, evenly over a set."""
-    step = max(len(images) // max(count, 1), 1)
-    return [images.entry(i).key for i in range(0, len(images), step)][:count]
+def spread(sets: Sequence[Shown], count: int) -> list[tuple[Shown, int]]:
+    """At most `count` samples of every set, taken evenly."""
+    return [
+        (shown, ordinal)
+        for shown in sets
+        for ordinal in range(0, len(shown.images), max(len(shown.images) // max(count, 1), 1))[:count]
+    ]

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from amn_dist.report.facts import RunFacts, StageFacts
-from amn_dist.report.tables import ACTIVATIONS, NAMES, percent, short, threshold_figures
+from amn_dist.report.tables import has_threshold, ordered, percent, protocol_of, short, threshold_figures, title_of
 
 ROLES = ("train", "val")
 
@@ -35,13 +35,20 @@ class Grid:
 def summary_grid(runs: Sequence[RunFacts]) -> Grid:
     """mIoU of every artefact (rows) of every run (columns)."""
     rows = []
-    for over, name in ((over, name) for over in ROLES for name in NAMES):
+    for over, name in ((role, name) for role in ROLES for name in artefacts(runs, role)):
         found = [run.rows(over).get(name) for run in runs]
-        if any(row is not None for row in found):
-            values = [None if row is None else row.get("default_miou", row.get("miou")) for row in found]
-            cells = [Cell("" if row is None else short(row).replace(", ", "\n")) for row in found]
-            rows.append((f"{NAMES[name]} ({over})", marked(cells, values)))
-    return Grid("mIoU in percent", ("artefact (set)", *(run.label for run in runs)), tuple(rows))
+        protocol = protocol_of(*found)
+        # Figures of several protocols are not held against each other.
+        compared = len({row.get("protocol", "voc") for row in found if row is not None}) == 1
+        values = [row.get("default_miou", row.get("miou")) if row is not None and compared else None for row in found]
+        cells = [Cell("" if row is None else short(row).replace(", ", "\n")) for row in found]
+        rows.append((f"{title_of(name)} ({over})", (Cell(protocol), *marked(cells, values))))
+    return Grid("mIoU in percent", ("artefact (set)", "protocol", *(run.label for run in runs)), tuple(rows))
+
+
+def artefacts(runs: Sequence[RunFacts], over: str) -> list[str]:
+    """What is scored of any of the runs over a set."""
+    return ordered(name for run in runs for name in run.rows(over))
 
 
 def marked(cells: Sequence[Cell], values: Sequence[float | None]) -> tuple[Cell, ...]:
@@ -54,23 +61,34 @@ def marked(cells: Sequence[Cell], values: Sequence[float | None]) -> tuple[Cell,
 
 def threshold_grid(runs: Sequence[RunFacts]) -> Grid:
     """The threshold analysis of every activation of every run."""
-    heads = ("activation", "default", "best", "mean", "within 1, 2 points", "own best: quartiles", "near", "oracle")
+    heads = (
+        "activation",
+        "protocol",
+        "default",
+        "best",
+        "mean",
+        "within 1, 2 points",
+        "own best: quartiles",
+        "near",
+        "oracle",
+    )
     rows = []
     for over in ROLES:
         for row, label in activations(runs, over):
             if "images" in row:
                 first = [f"{percent(row[f'{at}_miou'])} at {row[f'{at}_threshold']:.2f}" for at in ("default", "best")]
-                rows.append((f"{label}, {over}", tuple(Cell(text) for text in (*first, *threshold_figures(row)))))
+                texts = (protocol_of(row), *first, *threshold_figures(row))
+                rows.append((f"{label}, {over}", tuple(map(Cell, texts))))
     return Grid("How much hangs on the threshold", (*heads, "cv", "gini", "gap"), tuple(rows))
 
 
 def activations(runs: Sequence[RunFacts], over: str) -> list[tuple[dict[str, Any], str]]:
-    """Rows of activations with a curve over a set, and what they are of; equal ones once."""
+    """Scores of activations over a set, and what they are of; equal ones once."""
     found = []
-    for name in ACTIVATIONS:
+    for name in artefacts(runs, over):
         rows = [(run.rows(over)[name], run.label) for run in runs if name in run.rows(over)]
-        for row, labels in distinct([pair for pair in rows if pair[0]["best_miou"] is not None]):
-            found.append((row, f"{NAMES[name]} ({', '.join(labels)})"))
+        for row, labels in distinct([pair for pair in rows if has_threshold(pair[0])]):
+            found.append((row, f"{title_of(name)} ({', '.join(labels)})"))
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from amn_dist.errors import ShardError
 from amn_dist.ops.metrics import confusion, iou
 from amn_dist.report.facts import RunFacts
-from amn_dist.report.tables import NAMES
+from amn_dist.report.tables import ordered, title_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.score import upsample
 
@@ -43,7 +43,7 @@ class Look:
 def columns_of(runs: Sequence[RunFacts], over: str) -> list[Column]:
     """What runs made over a set, by stage; shards that runs share come once."""
     found: dict[tuple[str, str, str], list[RunFacts]] = {}
-    for name in NAMES:
+    for name in ordered(name for run in runs for name in run.made):
         for run in runs:
             if name in run.made and run.made[name][2] == over:
                 made, wanted, _ = run.made[name]
@@ -51,7 +51,7 @@ def columns_of(runs: Sequence[RunFacts], over: str) -> list[Column]:
     last = {(name := last_labels(run, over), run.made[name][0].digest) for run in runs if last_labels(run, over)}
     return [
         Column(
-            NAMES[name] + ("" if len(sharing) == len(runs) else f" ({', '.join(run.label for run in sharing)})"),
+            title_of(name) + ("" if len(sharing) == len(runs) else f" ({', '.join(run.label for run in sharing)})"),
             sharing[0].made[name][0],
             wanted,
             sharing[0].threshold,
@@ -63,8 +63,8 @@ def columns_of(runs: Sequence[RunFacts], over: str) -> list[Column]:
 
 def last_labels(run: RunFacts, over: str) -> str:
     """The last labels a run made over a set; empty where there are none."""
-    names = [name for name in NAMES if name in run.made]
-    return next((n for n in reversed(names) if run.made[n][2] == over and run.made[n][1].endswith(".png")), "")
+    labels = [name for name, (_, field, role) in run.made.items() if role == over and field.endswith(".png")]
+    return labels[-1] if labels else ""
 
 
 def look(photos: ShardSet, columns: Sequence[Column], ordinal: int) -> Look:

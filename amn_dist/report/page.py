@@ -15,8 +15,8 @@ from amn_dist.report.charts import STYLES
 from amn_dist.report.classes import class_grids, confusion_grids, object_grids
 from amn_dist.report.curves import loss_charts, threshold_charts
 from amn_dist.report.facts import RunFacts, read_runs
-from amn_dist.report.grids import run_grid, summary_grid, threshold_grid, time_grid
-from amn_dist.report.tables import percent
+from amn_dist.report.grids import ROLES, run_grid, summary_grid, threshold_grid, time_grid
+from amn_dist.report.tables import percent, protocol_notes
 from amn_dist.runs import write_text
 from amn_dist.shards.paths import AnyPath
 
@@ -44,6 +44,7 @@ def render(runs: Sequence[RunFacts], *, images: int) -> str:
     script = (PAGE / "page.js").read_text(encoding="utf-8")
     return templates.get_template("page.html").render(
         runs=runs,
+        protocols=protocol_notes(row for run in runs for over in ROLES for row in run.rows(over).values()),
         summary=summary_grid(runs),
         threshold_charts=threshold_charts(runs),
         thresholds=threshold_grid(runs),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -23,10 +23,18 @@ NAMES = {
     "predict_raw": "prediction",
     "predict": "prediction + CRF",
 }
+"""Artefacts in the order they are made, and what tables call them; one that is not listed goes by its own name."""
 
+PROTOCOLS = {
+    "voc": ("VOC", "pixels without truth are left out, undecided ones are background; absent classes do not count"),
+    "coco": ("COCO", "as VOC, but pixels without truth are one more class, of IoU 0 (AMN's evaluation on COCO)"),
+    "deeplab": ("DeepLab", "as VOC, but only classes of the truth count (deeplab-pytorch)"),
+    "icd": ("ICD", "pixels undecided in truth or labels are left out, absent classes count as 0 (ICD's seeds)"),
+}
+"""What tables call a protocol, and say of it (amn 1.6)."""
 
-ACTIVATIONS = ("cam", "icd_map", "amn_map")
-"""Artefacts with a threshold."""
+LEADING = ("set", "artefact", "protocol")
+"""Columns that say what the figures of a row are of."""
 
 CLASSES_SHOWN = 50
 """Classes listed at either end where there are more than twice as many."""
@@ -35,11 +43,10 @@ CLASSES_SHOWN = 50
 def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
     """One row an artefact: mIoU at the default and at the best threshold, or of its labels."""
     table = Table(title=plain(title, PLACE) if title else None)
-    for heading in ("set", "artefact", "mIoU", "best", "at", "within 2 points", "decided"):
-        table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
-    for over, found in scores["sets"].items():
-        for name in ordered(found["rows"]):
-            table.add_row(plain(over), NAMES[name], *figures(found["rows"][name]))
+    for heading in (*LEADING, "mIoU", "best", "at", "within 2 points", "decided"):
+        table.add_column(heading, justify="left" if heading in LEADING else "right")
+    for over, name, row in listed(scores):
+        table.add_row(*leading(over, name, row), *figures(row))
     return table
 
 
@@ -47,13 +54,24 @@ def threshold_table(scores: Mapping[str, Any]) -> Table:
     """One row an activation: how much hangs on the threshold; see docs/thresholds.md."""
     table = Table(title="thresholds")
     headings = ("mean", "within 1, 2 points", "own best: quartiles", "near", "oracle", "cv", "gini", "gap")
-    for heading in ("set", "artefact", *headings):
-        table.add_column(heading, justify="left" if heading in ("set", "artefact") else "right")
-    for over, found in scores["sets"].items():
-        for name in ACTIVATIONS:
-            if "images" in found["rows"].get(name, {}):
-                table.add_row(plain(over), NAMES[name], *threshold_figures(found["rows"][name]))
+    for heading in (*LEADING, *headings):
+        table.add_column(heading, justify="left" if heading in LEADING else "right")
+    for over, name, row in listed(scores):
+        if "images" in row:
+            table.add_row(*leading(over, name, row), *threshold_figures(row))
     return table
+
+
+def listed(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Set, artefact and row of everything that is scored, in order."""
+    for over, found in scores["sets"].items():
+        for name in ordered(found["rows"]):
+            yield over, name, found["rows"][name]
+
+
+def leading(over: str, name: str, row: Mapping[str, Any]) -> tuple[Text, ...]:
+    """The first cells of a row."""
+    return plain(over), plain(title_of(name)), plain(protocol_of(row))
 
 
 def threshold_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -71,14 +89,55 @@ def threshold_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def ordered(rows: Mapping[str, Any]) -> list[str]:
-    """Artefacts of a score in the order they are made."""
-    return [name for name in NAMES if name in rows]
+def title_of(artefact: str) -> str:
+    """What tables call an artefact."""
+    return NAMES.get(artefact, printable(artefact))
+
+
+def ordered(artefacts: Iterable[str]) -> list[str]:
+    """Artefacts, each once: those that are listed in the order they are made, behind them the others as they come."""
+    found = dict.fromkeys(artefacts)
+    return [*(name for name in NAMES if name in found), *(name for name in found if name not in NAMES)]
+
+
+def has_threshold(row: Mapping[str, Any]) -> bool:
+    """Whether scores are those of an activation, which becomes labels by a threshold."""
+    return "best_miou" in row
+
+
+def protocol_of(*rows: Mapping[str, Any] | None) -> str:
+    """The protocol of some scores, several where they differ; scores of older versions follow VOC's."""
+    names = dict.fromkeys(str(row.get("protocol", "voc")) for row in rows if row is not None)
+    return " / ".join(PROTOCOLS[name][0] if name in PROTOCOLS else printable(name) for name in names)
+
+
+def protocol_notes(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What is to be said of the protocols of some scores, by title."""
+    used = {row.get("protocol", "voc") for row in rows}
+    return {title: note for name, (title, note) in PROTOCOLS.items() if name in used}
+
+
+def readable(scores: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Scores without the artefacts that no table has a form for, and what is said of those."""
+    sets: dict[str, Any] = {}
+    said: list[str] = []
+    for over, found in scores["sets"].items():
+        rows = found.get("rows") if isinstance(found, dict) else None
+        if not isinstance(rows, dict):
+            said.append(f"score: the scores of set {printable(over)} are damaged; `amn score` makes them again")
+            continue
+        known = {name: row for name, row in rows.items() if isinstance(row, dict) and {"miou", "iou"} <= row.keys()}
+        said += [
+            f"score: {printable(name)} ({printable(over)}) has scores of a form that no table here has"
+            for name in rows.keys() - known.keys()
+        ]
+        sets[over] = {**found, "rows": known}
+    return {**scores, "sets": sets}, said
 
 
 def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The figures of a row as text, percent with one decimal."""
-    if "best_miou" not in row:
+    if not has_threshold(row):
         return percent(row["miou"]), "", "", "", percent(row["decided"])
     default = f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}"
     return default, percent(row["best_miou"]), f"{row['best_threshold']:.2f}", f"{row['width_2']:.2f}", ""
@@ -92,12 +151,12 @@ def class_table(scores: Mapping[str, Any], over: str) -> Table:
     note = (
         ""
         if len(shown) == len(scores["classes"])
-        else f", the {CLASSES_SHOWN} worst and best by {NAMES[[*columns][-1]]}"
+        else f", the {CLASSES_SHOWN} worst and best by {title_of([*columns][-1])}"
     )
-    table = Table(title=plain(f"IoU by class, {over}{note}"))
+    table = Table(title=plain(f"IoU by class, {over}, {protocol_of(*found.values())} protocol{note}", PLACE))
     table.add_column("class")
     for name in columns:
-        table.add_column(NAMES[name], justify="right")
+        table.add_column(plain(title_of(name)), justify="right")
     for index in shown:
         table.add_row(plain(scores["classes"][index]), *(percent(values[index]) for values in columns.values()))
     return table
@@ -115,7 +174,7 @@ def shown_classes(values: Sequence[float | None]) -> list[int]:
 
 def class_iou(row: Mapping[str, Any]) -> list[float | None]:
     """IoU by class of labels, or of an activation at its default threshold."""
-    if "best_miou" not in row:
+    if not has_threshold(row):
         return list(row["iou"])
     return list(row["iou"][row["thresholds"].index(row["default_threshold"])])
 
@@ -124,19 +183,21 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     """Runs side by side: one column a run, one row an artefact."""
     table = Table(title="mIoU")
     table.add_column("artefact")
+    table.add_column("protocol")
     for name in runs:
         table.add_column(name, justify="right")
-    for over in ("train", "val"):
-        for artefact in NAMES:
-            rows = [scores["sets"].get(over, {"rows": {}})["rows"].get(artefact) for scores in runs.values()]
-            if any(row is not None for row in rows):
-                table.add_row(f"{NAMES[artefact]} ({over})", *("-" if row is None else short(row) for row in rows))
+    for over in dict.fromkeys(over for scores in runs.values() for over in scores["sets"]):
+        found = [scores["sets"].get(over, {"rows": {}})["rows"] for scores in runs.values()]
+        for artefact in ordered(name for rows in found for name in rows):
+            cells = ["-" if artefact not in rows else short(rows[artefact]) for rows in found]
+            protocol = protocol_of(*(rows.get(artefact) for rows in found))
+            table.add_row(plain(f"{title_of(artefact)} ({over})"), plain(protocol), *cells)
     return table
 
 
 def short(row: Mapping[str, Any]) -> str:
     """One cell: mIoU, for activations at the default and at the best threshold."""
-    if "best_miou" not in row:
+    if not has_threshold(row):
         return percent(row["miou"])
     return (
         f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}, "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
-"""Published inference scales (amn 4.1)."""
+"""Published inference scales (amn 1.2, 1.4)."""
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from amn_dist.ops.metrics import confusion, iou, mean_iou, scores
+from amn_dist.config import Protocol
+from amn_dist.errors import ShardError
+from amn_dist.ops.metrics import label_counts, mean_iou, protocol_iou
 from amn_dist.ops.resize import upsample
-from amn_dist.ops.threshold_analysis import GRID, add_image, defined, image_figures, no_sums, object_figures
+from amn_dist.ops.threshold_analysis import (
+    GRID,
+    activation_iou,
+    add_image,
+    defined,
+    image_figures,
+    no_sums,
+    object_figures,
+)
 from amn_dist.ops.thresholds import threshold_confusions
-from amn_dist.records import IGNORE, Sample
+from amn_dist.records import Sample
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 @dataclass(frozen=True)
 class ScoreTally:
     """Counts, over a shard, how the artefacts of a run agree with the truth.
 
-    artefacts: names under which they are joined. Sums are named `<artefact>/<part>`. Labels have the parts `all`, a
-    confusion int64[C, C], and `kept`, that of the pixels that are not 255; an activation has those of
-    threshold_analysis.no_sums.
+    artefacts: names under which they are joined. Sums are named `<artefact>/<part>`. Labels have the part `counts` of
+    metrics.label_counts, an activation has those of threshold_analysis.no_sums. They hold what every protocol asks for.
     """
 
     num_classes: int
@@ -41,72 +52,96 @@ class ScoreTally:
                 found = sample.joined[name]
                 if name not in parts:
                     parts[name] = no_sums(self.num_classes) if found.ndim == 3 else no_counts(self.num_classes)
-                self._add(parts[name], found, sample)
+                self._add(parts[name], name, found, sample)
         sums = {f"{name}/{part}": value for name, of_name in parts.items() for part, value in of_name.items()}
         return {"images": images, **sums}
 
-    def _add(self, sums: dict[str, np.ndarray], found: np.ndarray, sample: Sample) -> None:
+    def _add(self, sums: dict[str, np.ndarray], name: str, found: np.ndarray, sample: Sample) -> None:
         truth = sample.joined["truth"]
         if found.ndim == 3:
             classes = np.flatnonzero(sample.tags).astype(np.uint8) + 1
+            if len(found) != len(classes):
+                of = f"found {len(found)} maps of {name}, expected {len(classes)} for its tags"
+                raise ShardError(f"{sample.key}: {of}; --redo {name}")
             return add_image(sums, upsample(found, truth.shape), classes, truth)
-        sums["all"] += confusion(found, truth, self.num_classes)
-        kept = np.where(found == IGNORE, IGNORE, truth).astype(np.uint8)
-        sums["kept"] += confusion(found, kept, self.num_classes)
+        sums["counts"] += label_counts(found, truth, self.num_classes)
 
 
 def no_counts(num_classes: int) -> dict[str, np.ndarray]:
     """The sums of labels over no image."""
-    return {part: np.zeros((num_classes, num_classes), np.int64) for part in ("all", "kept")}
+    return {"counts": np.zeros((num_classes + 1, num_classes + 1), np.int64)}
 
 
-def artefact_scores(sums: Mapping[str, np.ndarray], name: str, *, threshold: float) -> dict[str, Any]:
+def artefact_scores(
+    sums: Mapping[str, np.ndarray], name: str, *, threshold: float, protocol: Protocol = "voc"
+) -> dict[str, Any]:
     """The scores of an artefact from the sums of a set. threshold: the default, for activations."""
     parts = {key.partition("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/")}
     if "histogram" not in parts:
-        return label_scores(parts["all"], parts["kept"])
-    curve = activation_scores(parts["histogram"], threshold=threshold)
-    at = {place: GRID.index(curve[f"{place}_threshold"]) for place in ("best", "default")}
-    return {**curve, "images": image_figures(parts, **at), "objects": object_figures(parts)}
+        return label_scores(parts["counts"], protocol=protocol)
+    row = activation_scores(parts["histogram"], threshold=threshold, protocol=protocol)
+    at = {place: GRID.index(row[f"{place}_threshold"]) for place in ("best", "default")}
+    return {**row, "images": image_figures(parts, protocol=protocol, **at), "objects": object_figures(parts)}
 
 
-def activation_scores(histogram: np.ndarray, *, threshold: float) -> dict[str, Any]:
+def activation_scores(histogram: np.ndarray, *, threshold: float, protocol: Protocol = "voc") -> dict[str, Any]:
     """The threshold curve of an activation: mIoU at every threshold, at the best, at `threshold`; the plateau's width.
 
     iou: of every class (inner) at every threshold (outer). mean_miou: over the thresholds. width_1, width_2: how far
-    the threshold can move, as a length on [0, 1], with the mIoU within one and two points of the best.
+    the threshold can move, as a length on [0, 1], with the mIoU within one and two points of the best. All by the
+    protocol; protocols: the figures at the default and at its best threshold by each.
     """
-    by_class = [iou(matrix) for matrix in threshold_confusions(histogram)]
-    curve = [mean_iou(values) for values in by_class]
-    best = int(np.argmax(curve))
+    confusions = threshold_confusions(histogram)
     default = GRID.index(round(threshold, 2))
+    curves = {name: [activation_iou(matrix, name) for matrix in confusions] for name in PROTOCOLS}
+    by_protocol = {name: curve_figures([mean_iou(ious) for ious in curve], default) for name, curve in curves.items()}
+    curve = [mean_iou(ious) for ious in curves[protocol]]
+    best = int(np.argmax(curve))
     widths = {points: round(0.01 * sum(value >= curve[best] - points / 100 for value in curve), 2) for points in (1, 2)}
     return {
+        "protocol": protocol,
         "thresholds": GRID,
         "miou": nullable(curve),
-        "best_threshold": GRID[best],
-        "best_miou": defined(curve[best]),
         "default_threshold": GRID[default],
-        "default_miou": defined(curve[default]),
+        **by_protocol[protocol],
         "mean_miou": defined(float(np.mean(curve))),
         "width_1": widths[1],
         "width_2": widths[2],
-        "iou": [nullable(values) for values in by_class],
+        "iou": [nullable(values[: histogram.shape[1]]) for values in curves[protocol]],
+        "protocols": by_protocol,
     }
 
 
-def label_scores(matrix: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
-    """Scores of labels in the VOC protocol (255 counts as background), and of their decided pixels alone.
-
-    miou_decided: in ICD's protocol, which leaves undecided pixels out and counts classes that do not occur as 0.
-    """
+def curve_figures(curve: list[float], default: int) -> dict[str, Any]:
+    """What tables tell of a threshold curve. default: position of the default threshold."""
+    best = int(np.argmax(curve))
     return {
-        "miou": defined(mean_iou(iou(matrix))),
-        "miou_decided": mean_iou(scores(kept, "icd")),
-        "iou": nullable(iou(matrix)),
-        "decided": float(kept.sum() / max(matrix.sum(), 1)),
+        "best_threshold": GRID[best],
+        "best_miou": defined(curve[best]),
+        "default_miou": defined(curve[default]),
+    }
+
+
+def label_scores(counts: np.ndarray, *, protocol: Protocol = "voc") -> dict[str, Any]:
+    """Scores of labels by the protocol, their mIoU by each, and how many of their pixels are decided.
+
+    counts: int64[C + 1, C + 1] of label_counts. miou_decided: by ICD's protocol, over decided pixels alone. confusion:
+    int64[C, C] as voc has it, undecided pixels as background.
+    """
+    by_class = {name: protocol_iou(counts, name) for name in PROTOCOLS}
+    mious = {name: defined(mean_iou(ious)) for name, ious in by_class.items()}
+    true, kept = counts[:-1], counts[:-1, :-1]
+    confusion = kept.copy()
+    confusion[:, 0] += true[:, -1]
+    return {
+        "protocol": protocol,
+        "miou": mious[protocol],
+        "miou_decided": mious["icd"],
+        "iou": nullable(by_class[protocol][: len(kept)]),
+        "protocols": mious,
+        "decided": float(kept.sum() / max(true.sum(), 1)),
         "accuracy_decided": float(np.trace(kept) / max(kept.sum(), 1)),
-        "confusion": matrix.tolist(),
+        "confusion": confusion.tolist(),
     }
 
 

@@ -155,7 +155,7 @@ def colour_of(config: Config) -> str:
 
 
 def image_probabilities(model: DeepLab, image: np.ndarray, *, colour: str = "caffe") -> np.ndarray:
-    """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 4.2, Test)."""
+    """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 2.6)."""
     (found,) = images_probabilities(model, [image], colour=colour)
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.seeds import grouped, markdown, spread
+from benchmarks.seeds import grouped, markdown, protocols, spread
 
 
 def run(folder: Path, *, name: str = "a", seed: int = 0, crop: int = 64, best: float = 0.5, mask: float = 0.6) -> Path:
@@ -25,13 +25,39 @@ def test_mean_and_deviation_of_every_figure(tmp_path: Path) -> None:
     assert found["train cam"]["best_miou"] == {"mean": 0.5, "deviation": 0.1, "values": [0.4, 0.5, 0.6]}
     assert found["train walk"]["miou"]["deviation"] == 0.0
     assert "miou" not in found["train cam"]
-    table = markdown("a", found, 3)
-    assert "| train cam |  | 50.0 ± 10.0 |" in table and "0.10 ± 0.00" in table
+    table = markdown("a", found, 3, protocols(runs))
+    assert "| train cam | voc |  | 50.0 ± 10.0 |" in table and "0.10 ± 0.00" in table
+
+
+def test_scores_by_different_protocols_have_no_mean(tmp_path: Path) -> None:
+    runs = [run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    assert protocols(runs) == {"train cam": "voc", "train walk": "voc"}
+    path = runs[1] / "score" / "score.json"
+    scores = json.loads(path.read_text())
+    scores["sets"]["train"]["rows"]["walk"]["protocol"] = "coco"
+    path.write_text(json.dumps(scores))
+    with pytest.raises(ValueError, match="found train walk by the protocol coco, expected voc"):
+        protocols(runs)
 
 
 def test_runs_are_told_apart_by_configuration(tmp_path: Path) -> None:
     runs = [run(tmp_path / f"{name}{s}", name=name, seed=s) for s in (0, 1) for name in ("a", "b")]
     assert grouped(runs) == {"a": [runs[0], runs[2]], "b": [runs[1], runs[3]]}
+
+
+def test_what_one_run_alone_has_scored_is_told_as_such(tmp_path: Path) -> None:
+    runs = [run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    path = runs[1] / "score" / "score.json"
+    scores = json.loads(path.read_text())
+    scores["sets"]["train"]["rows"]["made_up"] = {"miou": 0.3, "decided": 1.0}
+    scores["sets"]["val"] = {"images": 2, "rows": {"predict": {"miou": None, "decided": 0.0}}}
+    scores["sets"]["train"]["rows"]["cam"]["best_miou"] = None
+    path.write_text(json.dumps(scores))
+    found = spread(runs)
+    assert found["train made_up"]["miou"]["values"] == [0.3] and found["train cam"]["best_miou"]["values"] == [0.5]
+    assert found["val predict"] == {"decided": {"mean": 0.0, "deviation": 0.0, "values": [0.0]}}
+    table = markdown("a", found, 2, protocols(runs))
+    assert "| train made_up |" in table and "30.0 ± 0.0 (n = 1)" in table and "60.0 ± 0.0 |" in table
 
 
 @pytest.mark.parametrize(

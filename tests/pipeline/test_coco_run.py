@@ -70,6 +70,9 @@ def test_a_configuration_runs_to_its_scores(data: Path, name: str) -> None:
     walk = scores["sets"]["train"]["rows"]["walk"]
     assert np.shape(walk["confusion"]) == (81, 81) and not math.isnan(walk["miou"])
     assert scores["sets"]["val"]["rows"]["predict_raw"]["decided"] == 1
+    assert [scores["sets"][over]["protocol"] for over in ("train", "val")] == ["coco", "deeplab"]
+    # The truth is without void pixels, so that COCO's protocol adds no class to VOC's.
+    assert walk["protocols"]["coco"] == walk["protocols"]["voc"] == walk["miou"]
     images = ShardSet.open(str(data / "train"))
     ordinal = images.find(f"COCO_train2014_{UNLABELLED:012d}")
     for stage in folder.glob("*/index.json"):
@@ -106,6 +109,7 @@ def test_settings_are_the_published_ones_of_coco() -> None:
         )
         assert (config.classify.batch, config.classify.epochs, config.irn.batch, config.irn.epochs) == (16, 5, 32, 3)
         assert (config.amn_seed.foreground, config.amn_seed.background) == (0.45, 0.15)
+        assert [config.score.by(over) for over in ("train", "val")] == ["coco", "deeplab"]
     # Steps of one pass over 82,783 images, the incomplete batch dropped.
     assert [82_783 // found["coco14_amn"].classify.batch, 82_783 // found["coco14_irn"].irn.batch] == [5_173, 2_586]
     assert found["coco14_icd_amn"].discriminate.warmup == 2 * (82_783 // found["coco14_icd_amn"].discriminate.batch)

@@ -21,6 +21,7 @@ from amn_dist.telemetry import stage_log
 
 QUIET = Console(quiet=True)
 SIZE = (30, 41)
+IMAGES = {"train": 6, "val": 3}
 MakeRun = Callable[..., Path]
 
 
@@ -36,12 +37,14 @@ def scene(number: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return photo, truth, tags
 
 
-def write_set(folder: Path, kind: str, classes: Sequence[str], rows: Sequence[dict[str, np.ndarray | bytes]]) -> None:
-    """Shards of two samples each."""
+def write_set(
+    folder: Path, kind: str, classes: Sequence[str], rows: Sequence[dict[str, np.ndarray | bytes]], over: str
+) -> None:
+    """Shards of two samples each, over the images of a set."""
     reports = []
     for number in range(0, len(rows), 2):
         some = [
-            (f"k{i}", SIZE, {name: v if isinstance(v, bytes) else encode(name, v) for name, v in rows[i].items()})
+            (f"{over}{i}", SIZE, {name: v if isinstance(v, bytes) else encode(name, v) for name, v in rows[i].items()})
             for i in range(number, min(number + 2, len(rows)))
         ]
         reports.append(write_shard(folder, number // 2, some))
@@ -54,22 +57,23 @@ def png(photo: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def made(name: str, number: int, classes: int, tagged: bool, error: int) -> dict[str, np.ndarray | bytes]:
+def made(fields: Sequence[str], number: int, classes: int, tagged: bool, error: int) -> dict[str, np.ndarray | bytes]:
     """What a stage makes of a scene: the truth, with more mistakes in odd scenes and in runs of a larger error."""
     _, truth, _ = scene(number, classes)
-    if name == "cam":
-        random = np.random.default_rng(number)
-        coarse = (truth[None, ::4, ::4] % 255 > 0) * 0.7 + 0.3 * random.random((1, 8, 11))
-        return {"activation.f16": coarse[: int(tagged)].astype(np.float16)}
+    random = np.random.default_rng(number)
+    coarse = (truth[None, ::4, ::4] % 255 > 0) * 0.7 + 0.3 * random.random((1, 8, 11))
     labels = np.roll(truth, (number % 2) * 3 + error, axis=1)
-    if name == "predict":
-        return {"raw.png": np.where(labels == 255, 0, labels).astype(np.uint8), "mask.png": labels}
-    return {"seed.png" if name == "cam_seed" else "mask.png": labels}
+    forms = {
+        "activation.f16": coarse[: int(tagged)].astype(np.float16),
+        "raw.png": np.where(labels == 255, 0, labels).astype(np.uint8),
+        "superpixel.u16.png": labels.astype(np.uint16),
+    }
+    return {field: forms.get(field, labels) for field in fields}
 
 
 @pytest.fixture(scope="session")
 def make_run() -> MakeRun:
-    """Write a run of method irn and score it; until: the stage before which it ends."""
+    """Write a run, of method irn unless told otherwise, and score it; until: the stage before which it ends."""
 
     def make(
         root: Path,
@@ -80,15 +84,16 @@ def make_run() -> MakeRun:
         tagged: bool = True,
         until: str = "",
         error: int = 0,
+        images: dict[str, int] = IMAGES,
         **config: object,
     ) -> Path:
         sections = {"name": "made", "method": "irn", "farm": {"name": "local"}, "loader": {"name": "torchvision"}}
-        for over, count in (("train", 6), ("val", 3)):
+        for over, count in images.items():
             rows: list[dict[str, np.ndarray | bytes]] = []
             for number in range(count):
                 photo, ids, tags = scene(number, len(classes))
                 rows.append({"png": png(photo), "tags": tags * tagged, **({"gt.png": ids} if truth else {})})
-            write_set(root / "data" / over, "images", classes, rows)
+            write_set(root / "data" / over, "images", classes, rows, over)
         line = Pipeline(Config.model_validate(sections | config), Run(root / name), root / "data", console=QUIET)
         line.run.folder.mkdir(parents=True)
         write_text(line.run.folder / "config.yaml", dump_config(line.config))
@@ -103,9 +108,11 @@ def make_run() -> MakeRun:
                 break
             with stage_log(folder, stage.name, QUIET) as log:
                 if stage.verb == "map":
-                    count = 6 if stage.over == "train" else 3
-                    found = [made(stage.name, number, len(classes), tagged, error) for number in range(count)]
-                    write_set(folder, stage.name, classes, found)
+                    count = images[stage.over]
+                    assert stage.map is not None
+                    fields = stage.map(line.config, len(classes), "").fields
+                    found = [made(fields, number, len(classes), tagged, error) for number in range(count)]
+                    write_set(folder, stage.name, classes, found, stage.over)
                     log({"step": count, "steps": count, "images_per_s": 4.5})
                 for step in (10, 20, 30) if stage.verb == "fit" else ():
                     log(
