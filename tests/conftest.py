@@ -1,4 +1,4 @@
-"""What tests share: where golden fixtures and small real data lie (no part of the project), a disk that fills up."""
+"""What tests share: where golden fixtures and small real data (no part of the project) lie, a disk that fills up."""
 
 import os
 import shutil
@@ -18,14 +18,28 @@ LONG = ("pipeline", "engines", "shards")
 """Folders whose files take longest; with several workers they come first, so that none is alone at the end."""
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+GOLDEN = {"drawn": Path(__file__).resolve().with_name("golden"), "photographs": SHARED / "golden"}
+"""Places of golden fixtures. The second holds those of dense CRFs on photographs, which may not be passed on."""
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Folder of the golden fixtures; the test is skipped without it."""
-    folder = SHARED / "golden"
+    """Folder of the golden fixtures."""
+    return GOLDEN["drawn"]
+
+
+@pytest.fixture(scope="session", params=[name for name, folder in GOLDEN.items() if folder.is_dir()])
+def crf_golden(request: pytest.FixtureRequest) -> Path:
+    """Folder of fixtures of dense CRFs; the test runs on photographs too where they are at hand."""
+    return GOLDEN[request.param]
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """Folder of the golden fixtures of dense CRFs on photographs; the test is skipped without it."""
+    folder = GOLDEN["photographs"]
     if not folder.is_dir():
-        pytest.skip(f"golden fixtures are absent ({folder})")
+        pytest.skip(f"golden fixtures on photographs are absent ({folder}); those on drawn scenes are tested")
     return folder
 
 
