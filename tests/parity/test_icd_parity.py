@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from amn_dist.ops.signed import label_unary, refine_labels, signed_labels
 from amn_dist.ops.superpixel import compact, merge_regions
 from data_shards.classes import VOC
 from data_shards.voc import read_labels
+from tests.golden.make_weights import as_torch, make_weights
 
 OURS = {
     "conv1_1": "backbone.features.0",
@@ -67,11 +67,7 @@ def close(found: Tensor | np.ndarray, expected: np.ndarray, *, relative: float =
 
 @cache
 def published(golden: Path) -> dict[str, Tensor]:
-    spec = importlib.util.spec_from_file_location("golden_icd_weights", golden / "make_weights.py")
-    assert spec is not None and spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe.as_torch(recipe.make_weights(golden / "keys" / "icd_vgg16_mxnet.json", salt=0))
+    return as_torch(make_weights(golden / "keys" / "icd_vgg16_mxnet.json"))
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -231,8 +227,8 @@ def test_network_training_steps(golden: Path, number: int, tolerance: float) -> 
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_seed_before_and_after_the_crf(golden: Path, number: int) -> None:
-    arrays, meta = load(golden, f"icd_seed_{number}")
+def test_seed_before_and_after_the_crf(crf_golden: Path, number: int) -> None:
+    arrays, meta = load(crf_golden, f"icd_seed_{number}")
     found = signed_labels(*seed_maps(arrays, meta))
     assert np.array_equal(found, arrays["out_seed_pre_crf"])
     expected = arrays["out_unary_values"]
@@ -241,8 +237,8 @@ def test_seed_before_and_after_the_crf(golden: Path, number: int) -> None:
     assert np.array_equal(refine_labels(arrays["in_image"], found, 21), arrays["out_seed_crf"])
 
 
-def test_seed_with_saliency(golden: Path) -> None:
-    arrays, meta = load(golden, "icd_seed_2")
+def test_seed_with_saliency(crf_golden: Path) -> None:
+    arrays, meta = load(crf_golden, "icd_seed_2")
     found = signed_labels(*seed_maps(arrays, meta), saliency=arrays["in_saliency"])
     assert np.array_equal(found, arrays["out_seed"])
 

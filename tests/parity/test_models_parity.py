@@ -5,11 +5,9 @@ Multi-scale assembling lies in stages/ and is compared there; here every scale i
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from amn_dist.models.irn import affinity_loss_parts, affinity_losses, pair_count
 from amn_dist.models.official import load_amn, load_cam, load_deeplab, load_irn
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.resize import sample_labels
+from tests.golden.make_weights import as_torch, make_weights
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,18 +38,9 @@ def fixture(golden: Path, name: str) -> tuple[dict[str, np.ndarray], dict]:
     return found, json.loads(str(found.pop("meta")))
 
 
-@cache
-def recipe(golden: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_make_weights", golden / "make_weights.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @lru_cache(maxsize=1)
 def published(golden: Path, keys: str) -> dict[str, Tensor]:
-    return recipe(golden).as_torch(recipe(golden).make_weights(golden / keys, salt=0))
+    return as_torch(make_weights(golden / keys))
 
 
 def imagenet(image: np.ndarray) -> Tensor:

@@ -112,8 +112,8 @@ def test_pseudo_mask_from_an_edge_network(golden: Path) -> None:
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("pydensecrf", 1e-6), ("cpu", 1e-4)])
 @pytest.mark.parametrize("iterations", [1, 5, 10])
-def test_crf_marginals(golden: Path, iterations: int, backend: Backend, tolerance: float) -> None:
-    arrays, meta = load(golden, "crf_raw_q_0")
+def test_crf_marginals(crf_golden: Path, iterations: int, backend: Backend, tolerance: float) -> None:
+    arrays, meta = load(crf_golden, "crf_raw_q_0")
     unary = hard_label_unary(arrays["in_labels"], meta["n_labels"])
     assert np.array_equal(unary.reshape(arrays["out_unary"].shape), arrays["out_unary"])
     kernels: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10)}
@@ -123,8 +123,8 @@ def test_crf_marginals(golden: Path, iterations: int, backend: Backend, toleranc
 
 @pytest.mark.parametrize("backend", ["pydensecrf", "cpu"])
 @pytest.mark.parametrize("name", ["crf_seed_0", "crf_seed_1"])
-def test_seed(golden: Path, name: str, backend: Backend) -> None:
-    arrays, meta = load(golden, name)
+def test_seed(crf_golden: Path, name: str, backend: Backend) -> None:
+    arrays, meta = load(crf_golden, name)
     maps = arrays["in_maps_u8"].astype(np.float32) / np.float32(255)
     maps = maps[1:] if meta["kind"] == "amn" else maps
     classes = present(arrays["in_keys"])
@@ -141,8 +141,8 @@ def test_seed(golden: Path, name: str, backend: Backend) -> None:
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("pydensecrf", 1e-5), ("cpu", 1e-4)])
 @pytest.mark.parametrize("kind", ["wrapped", "plain_bgr"])
-def test_deeplab_crf(golden: Path, kind: str, backend: Backend, tolerance: float) -> None:
-    arrays, _ = load(golden, "deeplab_crf_0")
+def test_deeplab_crf(crf_golden: Path, kind: str, backend: Backend, tolerance: float) -> None:
+    arrays, _ = load(crf_golden, "deeplab_crf_0")
     image, wrapped = arrays["in_image_rgb"], kind == "wrapped"
     logits = torch.from_numpy(arrays["in_logit"])[None]
     fine = torch.nn.functional.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,11 @@ from amn_dist.ops.walk import pseudo_mask
 from amn_dist.stages.amn import image_amn
 from amn_dist.stages.classify import image_cam
 from amn_dist.stages.irn import image_edge
+from tests.golden.make_weights import as_torch, make_weights
 
 
 def weights(golden: Path, keys: str) -> dict[str, torch.Tensor]:
-    spec = importlib.util.spec_from_file_location("make_weights", golden / "make_weights.py")
-    assert spec is not None and spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    return recipe.as_torch(recipe.make_weights(str(golden / "keys" / f"{keys}.json")))
+    return as_torch(make_weights(golden / "keys" / f"{keys}.json"))
 
 
 def opened(golden: Path, name: str) -> tuple[Any, dict[str, Any]]:

@@ -28,6 +28,7 @@ from amn_dist.shards.writer import write_index, write_shard
 from amn_dist.stages.classify import image_cam
 from data_shards.maps import import_maps
 from data_shards.synthetic import pack_synthetic
+from tests.golden.make_weights import as_torch, make_weights
 
 FIT = {
     "backbone": {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0},
@@ -182,13 +183,7 @@ def test_method_refine_asks_for_its_maps() -> None:
 
 def test_a_published_checkpoint_maps_and_its_maps_come_back(golden: Path, root: Path, tmp_path: Path) -> None:
     """Weights in published form to ours, to maps, out as published dictionaries, and in again: not a bit is lost."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("make_weights", golden / "make_weights.py")
-    assert spec is not None and spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    tensors = recipe.as_torch(recipe.make_weights(golden / "keys" / "amn_cam_net_voc.json"))
+    tensors = as_torch(make_weights(golden / "keys" / "amn_cam_net_voc.json"))
     torch.save(tensors, tmp_path / "res50_cam.pth.pth")
     convert_weights(tmp_path / "res50_cam.pth.pth", "cam", tmp_path / "cam.safetensors")
     section = Config.model_validate({"name": "x", "classify": {"backbone": {"weights": None}}}).classify.backbone

@@ -143,7 +143,8 @@ def test_an_artefact_without_a_title_is_shown_under_its_own_name(strange: Path, 
 def told(table: Table) -> Iterable[str]:
     """The cells and headings of a table as a terminal shows them."""
     for column in table.columns:
-        yield from (Text.from_markup(str(part)).plain for part in (column.header, *column.cells))
+        for part in (column.header, *column.cells):
+            yield (part if isinstance(part, Text) else Text.from_markup(str(part))).plain
 
 
 def test_columns_of_what_a_stage_made_need_no_title(make_run: Any, tmp_path: Path) -> None:
