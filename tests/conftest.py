@@ -1,4 +1,4 @@
-"""What tests share: examples of property tests, golden fixtures, small real data (no part of the project), a small disk."""
+"""What tests share: examples of property tests, golden fixtures, real data (no part of the project), a small disk."""
 
 import os
 import shutil
