@@ -24,6 +24,7 @@ FLOORS = (
     {"shards", "ops"},
     {"verbs"},
     {"config", "telemetry", "records"},
+    {"documents", "variables"},
     {"errors", "__init__"},
 )
 HOMES = {
