@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from amn_dist.errors import ShardError
+from amn_dist.documents import read_json
+from amn_dist.errors import ShardError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.format import one_line
-from amn_dist.shards.index import Index
+from amn_dist.shards.index import MAX_CLASS, Index
 from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
 from data_shards.pack import pack
-from data_shards.source import Content, Source, inside, key_of, named, read_file, read_text, relative, stamp_of
+from data_shards.source import (
+    Content,
+    Source,
+    inside,
+    key_of,
+    lines_of,
+    named,
+    read_file,
+    read_text,
+    relative,
+    stamp_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +78,14 @@ def read_table(path: Path) -> tuple[Labelled, ...]:
     for row in found:
         where = f"{path}: line {row.line}"
         if not relative(row.file):
-            raise ShardError(f"{where}: file {row.file[:80]!r} is not a relative path inside the folder of images")
+            raise ShardError(
+                f"{where}: file '{printable(row.file, 80)}' is not a relative path inside the folder of images"
+            )
+        odd = next((label for label in row.labels if not label.isprintable() or len(label) > MAX_CLASS), None)
+        if odd is not None:
+            raise ShardError(
+                f"{where}: label '{printable(odd, 80)}', expected at most {MAX_CLASS} printable characters"
+            )
         file = PurePosixPath(row.file).as_posix()
         if file in lines:
             raise ShardError(f"{where}: {file} is a duplicate of line {lines[file]}; list it once")
@@ -86,11 +105,12 @@ def collect_classes(rows: tuple[Labelled, ...], path: Path) -> tuple[str, ...]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
-    reader = csv.reader(text.splitlines(), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if header != ["file", "labels"]:
-            raise ShardError(f"{path}: line 1: found {','.join(header)[:80]!r}, expected the header 'file,labels'")
+            found = printable(",".join(header), 80)
+            raise ShardError(f"{path}: line 1: found '{found}', expected the header 'file,labels'")
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -106,12 +126,12 @@ def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
 
 
 def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = read_json(line)
+        except ValueError as error:
             raise ShardError(f"{path}: line {number}: {one_line(error)}; expected one JSON object a line") from error
         file, labels = (row.get("file"), row.get("labels")) if isinstance(row, dict) else (None, None)
         listed = isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels)
