@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import signal
 import sys
 import types
@@ -22,6 +22,7 @@ from amn_dist.commands.options import Address, DataOption, Out, RunOption, RunPa
 from amn_dist.commands.pack import pack
 from amn_dist.errors import PLACE, AmnError, ConfigError, StageError, printable
 from amn_dist.shards.paths import AnyPath, path_of
+from amn_dist.variables import whole_number
 
 INTERRUPTED = 130
 """The exit code typer makes of Ctrl-C."""
@@ -83,7 +84,7 @@ def fit(
     member: Annotated[bool, typer.Option("--member", hidden=True)] = False,
 ) -> None:
     """Train one stage; started by torchrun or deepspeed it is a member of their gang."""
-    follower = int(os.environ.get("RANK", "0")) > 0
+    follower = whole_number("RANK", 0) > 0
     single(pipeline(config, data, run, set), stage, "fit", member=member or follower)
 
 
@@ -124,7 +125,7 @@ def report(
         list[Any], typer.Argument(parser=path_of, metavar="RUN|URL...", help="Runs to be shown side by side.")
     ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
-    images: Annotated[int, typer.Option(help="Most images the gallery shows.", min=0)] = 200,
+    images: Annotated[int, typer.Option(help="Most images the gallery shows.", min=0, max=1_000_000)] = 200,
 ) -> None:
     """Write one self-contained HTML file: scores, thresholds, losses, times, images through all stages."""
     from amn_dist.report.page import write_report
@@ -206,7 +207,7 @@ def doctor(
 @app.command()
 def demo(
     run: Annotated[Path, typer.Option("--run", help="Folder for shards, runs and pictures.")] = Path("runs/demo"),
-    images: Annotated[int, typer.Option(help="Training scenes.", min=32)] = 320,
+    images: Annotated[int, typer.Option(help="Training scenes.", min=32, max=1_000_000)] = 320,
     set: Settings = None,
 ) -> None:
     """Draw synthetic scenes, run irn and amn on them, print scores, write a report. Minutes on two cores."""
@@ -310,5 +311,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            say(
+                f"amn: {printable(error.filename)}: too long for a path, expected 255 bytes a name and 4095 in all",
+                err=True,
+            )
+            sys.exit(2)
         say(f"amn: {type(error).__name__}: {printable(str(error), 500)} (--debug shows where)", err=True)
         sys.exit(1)

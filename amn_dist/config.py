@@ -10,12 +10,17 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from amn_dist.documents import LONGEST, read_yaml, write_yaml
 from amn_dist.errors import ConfigError, listed, printable, quoted
 
-Scales = tuple[float, ...]
+FAULTS = 8
+"""Wrong keys an error message spells out."""
+SIDE = 16384
+"""Pixels of a side at most, as of any picture that is decoded (shards/format.py)."""
+WEEK_S = 7 * 86_400
+"""Seconds of any waiting at most."""
 
 
 def _off(value: Any) -> Any:
@@ -23,10 +28,56 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
-class Strict(BaseModel):
-    """A frozen section; a key nobody reads is an error."""
+def _listed(value: Any) -> Any:
+    """YAML knows lists alone."""
+    return tuple(value) if isinstance(value, list) else value
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+def _whole(value: Any) -> Any:
+    """Literal takes true for 1 and 8.0 for 8, as Python's == does."""
+    if type(value) is not int:
+        raise ValueError("expected a whole number")
+    return value
+
+
+def _in_order(found: tuple[float, float]) -> tuple[float, float]:
+    if found[0] > found[1]:
+        raise ValueError(f"expected the lower bound first, as in [{found[1]}, {found[0]}]")
+    return found
+
+
+def _some(found: tuple[float, ...]) -> tuple[float, ...]:
+    if not found:
+        raise ValueError("expected at least one")
+    return found
+
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Side = Annotated[int, Field(ge=16, le=SIDE)]
+"""Pixels."""
+Rate = Annotated[float, Field(gt=0, le=1000)]
+"""A learning rate."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+Scale = Annotated[float, Field(gt=0, le=16)]
+AnyScales = Annotated[tuple[Scale, ...], Field(max_length=16), BeforeValidator(_listed)]
+Scales = Annotated[AnyScales, AfterValidator(_some)]
+Rescale = Annotated[tuple[Scale, Scale], BeforeValidator(_listed), AfterValidator(_in_order)]
+"""Range of a scale factor."""
+Place = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""A path or URL."""
+
+
+class Strict(BaseModel):
+    """A frozen section; a key nobody reads is an error, and no value is converted but whole numbers to others."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        strict=True,
+        allow_inf_nan=False,
+        str_max_length=1024,
+    )
 
 
 class Backbone(Strict):
@@ -35,9 +86,9 @@ class Backbone(Strict):
     name: Literal["resnet50", "resnet101", "vgg16", "vgg16_deeplab", "small"] = "resnet50"
     """resnet101 is the Caffe-style one of DeepLab (BGR input); vgg16_deeplab has DeepLab's 3x3 pools (icd 4.1); small
     trains from scratch in minutes on a CPU."""
-    stride: Literal[8, 16] = 16
+    stride: Annotated[Literal[8, 16], BeforeValidator(_whole)] = 16
     """Pixels per feature cell of the last tap. resnet50: 16; resnet101, vgg16_deeplab and small: 8; vgg16: either."""
-    weights: str | None = "torchvision"
+    weights: Place | None = "torchvision"
     """`torchvision` (downloaded by name), a .pth or .safetensors file, or none for random initial weights."""
     frozen_taps: int = Field(default=1, ge=0, le=5)
     """Leading taps of five without gradient. CAM: 3 (conv1 to layer2), AMN: 1 (conv1), IRN: 5 (amn 2.1)."""
@@ -47,21 +98,21 @@ class FitSection(Strict):
     """What every learned stage has in common."""
 
     backbone: Backbone = Backbone()
-    batch: int = Field(default=16, ge=1)
+    batch: Count = 16
     """Images a step, over all processes."""
-    micro_batch: int = Field(default=0, ge=0)
+    micro_batch: int = Field(default=0, ge=0, le=2**31 - 1)
     """Images a process holds at once; the rest is accumulated. 0: no accumulation."""
-    epochs: int = Field(default=5, ge=1)
+    epochs: Count = 5
     """Passes over the set; an incomplete last batch is dropped."""
-    steps: int | None = Field(default=None, ge=1)
+    steps: Count | None = None
     """Optimiser steps, in place of epochs."""
-    crop: int = Field(default=512, ge=16)
+    crop: Side = 512
     """Side of a training crop, pixels."""
-    lr: float = Field(default=0.1, gt=0)
+    lr: Rate = 0.1
     """Learning rate of the backbone."""
-    lr_head: float = Field(default=1.0, gt=0)
+    lr_head: Rate = 1.0
     """Learning rate of the layers that start from random weights."""
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0, lt=1)
     """L2, coupled, on every trained parameter (norm gains included, as published)."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -71,9 +122,9 @@ class FitSection(Strict):
     and the learning rates are tuned to that. On reproduces them; off uses `momentum` (divide the rates by about 10)."""
     schedule: Literal["poly", "poly_epoch", "constant"] = "poly"
     """poly: lr * (1 - step / steps) ** 0.9, by global step; poly_epoch: the same, changed once an epoch."""
-    checkpoint_every: int = Field(default=200, ge=1)
+    checkpoint_every: Count = 200
     """Optimiser steps between two checkpoints."""
-    log_every: int = Field(default=10, ge=1)
+    log_every: Count = 10
     """Optimiser steps between two lines of metrics."""
 
     @model_validator(mode="before")
@@ -92,7 +143,7 @@ class Classify(FitSection):
     """Multi-label classifier behind CAM (amn 2.2, 3.1, 4.1)."""
 
     backbone: Backbone = Backbone(frozen_taps=3)
-    long_side: tuple[int, int] = (320, 640)
+    long_side: Annotated[tuple[Side, Side], BeforeValidator(_listed), AfterValidator(_in_order)] = (320, 640)
     """Range of the long side after resizing, pixels, uniform."""
 
 
@@ -101,7 +152,7 @@ class Infer(Strict):
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of the backbone; heads and merging stay in fp32. auto: bf16 where the device computes it natively, else fp32."""
-    batch_pixels: int = Field(default=0, ge=0)
+    batch_pixels: int = Field(default=0, ge=0, le=2**40)
     """Pixels of resized images in one forward pass, mirror images not counted; only images of one size go together.
     Results do not depend on it. 0: 8 Mpx on an accelerator, one image at a time on a CPU, where batches do not pay."""
 
@@ -116,9 +167,9 @@ class Cam(Strict):
 class Seed(Strict):
     """Activation to confident labels through two CRFs (amn 1.3)."""
 
-    foreground: float = Field(default=0.30, gt=0, lt=1)
+    foreground: Share = 0.30
     """Threshold above which a class is claimed."""
-    background: float = Field(default=0.05, gt=0, lt=1)
+    background: Share = 0.05
     """Threshold below which background is claimed; between the two pixels are ignored."""
     crf: Literal["auto", "cpu", "gpu", "pydensecrf"] = "auto"
     """Backend of the dense CRF."""
@@ -133,7 +184,7 @@ class Seed(Strict):
 class Refine(Strict):
     """Activation maps of another method, in the place of classify and cam."""
 
-    maps: str | None = None
+    maps: Place | None = None
     """Shard set with `activation.f16` over the training set, of `amn import maps` or a stage of another run: folder or
     URL, relative to --data. Its content, not its place, decides what may be reused."""
 
@@ -143,10 +194,10 @@ class Amn(FitSection):
 
     backbone: Backbone = Backbone(frozen_taps=1)
     optimiser: Literal["sgd", "adam"] = "adam"
-    lr: float = Field(default=5e-6, gt=0)
-    lr_head: float = Field(default=1e-4, gt=0)
+    lr: Rate = 5e-6
+    lr_head: Rate = 1e-4
     schedule: Literal["poly", "poly_epoch", "constant"] = "constant"
-    rescale: tuple[float, float] = (0.5, 1.5)
+    rescale: Rescale = (0.5, 1.5)
     """Range of the scale factor, uniform."""
     smoothing: float = Field(default=0.4, ge=0, lt=1)
     """Label smoothing of the per-pixel loss."""
@@ -167,11 +218,11 @@ class AmnMap(Strict):
 class Superpixel(Strict):
     """Graph-based superpixels of every photograph (icd 2)."""
 
-    scale: float = Field(default=75.0, gt=0)
+    scale: float = Field(default=75.0, gt=0, le=1e6)
     """Larger means larger regions; on colours 0..255."""
-    sigma: float = Field(default=0.8, ge=0)
+    sigma: float = Field(default=0.8, ge=0, le=100)
     """Deviation of the blur before segmentation, pixels."""
-    min_size: int = Field(default=75, ge=1)
+    min_size: Count = 75
     """Pixels below which a region joins a neighbour."""
 
 
@@ -179,26 +230,26 @@ class Discriminate(FitSection):
     """Intra-class discriminator: classifier, directions and top-down head, trained together (icd 4)."""
 
     backbone: Backbone = Backbone(name="vgg16_deeplab", stride=8, frozen_taps=0)
-    batch: int = Field(default=32, ge=1)
-    epochs: int = Field(default=20, ge=1)
-    crop: int = Field(default=321, ge=16)
+    batch: Count = 32
+    epochs: Count = 20
+    crop: Side = 321
     """Side of a training crop, pixels; one more than a multiple of the stride lets superpixels be sampled exactly."""
     scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """Factors a training image is resized by, one drawn a sample."""
-    lr: float = Field(default=1e-3, gt=0)
-    lr_hidden: float = Field(default=1e-3, gt=0)
+    lr: Rate = 1e-3
+    lr_hidden: Rate = 1e-3
     """Learning rate of hidden layers, directions and the norm's shift. Published: hidden layers start pretrained."""
-    lr_head: float = Field(default=1e-2, gt=0)
+    lr_head: Rate = 1e-2
     """Learning rate of the two layers that yield classes."""
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, lt=1)
     """L2, coupled, on weights; biases and the norm's shift have none."""
     momentum_slip: bool = False
     schedule: Literal["poly", "poly_epoch", "constant"] = "poly_epoch"
-    warmup: int = Field(default=661, ge=0)
+    warmup: int = Field(default=661, ge=0, le=2**31 - 1)
     """Optimiser steps until the top-down loss has its full weight; published: two epochs, 661 on VOC train_aug."""
     cam_head: Literal["deep", "linear"] = "deep"
     """deep: pools and two hidden layers before the classes, as published on VGG-16. linear: one 1x1 convolution."""
-    width: int = Field(default=1024, ge=1)
+    width: int = Field(default=1024, ge=1, le=65536)
     """Channels of hidden layers."""
     mask_padding: bool = False
     """Leave cells outside the photograph out of losses and statistics. Off counts them, as published, and is no worse
@@ -214,7 +265,7 @@ class IcdMap(Strict):
     """Image scales whose signed logits are averaged."""
     flip: bool = False
     """See each scale with its mirror image too."""
-    pad: int | None = Field(default=513, ge=1)
+    pad: int | None = Field(default=513, ge=1, le=SIDE)
     """Side the photograph is padded to at scale 1, as published; larger ones, and none, to whole cells."""
 
 
@@ -223,9 +274,9 @@ class IcdSeed(Strict):
 
     rule: Literal["signed", "threshold"] = "signed"
     """signed: the sign decides (published). threshold: as seeds from CAM, on positive parts over their peaks."""
-    foreground: float = Field(default=0.30, gt=0, lt=1)
+    foreground: Share = 0.30
     """Threshold above which a class is claimed; rule threshold only."""
-    background: float = Field(default=0.05, gt=0, lt=1)
+    background: Share = 0.05
     """Threshold below which background is claimed; rule threshold only."""
     crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
     """Backend of the dense CRF. Off keeps what the rule leaves undecided."""
@@ -241,26 +292,26 @@ class Irn(FitSection):
     """Inter-pixel relation network, edge head (amn 2.4, 3.3, 4.1)."""
 
     backbone: Backbone = Backbone(frozen_taps=5)
-    batch: int = Field(default=32, ge=1)
-    epochs: int = Field(default=3, ge=1)
-    rescale: tuple[float, float] = (0.5, 1.5)
-    radius: int = Field(default=10, ge=2)
+    batch: Count = 32
+    epochs: Count = 3
+    rescale: Rescale = (0.5, 1.5)
+    radius: int = Field(default=10, ge=2, le=64)
     """Pairs closer than this many stride-4 cells are trained on."""
-    lr_head: float = Field(default=0.1, gt=0)
+    lr_head: Rate = 0.1
     """Learning rate of the edge head (published 0.1; the backbone is frozen)."""
 
 
 class Walk(Strict):
     """Edge inference and random walk (amn 1.5, 3.4)."""
 
-    radius: int = Field(default=5, ge=2)
-    beta: float = Field(default=10.0, gt=0)
-    steps: int = Field(default=256, ge=1)
-    background: float = Field(default=0.25, gt=0, lt=1)
+    radius: int = Field(default=5, ge=2, le=64)
+    beta: float = Field(default=10.0, gt=0, le=1000)
+    steps: int = Field(default=256, ge=1, le=2**20)
+    background: Share = 0.25
     """Threshold on the walked map; COCO 0.22."""
-    power: float = Field(default=1.3, gt=0)
+    power: float = Field(default=1.3, gt=0, le=100)
     """The activation is raised to this before the walk: 1.3 in AMN, 1.0 in plain IRN."""
-    pad: int | None = 512
+    pad: int | None = Field(default=512, ge=1, le=SIDE)
     """Side the edge network's input is padded to, as on VOC; none on COCO."""
 
 
@@ -268,21 +319,21 @@ class Segment(FitSection):
     """DeepLabV2 on the pseudo-masks (amn 2.6, 3.5, 4.2)."""
 
     backbone: Backbone = Backbone(name="resnet101", stride=8, frozen_taps=0)
-    batch: int = Field(default=10, ge=1)
-    steps: int | None = Field(default=20_000, ge=1)
-    crop: int = Field(default=321, ge=16)
+    batch: Count = 10
+    steps: Count | None = 20_000
+    crop: Side = 321
     scales: Scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     """Factors a training image is resized by, one drawn a sample."""
-    lr: float = Field(default=2.5e-4, gt=0)
-    lr_head: float = Field(default=2.5e-3, gt=0)
+    lr: Rate = 2.5e-4
+    lr_head: Rate = 2.5e-3
     """Head weights; head biases learn at twice this rate without decay."""
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, lt=1)
     momentum_slip: bool = False
-    schedule_every: int = Field(default=10, ge=1)
+    schedule_every: Count = 10
     """Steps between two changes of the poly rate."""
     loss: Literal["ce", "balanced"] = "balanced"
     """Cross-entropy over all pixels, or the mean of its foreground and background means."""
-    branches: Scales = (0.5, 0.75)
+    branches: AnyScales = (0.5, 0.75)
     """Scales seen beside the full image; their maximum is a fourth output. Empty: one branch only."""
 
 
@@ -318,9 +369,9 @@ class Score(Strict):
 class Data(Strict):
     """Shard sets to learn from and to predict on."""
 
-    train: str = "train"
+    train: Place = "train"
     """Folder or URL of the training set; relative to --data (or to the working directory without it)."""
-    val: str | None = "val"
+    val: Place | None = "val"
     """Set that predict and score use; none leaves prediction out."""
 
 
@@ -328,49 +379,55 @@ class Engine(Strict):
     """Who steps the optimiser."""
 
     name: Literal["deepspeed", "torch"] = "deepspeed"
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=65536)
     """Training processes, over all machines; the most there are when some are lost."""
-    min_processes: int = Field(default=1, ge=1)
+    min_processes: int = Field(default=1, ge=1, le=65536)
     """Fewest processes a Fit goes on with after machines are lost."""
     launcher: Literal["ray", "torchrun"] = "ray"
     """Who starts more than one process: Ray Train in the cluster of the farm, or torchrun on this machine."""
-    retries: int = Field(default=3, ge=0)
+    retries: int = Field(default=3, ge=0, le=1_000_000)
     """Times in a row the processes are started again after some died, without a new checkpoint in between."""
-    rejoin_s: float = Field(default=60, ge=0)
+    rejoin_s: float = Field(default=60, ge=0, le=WEEK_S)
     """Seconds that lost machines get to come back before a Fit goes on without them."""
-    timeout_s: float = Field(default=600, gt=0)
+    timeout_s: float = Field(default=600, gt=0, le=WEEK_S)
     """Seconds a process waits for the others before it gives up."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast where the device computes it natively, else fp32."""
-    zero: Literal[0, 1, 2] = 0
+    zero: Annotated[Literal[0, 1, 2], BeforeValidator(_whole)] = 0
     """ZeRO stage of DeepSpeed."""
     winograd: bool | Literal["auto"] = "auto"
     """Make 3x3 convolutions by Winograd's products where float32 is trained on CPUs: equal to about 1e-5. auto: without
     AVX512, where they are faster."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Engine:
+        if self.min_processes > self.processes:
+            raise ValueError(f"min_processes {self.min_processes} lies above processes {self.processes}")
+        return self
 
 
 class Farm(Strict):
     """Who runs a Map over shards."""
 
     name: Literal["ray", "local"] = "ray"
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, le=65536)
     """Workers; 0: as many as there are cores (Ray: in the cluster). With two pools, those of the CPU pool."""
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of a worker."""
-    chunk: int = Field(default=32, ge=1)
+    chunk: Count = 32
     """Samples a worker does at a time; smaller ones spread a shard wider, larger ones make larger batches."""
     pools: Literal["auto", "one", "two"] = "auto"
     """one: every worker takes a chunk through a whole stream. two: networks and CPU work (CRF) have workers of their
     own, maps pass through Ray's object store. auto: two where the cluster has GPUs."""
-    network_workers: int = Field(default=0, ge=0)
+    network_workers: int = Field(default=0, ge=0, le=65536)
     """Workers of the network pool; 0: as many as the GPUs hold, or 1 without GPUs."""
-    gpus_per_worker: float = Field(default=1.0, gt=0)
+    gpus_per_worker: float = Field(default=1.0, ge=0.01, le=1)
     """Share of a GPU for a worker that runs networks; 0.5 lets two take turns on one."""
-    ahead: int = Field(default=2, ge=1)
+    ahead: int = Field(default=2, ge=1, le=65536)
     """Chunks of full-size maps that may wait for each CPU worker before the networks pause."""
-    evidence_gib: float = Field(default=0.0, ge=0)
+    evidence_gib: float = Field(default=0.0, ge=0, le=1e6)
     """Most memory those maps may take in all, GiB; 0: half of Ray's object store."""
-    retries: int = Field(default=3, ge=0)
+    retries: int = Field(default=3, ge=0, le=1_000_000)
     """Times a chunk is tried again after its worker or node died."""
 
 
@@ -378,15 +435,15 @@ class Loader(Strict):
     """Who decodes and crops."""
 
     name: Literal["dali", "torchvision"] = "dali"
-    threads: int = Field(default=2, ge=1)
-    ahead: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, le=1024)
+    ahead: int = Field(default=2, ge=1, le=1024)
     """Batches prepared ahead of the network."""
 
 
 class Config(Strict):
     """One experiment."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the run's folder under runs/."""
     method: Literal["irn", "amn", "icd", "icd_amn", "refine"] = "amn"
     """irn: CAM seeds into IRN (the baseline). amn: CAM seeds train AMN, AMN's seeds go into IRN. icd, icd_amn: the same
@@ -394,9 +451,9 @@ class Config(Strict):
     (`refine.maps`)."""
     pseudo_mask: Literal["walk", "seed"] = "walk"
     """Labels of the segmentation network: the walk's masks; or the last seed, without IRN, as ICD is published."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Initial weights, sample order, crops and dropout follow from it."""
-    weights: str = "weights"
+    weights: Place = "weights"
     """Folder that relative weight files of the backbones lie in."""
     data: Data = Data()
     classify: Classify = Classify()
@@ -441,8 +498,9 @@ def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) ->
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(LONGEST + 1)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read as a configuration ({printable(error)})") from error
     return parse_config(text, settings, where=str(file))
 
@@ -450,13 +508,13 @@ def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) ->
 def parse_config(text: str, settings: tuple[str, ...] = (), *, where: str) -> Config:
     """As load_config, of a file's text."""
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        tree = read_yaml(text)
+    except ValueError as error:
         raise ConfigError(f"{where}: not plain YAML ({printable(error)})") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: found {type(tree).__name__}, expected sections such as `name:` and `method:`")
     tree = _unshared(tree)
-    for setting in settings:
+    for setting in _once_each(settings):
         _apply(tree, setting)
     try:
         return Config.model_validate(tree)
@@ -466,7 +524,7 @@ def parse_config(text: str, settings: tuple[str, ...] = (), *, where: str) -> Co
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that load_config reads back unchanged."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def _unshared(node: Any) -> Any:
@@ -476,35 +534,51 @@ def _unshared(node: Any) -> Any:
     return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
+def _once_each(settings: tuple[str, ...]) -> tuple[str, ...]:
+    """The settings. Raises ConfigError when two are of one key."""
+    first: dict[str, str] = {}
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        if key in first:
+            both = f"{printable(first[key])} and {printable(setting)}"
+            raise ConfigError(f"--set: found {both}, expected {printable(key)} once")
+        first[key] = setting
+    return settings
+
+
 def _apply(tree: dict[str, Any], setting: str) -> None:
+    where = f"--set {printable(setting)}"
     path, equals, value = setting.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError(f"--set {printable(setting)}: expected section.key=value, for example classify.epochs=8")
+        raise ConfigError(f"{where}: expected section.key=value, for example classify.epochs=8")
+    if not value.strip():
+        raise ConfigError(f"{where}: found no value, expected one; null stands for none")
     node = tree
     for key in keys[:-1]:
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {printable(setting)}: {printable(key)} is a value, not a section")
+            raise ConfigError(f"{where}: {printable(key)} is a value, not a section")
     try:
-        node[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {printable(setting)}: the value is not plain YAML") from error
+        node[keys[-1]] = _unshared(read_yaml(value))
+    except ValueError as error:
+        raise ConfigError(f"{where}: the value is not plain YAML ({printable(error)})") from error
 
 
 def _explain(error: ValidationError) -> str:
     faults = []
-    for fault in error.errors():
+    for fault in error.errors()[:FAULTS]:
         key = printable(".".join(str(part) for part in fault["loc"]))
         if fault["type"] == "extra_forbidden":
             faults.append(f"unknown key {key}{_nearest(fault['loc'])}")
         elif fault["type"] == "missing":
             faults.append(f"{key} is missing")
         else:
-            expected = printable(fault["msg"])
+            told = printable(fault["msg"].removeprefix("Value error, "))
             found = quoted(fault["input"])
-            faults.append(f"{key or 'configuration'}: found {found}, {expected[:1].lower()}{expected[1:]}")
-    return listed(faults)
+            faults.append(f"{key or 'configuration'}: found {found}, {told[:1].lower()}{told[1:]}")
+    more = error.error_count() - len(faults)
+    return listed([*faults, f"and {more} more"] if more else faults)
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

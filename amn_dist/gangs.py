@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
 
 from amn_dist.config import Engine as EngineSection
+from amn_dist.documents import read_json
 from amn_dist.engines.checkpoints import complete
 from amn_dist.engines.loop import CHECKPOINTS, STOP
-from amn_dist.errors import AmnError, ConfigError, PeerLost, ShardError, StageError
+from amn_dist.errors import AmnError, ConfigError, PeerLost, ShardError, StageError, printable
 from amn_dist.shards.commit import commit
 from amn_dist.shards.paths import AnyPath
+from amn_dist.variables import whole_number
 
 FAULT = "fault.json"
 """In a Fit's folder: the error of a member that starting again would not mend."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a member leaves there. kind: of the error. text: its message."""
+
+    kind: Literal["ConfigError", "ShardError", "StageError"]
+    rank: int
+    text: str
+
+
 KINDS = {kind.__name__: kind for kind in (ConfigError, ShardError, StageError)}
 
 
@@ -54,7 +68,7 @@ def leaving_faults(folder: AnyPath) -> Iterator[None]:
         raise
     except AmnError as error:
         kind = type(error).__name__
-        text = json.dumps({"kind": kind, "rank": int(os.environ.get("RANK", "0")), "text": str(error)})
+        text = json.dumps({"kind": kind, "rank": whole_number("RANK", 0), "text": str(error)})
         with suppress(ShardError):  # of the storage that is the fault, perhaps
             commit(folder / FAULT, text.encode())
         raise
@@ -93,5 +107,8 @@ def train_with_torchrun(arguments: Sequence[str], engine: EngineSection) -> None
 
 def _raise_fault(folder: AnyPath) -> None:
     if (folder / FAULT).is_file():
-        fault = json.loads((folder / FAULT).read_text())
-        raise KINDS[fault["kind"]](f"rank {fault['rank']}: {fault['text']}")
+        try:
+            fault: Fault = read_json((folder / FAULT).read_bytes(), Fault)
+        except ValueError as error:
+            raise StageError(f"{folder / FAULT}: {printable(error)}; remove it, run again") from error
+        raise KINDS[fault.kind](f"rank {fault.rank}: {fault.text}")

@@ -27,6 +27,7 @@ from amn_dist.remote.lease import holding
 from amn_dist.remote.scratch import scratch
 from amn_dist.runs import (
     LAST_FILE,
+    DataPlace,
     Origin,
     Run,
     file_digest,
@@ -43,6 +44,7 @@ from amn_dist.shards.paths import AnyPath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
 from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
+from amn_dist.variables import whole_number
 
 
 @dataclass
@@ -127,7 +129,7 @@ class Pipeline:
         A stage that follows another takes over what that one is made from: its maps never reach the disk.
         """
         if self.run.is_done(stage) and (file := self.run.imported(stage.name)) is not None:
-            digest = (self.run.origin(stage.name) or {})["inputs"]["file"]
+            digest = (self.run.origin(stage.name) or {})["inputs"].get("file", "")
             return imported_origin(self.config, stage, file, digest, self.num_classes)
         read = [name for name in stage.reads if name != stage.follows]
         if stage.verb == "score":
@@ -223,7 +225,7 @@ class Pipeline:
         """This rank's share of a Fit; the first rank keeps the log."""
         folder = self.run.stage(stage.name)
         with leaving_faults(folder):
-            if os.environ.get("RANK", "0") != "0":
+            if whole_number("RANK", 0):
                 return self._fit_here(stage, lambda record: None, lambda: None)
             with journal(folder, "member") as kept, stage_log(kept.folder, stage.name, self.console) as log:
                 self._fit_here(stage, log, kept.try_push)
@@ -364,5 +366,5 @@ def reopen(folder: AnyPath, settings: tuple[str, ...] = ()) -> Pipeline:
     """The pipeline of an existing run, from what the run says of itself; settings go over that."""
     if not is_file(folder / "config.yaml") or not is_file(folder / "data.json"):
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
-    data = path_of(read_json(folder / "data.json")["data"])
+    data = path_of(read_json(folder / "data.json", DataPlace).data)
     return Pipeline(read_config(folder / "config.yaml", settings), Run(folder), data)

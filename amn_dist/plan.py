@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 from rich.table import Table
 
 from amn_dist.errors import PLACE
 from amn_dist.methods import Stage
 from amn_dist.pipeline import Pipeline
+from amn_dist.report.progress import is_figure, records
 from amn_dist.report.tables import plain
 from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.writer import read_reports
@@ -66,25 +67,19 @@ def cost(line: Pipeline, stage: Stage) -> str:
     return f"about {images / rate:.0f} s (at {rate:.1f} images/s)"
 
 
-def records(folder: AnyPath) -> list[dict[str, float]]:
-    """The stage's metrics, damaged lines left out."""
-    path = folder / METRICS
-    found = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            found.append(json.loads(text))
-        except ValueError:
-            continue
-    return found
+def figures(folder: AnyPath, name: str) -> list[tuple[dict[str, Any], float]]:
+    """The records of a stage's metrics that hold a figure, and the figure; damaged lines are left out."""
+    found = [record for record in records(folder / METRICS) if record is not None]
+    return [(record, float(record[name])) for record in found if is_figure(record.get(name))]
 
 
 def measured(folder: AnyPath) -> float | None:
     """Seconds the stage took when it ended."""
-    ends = [record["seconds"] for record in records(folder) if record.get("done")]
+    ends = [seconds for record, seconds in figures(folder, "seconds") if record.get("done")]
     return ends[-1] if ends else None
 
 
 def rated(folder: AnyPath) -> float | None:
     """The stage's last rate, images a second."""
-    rates = [record["images_per_s"] for record in records(folder) if "images_per_s" in record]
+    rates = [rate for _, rate in figures(folder, "images_per_s") if rate > 0]
     return rates[-1] if rates else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from amn_dist import documents
 from amn_dist.config import Config, load_config, parse_config
 from amn_dist.errors import PLACE, ConfigError, ShardError, StageError, printable
 from amn_dist.methods import Stage
@@ -45,6 +46,20 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Made:
+    """Of a stage's last file, what it yielded."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class DataPlace:
+    """data.json: where the sets of a run lie."""
+
+    data: str
+
+
+@dataclass(frozen=True)
 class Run:
     """A run's folder."""
 
@@ -74,13 +89,16 @@ class Run:
 
     def digest(self, stage: Stage) -> str:
         """What a finished stage yielded, as one sha256."""
-        last = read_json(self.stage(stage.name) / LAST_FILE[stage.verb])
-        return str(last["digest"])
+        found: Made = read_json(self.stage(stage.name) / LAST_FILE[stage.verb], Made)
+        return found.digest
 
     def origin(self, name: str) -> dict[str, Any] | None:
         """The recorded origin of a stage, None before it began."""
         path = self.stage(name) / "origin.json"
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        found: Origin = read_json(path, Origin)
+        return found.as_json()
 
     def imported(self, name: str) -> str | None:
         """Name of the file a Fit's weights were imported from; None when they were trained, or are not there."""
@@ -240,19 +258,23 @@ def read_config(path: AnyPath, settings: tuple[str, ...] = ()) -> Config:
         return load_config(path, settings)
     try:
         return parse_config(path.read_text(), settings, where=str(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a configuration ({printable(error)})") from error
 
 
-def read_json(path: AnyPath) -> dict[str, Any]:
-    """A JSON file of a run. Raises StageError when it is damaged."""
+def read_json(path: AnyPath, form: Any = dict[str, Any]) -> Any:
+    """A JSON file of a run. form: its type.
+
+    Raises StageError when it cannot be read, ConfigError when it holds something else.
+    """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return documents.read_json(path.read_bytes(), form)
+    except OSError as error:
         raise StageError(
             f"{path}: cannot be read ({printable(error)}); --redo {printable(path.parent.name)}"
         ) from error
-    return found
+    except ValueError as error:
+        raise ConfigError(f"{path}: {printable(error)}; mend it, or --redo {printable(path.parent.name)}") from error
 
 
 def write_json(path: AnyPath, value: Any) -> None:

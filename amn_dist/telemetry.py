@@ -7,6 +7,7 @@ import errno
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import socket
@@ -30,6 +31,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from amn_dist.documents import read_json
 from amn_dist.errors import MESSAGE, StageError, printable
 
 Observe = Callable[[dict[str, Any]], None]
@@ -104,7 +106,7 @@ class StageLog:
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Keep a record and show it; raises StageError where metrics.jsonl cannot be written."""
-        line = json.dumps({"time": round(time.time(), 3), "stage": self.name, **record}) + "\n"
+        line = json.dumps({"time": round(time.time(), 3), "stage": self.name, **defined(record)}) + "\n"
         try:
             append_whole(self.lines, line.encode())
         except OSError as fault:
@@ -125,6 +127,13 @@ class StageLog:
             self.last_said = time.monotonic()
             said = f"{self.name} {record['step']}/{record['steps']} {summary(record)}"
             self.console.print(said, markup=False, highlight=False)
+
+
+def defined(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without figures that are not finite, such as the norm of a gradient that overflows: JSON has none."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
 
 
 def append_whole(file: FileIO, content: bytes) -> None:
@@ -232,7 +241,8 @@ def following(log: StageLog, *, bring: Callable[[], None] = lambda: None, every_
             whole = added[: added.rfind(b"\n") + 1]
             position += len(whole)
             for text in whole.splitlines():
-                log.show(json.loads(text))
+                with contextlib.suppress(ValueError):  # a line that is no record is none to be shown
+                    log.show(read_json(text, dict[str, Any]))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

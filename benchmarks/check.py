@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
+from amn_dist.documents import read_yaml
 from amn_dist.errors import AmnError, ConfigError, printable
 from benchmarks.harness import RESULTS
 
@@ -53,8 +52,8 @@ class Threshold:
 def read_thresholds(file: Path) -> tuple[Threshold, ...]:
     """The thresholds of a file. Raises ConfigError naming what is not understood."""
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        tree = read_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({printable(error)}); mend it") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: found {type(tree).__name__}, expected results by name")

@@ -241,7 +241,8 @@ def rehearse(asked: argparse.Namespace) -> dict[str, Any]:
         seen.pack(role, {**drawn, **seconds, "shard_bytes_per_image": tars(data / role) // sizes[role]})
     record: dict[str, Any] = {"images": sizes, "steps_cap": asked.steps_cap, "sets": seen.sets}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    changed = [*settings(load_config(CONFIG), sizes["train"], asked.steps_cap, device), *asked.set]
+    own = settings(load_config(CONFIG), sizes["train"], asked.steps_cap, device)
+    changed = list({setting.partition("=")[0]: setting for setting in (*own, *asked.set)}.values())
     config = load_config(CONFIG, tuple(changed))
     names = [stage.name for stage in stages(config) if stage.verb != "score"]
     wanted = asked.stages or names

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from amn_dist.errors import ShardError, printable, quoted
-from data_shards.source import read_text
+from amn_dist.errors import PLACE, ShardError, printable, quoted
+from amn_dist.shards.index import MAX_CLASSES, check_names
+from data_shards.source import lines_of, read_text
 
 BACKGROUND = "background"
-MAX_CLASSES = 255
-"""Ids are 8 bits wide and 255 is void."""
 
 VOC = (
     BACKGROUND,
@@ -25,23 +24,34 @@ VOC = (
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names from a file, one a line in id order, background first; blank lines do not count."""
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    names = tuple(line.strip() for line in lines_of(read_text(path)) if line.strip())
     return check_classes(names, where=str(path))
 
 
 def check_classes(names: Sequence[str], *, where: str) -> tuple[str, ...]:
     """Return the names. Raises ShardError unless they are 2 to 255, different, and start with background."""
-    if not names or names[0].strip("_").lower() != BACKGROUND:
-        found = names[0] if names else "nothing"
+    if not names or not _is_background(names[0]):
+        found = printable(names[0], 80) if names else "nothing"
         raise ShardError(
             f"{where}: found {quoted(found)} first, expected {BACKGROUND!r} (id 0), then the classes in id order"
         )
     if not 2 <= len(names) <= MAX_CLASSES:
         raise ShardError(f"{where}: found {len(names)} classes, expected 2 to {MAX_CLASSES} with {BACKGROUND}")
-    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
-    if twice is not None:
-        raise ShardError(f"{where}: class {quoted(twice)} is listed twice")
+    odd = next((name for name in names if not name.isprintable()), None)
+    if odd is not None:
+        raise ShardError(f"{where}: found the class {quoted(odd)}, expected printable characters")
+    again = next((name for name in names[1:] if _is_background(name)), None)
+    if again is not None:
+        raise ShardError(f"{where}: class {quoted(again)} is listed twice; it is id 0 alone")
+    try:
+        check_names(names)
+    except ShardError as error:
+        raise ShardError(f"{where}: {printable(error, PLACE)}") from error
     return tuple(names)
+
+
+def _is_background(name: str) -> bool:
+    return name.strip("_").lower() == BACKGROUND
 
 
 def multi_hot(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from amn_dist.errors import ConfigError, ShardError, printable, quoted
+from amn_dist.errors import ShardError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
 from amn_dist.shards.paths import RemotePath, path_of
@@ -18,7 +18,7 @@ from data_shards.classes import read_classes
 from data_shards.instances import Instances, Listed, Range, read_instances
 from data_shards.outlines import draw, paint, read_outline
 from data_shards.pack import pack
-from data_shards.source import Content, Source, inside, key_of, named, read_file, stamp_of
+from data_shards.source import Content, Source, check_split, inside, key_of, named, read_file, stamp_of
 
 SHORTEST = len("[[0,0,1,0,0,1]]")
 """Bytes of the least outline there can be."""
@@ -88,8 +88,7 @@ def pack_coco(
 
 
 def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:
-    if not split or "/" in split or "\\" in split or split.startswith(".") or not split.isprintable():
-        raise ConfigError(f"split: found {quoted(split)}, expected the name of a folder of images, such as train2014")
+    check_split(split, "a folder of images, such as train2014")
     folder = root / split
     file = file or root / "annotations" / f"instances_{split}.json"
     if not os.path.isdir(folder):

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
-from amn_dist.shards.index import Index
+from amn_dist.shards.index import MAX_CLASS, Index
 from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
 from data_shards.pack import pack
-from data_shards.source import Content, Source, inside, key_of, named, read_file, read_text, relative, stamp_of
+from data_shards.source import (
+    Content,
+    Source,
+    inside,
+    key_of,
+    lines_of,
+    named,
+    read_file,
+    read_text,
+    relative,
+    stamp_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,9 @@ def read_table(path: Path) -> tuple[Labelled, ...]:
         where = f"{path}: line {row.line}"
         if not relative(row.file):
             raise ShardError(f"{where}: file {quoted(row.file)} is not a relative path inside the folder of images")
+        odd = next((label for label in row.labels if not label.isprintable() or len(label) > MAX_CLASS), None)
+        if odd is not None:
+            raise ShardError(f"{where}: label {quoted(odd)}, expected at most {MAX_CLASS} printable characters")
         file = PurePosixPath(row.file).as_posix()
         if file in lines:
             raise ShardError(f"{where}: {printable(file)} is a duplicate of line {lines[file]}; list it once")
@@ -85,7 +100,7 @@ def collect_classes(rows: tuple[Labelled, ...], path: Path) -> tuple[str, ...]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
-    reader = csv.reader(text.splitlines(), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if header != ["file", "labels"]:
@@ -105,12 +120,12 @@ def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
 
 
 def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = read_json(line)
+        except ValueError as error:
             raise ShardError(f"{path}: line {number}: {printable(error)}; expected one JSON object a line") from error
         file, labels = (row.get("file"), row.get("labels")) if isinstance(row, dict) else (None, None)
         listed = isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels)

@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
 
+from amn_dist.documents import check_keys
 from amn_dist.errors import ShardError, printable, quoted
 from data_shards.classes import BACKGROUND, check_classes
 from data_shards.source import relative, stamp_of
@@ -91,14 +92,15 @@ class Instances:
 def read_instances(path: Path, classes: Sequence[str] | None = None) -> Instances:
     """Read an annotation file once. classes: names in id order; without them they are the file's categories by id.
 
-    Raises ShardError naming the first damaged place, id or name that is listed twice, annotation of an unknown image,
-    category without a class, or file name that leads outside.
+    Raises ShardError naming the first damaged place, key, id or name that is listed twice, annotation of an unknown
+    image, category without a class, or file name that leads outside.
     """
     stamp = stamp_of([path])[1]
     found, address = _decode(path)
     _check_names(found.images, path)
     names, labels = _classes(found.categories, classes, path)
     table, images = _table(found.annotations, labels, address), tuple(found.images)
+    _check_keys(path, zip(table["start"].tolist(), table["stop"].tolist(), strict=True))
     image_ids = np.fromiter((listed.id for listed in images), np.int64, len(images))
     owners = np.fromiter((item.image_id for item in found.annotations), np.int64, len(table))
     for what, ids in (("image", image_ids), ("annotation", table["id"])):
@@ -132,6 +134,22 @@ def _decode(path: Path) -> tuple[_File, Callable[[Any], int]]:
         ) from error
     base = _address(content)
     return found, lambda part: _address(part) - base
+
+
+def _check_keys(path: Path, outlines: Iterable[tuple[int, int]]) -> None:
+    """Raise ShardError when an object has a key twice, of which the decoder takes the last. outlines: in the file's
+    order; they are most of it, and looked at when they are drawn."""
+    at, parts = 0, []
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for start, stop in outlines:
+                if start < stop:
+                    parts.append(content[at:start])
+                    at = stop
+            parts.append(content[at:])
+        check_keys(b"0".join(parts).decode())
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: {printable(error)}") from error
 
 
 def _address(buffer: Any) -> int:
@@ -199,8 +217,6 @@ def _check_names(images: list[Listed], path: Path) -> None:
                 f"{path}: image {listed.id}: file_name {quoted(listed.file_name)} is not a relative path inside the "
                 "folder of images"
             )
-        if first.setdefault(listed.file_name, listed.id) != listed.id:
-            raise ShardError(
-                f"{path}: images {first[listed.file_name]} and {listed.id} are both "
-                f"{printable(listed.file_name)}; list it once"
-            )
+        name = PurePosixPath(listed.file_name).as_posix()  # of all its spellings
+        if first.setdefault(name, listed.id) != listed.id:
+            raise ShardError(f"{path}: images {first[name]} and {listed.id} are both {printable(name)}; list it once")

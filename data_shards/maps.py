@@ -6,7 +6,6 @@ Shard by shard over the shards of the images: a killed import goes on where it w
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from amn_dist.documents import read_json
 from amn_dist.errors import PLACE, ShardError, listed, printable
 from amn_dist.records import grid_size
 from amn_dist.shards.commit import clean_unfinished, commit_json, json_bytes
@@ -24,7 +24,7 @@ from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.shards.writer import Row, read_report, write_index, write_shard
 from data_shards.mapfile import Scale, read_maps
-from data_shards.pack import QUARANTINE
+from data_shards.pack import QUARANTINE, Plan
 from data_shards.source import key_of, read_file, stamp_of
 
 FIELD = "activation.f16"
@@ -63,6 +63,21 @@ class MapFolder:
 
     def _state(self, key: str) -> str:
         return stamp_of([self.files[key]])[1] if key in self.files else "missing"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A sample without a usable map."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """What QUARANTINE says."""
+
+    samples: list[Left]
 
 
 @dataclass(frozen=True)
@@ -169,17 +184,19 @@ def _prepare(folder: AnyPath, stamps: Sequence[str]) -> None:
 
 def _known_stamps(folder: AnyPath) -> list[str]:
     try:
-        return [str(stamp) for stamp in json.loads((folder / IMPORT).read_bytes())["shards"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        found: Plan = read_json((folder / IMPORT).read_bytes(), Plan)
+    except (OSError, ValueError):
         return []
+    return found.shards
 
 
 def _known_bad(folder: AnyPath) -> dict[str, str]:
     """Reasons by key of the maps an earlier import left out."""
     try:
-        return {sample["key"]: sample["reason"] for sample in json.loads((folder / QUARANTINE).read_bytes())["samples"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        found: Quarantine = read_json((folder / QUARANTINE).read_bytes(), Quarantine)
+    except (OSError, ValueError):
         return {}
+    return {sample.key: sample.reason for sample in found.samples}
 
 
 def _quarantine(folder: AnyPath, bad: Mapping[str, str]) -> None:

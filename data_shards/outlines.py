@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from pycocotools import mask as rasteriser
 
+from amn_dist.documents import check_keys
 from amn_dist.errors import ShardError, printable
 from amn_dist.shards.format import check_size
 
@@ -38,6 +39,8 @@ def read_outline(raw: bytes) -> Outline:
     if not raw:
         raise ShardError("has no segmentation")
     try:
+        if raw.lstrip()[:1] == b"{":
+            check_keys(raw.decode())
         return _DECODER.decode(raw)
     except (ValueError, RecursionError) as error:
         raise ShardError(f"segmentation: {printable(error)}; expected polygons or run lengths") from error

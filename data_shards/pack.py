@@ -6,13 +6,14 @@ Which sample goes into which shard is planned before anything is read, so that a
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import ceil
 
+from amn_dist.documents import read_json
 from amn_dist.errors import ConfigError, ShardError, listed, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.commit import MARK, clean_unfinished, commit_json, json_bytes
@@ -25,6 +26,8 @@ from data_shards.source import Source, check_keys
 from data_shards.task import pack_task
 
 MAX_SHARD_BYTES = 256 * 2**20
+MAX_SHARDS = 1_000_000
+"""Their names have six digits."""
 PACK = "pack.json"
 """What the shards are made from; tells a restarted pack which of them still hold."""
 QUARANTINE = "quarantine.json"
@@ -33,6 +36,13 @@ RULES = 1
 """Raised when the same inputs give other shards."""
 
 _OURS = re.compile(rf"([0-9]{{6}}\.(tar|json)|{PACK}|{QUARANTINE})(\Z|{re.escape(MARK)})")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What PACK says: a stamp of every shard's inputs."""
+
+    shards: list[str]
 
 
 def pack(
@@ -82,6 +92,8 @@ def plan(sources: Sequence[Source], shard_size: int | None) -> list[list[Source]
             total = 0
         shards[-1].append(source)
         total += source.size
+    if len(shards) > MAX_SHARDS:
+        raise ConfigError(f"shard size {limit}: makes {len(shards)} shards, expected at most {MAX_SHARDS}; enlarge it")
     return shards
 
 
@@ -148,11 +160,10 @@ def _prepare(out: AnyPath, stamps: list[str]) -> None:
 
 def _read_stamps(out: AnyPath) -> list[str]:
     try:
-        tree = json.loads((out / PACK).read_bytes())
+        found: Plan = read_json((out / PACK).read_bytes(), Plan)
     except (OSError, ValueError):
         return []
-    found = tree.get("shards") if isinstance(tree, dict) else None
-    return [str(stamp) for stamp in found] if isinstance(found, list) else []
+    return found.shards
 
 
 def _leave(out: AnyPath) -> None:

@@ -101,7 +101,10 @@ def read_pickled_dict(content: bytes) -> dict[int | str, Any]:
         found = _single(InertUnpickler(stream).load())
         if not isinstance(found, dict):
             raise ShardError(f"holds {_named(found)}, expected a dictionary")
-        return {_key(key): _value(value) for key, value in found.items()}
+        named = {_key(key): _value(value) for key, value in found.items()}
+        if len(named) != len(found):
+            raise ShardError(f"has {len(found)} keys of {len(named)} names or classes; expected each once")
+        return named
     except ShardError:
         raise
     except Exception as error:  # a hostile file makes an unpickler stumble in any way it likes

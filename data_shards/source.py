@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from amn_dist.errors import PLACE, ShardError, printable
+from amn_dist.errors import PLACE, ConfigError, ShardError, printable
 
 MAX_FILE = 256 * 2**20
 """Bytes of any single input file."""
+MAX_PART, MAX_NAME = 250, 1024
+"""Bytes of a file's name without folders and endings, which file systems hold to 255, and of a relative path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,23 @@ def check_keys(sources: list[Source]) -> None:
 
 
 def relative(name: str) -> bool:
-    """Whether a name is a relative path that stays inside its folder as written."""
+    """Whether a name is a relative path that stays inside its folder as written, and that file systems can hold."""
     parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and "\\" not in name and name.isprintable()
+    plain = name.isprintable() and len(name) <= MAX_NAME and "\\" not in name and not name.startswith("/")
+    return plain and bool(parts) and ".." not in parts and all(holdable(part) for part in parts)
+
+
+def holdable(part: str) -> bool:
+    """Whether the name of a file is short enough for file systems, with a few bytes left for another ending."""
+    return len(part.encode("utf-8", "surrogateescape")) <= MAX_PART
+
+
+def check_split(split: str, expected: str) -> None:
+    """Raise ConfigError unless the name of a split is that of a file or folder. expected: what it names."""
+    if not split or "/" in split or "\\" in split or split.startswith(".") or not split.isprintable():
+        raise ConfigError(f"split: found '{printable(split, 80)}', expected the name of {expected}")
+    if not holdable(split):
+        raise ConfigError(f"split: found '{printable(split, 80)}', expected a name of at most {MAX_PART} bytes")
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -116,6 +133,11 @@ def read_file(path: Path, name: str) -> bytes:
         raise ShardError(f"{printable(name, PLACE)}: not there") from error
     except (OSError, ValueError) as error:
         raise ShardError(f"{printable(name, PLACE)}: cannot be read ({printable(error)})") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, by the ends that files have; other characters of Unicode that end a line are no such end."""
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
 
 
 def read_text(path: Path) -> str:

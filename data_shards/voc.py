@@ -17,7 +17,18 @@ from amn_dist.shards.index import Index
 from amn_dist.shards.paths import RemotePath, path_of
 from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
-from data_shards.source import Content, Source, key_of, named, read_file, read_text, stamp_of
+from data_shards.source import (
+    Content,
+    Source,
+    check_split,
+    holdable,
+    key_of,
+    lines_of,
+    named,
+    read_file,
+    read_text,
+    stamp_of,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -45,18 +56,20 @@ def pack_voc(
     classes = read_classes(folder / "classes.txt") if (folder / "classes.txt").exists() else VOC
     ids = read_split(folder, split)
     masked = any(os.path.isfile(_mask(folder, name)) for name in ids)
-    sources = [_source(folder, name, classes, difficult=difficult, masked=masked) for name in ids]
+    images = frozenset(os.listdir(folder / "JPEGImages"))
+    sources = [_source(folder, name, images, classes, difficult=difficult, masked=masked) for name in ids]
     return pack(sources, path_of(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
 
 
 def read_split(root: Path, split: str) -> tuple[str, ...]:
     """The ids of a split, in the file's order; blank lines do not count. Raises ShardError naming file, line and id."""
+    check_split(split, "a file in ImageSets/Segmentation, such as train")
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not os.path.isfile(path):
         known = ", ".join(sorted(found.stem for found in path.parent.glob("*.txt"))) or "none"
         raise ShardError(f"{path}: no such split; found {printable(known)}")
     lines: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(lines_of(read_text(path)), 1):
         name = line.strip()
         if not name:
             continue
@@ -64,7 +77,8 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
             raise ShardError(
                 f"{path}: line {number}: id {quoted(name)} is a duplicate of line {lines[name]}; list it once"
             )
-        if len(name.split()) != 1 or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
+        plain = "/" not in name and "\\" not in name and not name.startswith(".") and name.isprintable()
+        if len(name.split()) != 1 or not plain or not holdable(name):
             raise ShardError(f"{path}: line {number}: found {quoted(name)}, expected one id, a file name in JPEGImages")
         lines[name] = number
     if not lines:
@@ -101,14 +115,31 @@ def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[s
 def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
     """Name of every object, and whether it is marked as difficult."""
     for number, found in enumerate(tree.findall("object"), 1):
-        label = (found.findtext("name") or "").strip()
+        where = f"{name}: object {number}"
+        label, marked = _only(found, "name", where), _only(found, "difficult", where) or "0"
         if not label:
-            raise ShardError(f"{printable(name, PLACE)}: object {number} has no name")
-        yield label, (found.findtext("difficult") or "0").strip() == "1"
+            raise ShardError(f"{where} has no name")
+        if marked not in ("0", "1"):
+            raise ShardError(f"{where}: difficult: found '{printable(marked, 80)}', expected 0 or 1")
+        yield label, marked == "1"
 
 
-def _source(root: Path, name: str, classes: tuple[str, ...], *, difficult: bool, masked: bool) -> Source:
-    image = next((path for path in _images(root, name) if os.path.isfile(path)), next(_images(root, name)))
+def _only(parent: Element, tag: str, where: str) -> str:
+    """The text of an element that there is once at most."""
+    found = parent.findall(tag)
+    if len(found) > 1:
+        raise ShardError(f"{where} has {len(found)} elements <{tag}>, expected one")
+    return (found[0].text or "").strip() if found else ""
+
+
+def _source(
+    root: Path, name: str, images: frozenset[str], classes: tuple[str, ...], *, difficult: bool, masked: bool
+) -> Source:
+    """images: names of the files there are."""
+    found = [f"{name}{suffix}" for suffix in SUFFIXES if f"{name}{suffix}" in images]
+    if len(found) > 1:
+        raise ShardError(f"{root / 'JPEGImages'}: {found[0]} and {found[1]} are both image {name}; remove one of them")
+    image = root / "JPEGImages" / (found[0] if found else f"{name}{SUFFIXES[0]}")
     annotation = root / "Annotations" / f"{name}.xml"
     mask = _mask(root, name) if masked else None
     size, stamp = stamp_of([image, *([mask] if mask is not None else []), annotation])
@@ -128,10 +159,6 @@ def _read(
     with named(shown):
         tags = multi_hot(labels, classes)
     return Content(photo, tags, None if mask is None else content(mask))
-
-
-def _images(root: Path, name: str) -> Iterator[Path]:
-    return (root / "JPEGImages" / f"{name}{suffix}" for suffix in SUFFIXES)
 
 
 def _mask(root: Path, name: str) -> Path:

@@ -82,6 +82,13 @@ def test_a_changed_byte_is_found(scenes: Path, tmp_path: Path) -> None:
         (("import", "weights", "x.pth", "--as", "cam", "--run", "r"), 2, ["--as with --out, or --run with --stage"]),
         (("export", "masks", "nowhere", "--out", "o"), 2, ["nowhere", "not a run"]),
         (("frobnicate",), 2, ["frobnicate"]),
+        (("verify", "x" * 300), 2, ["xxx", "255 bytes a name"]),
+        (("pack", "voc", "x" * 5000, "--out", "o"), 2, ["xxx", "4095 in all"]),
+        (("pack", "synthetic", "--out", "o", "--seed", "-1"), 2, ["--seed"]),
+        (("pack", "synthetic", "--out", "o", "--seed", "²"), 2, ["--seed"]),
+        (("pack", "synthetic", "--out", "o", "--images", "9" * 5000), 2, ["--images"]),
+        (("pack", "synthetic", "--out", "o", "--shard-size", "0"), 2, ["--shard-size"]),
+        (("pack", "synthetic", "--out", "o", "--workers", "9" * 30), 2, ["--workers"]),
     ],
 )
 def test_mistakes_are_one_line_with_exit_code_2(

@@ -11,7 +11,7 @@ import pytest
 
 from amn_dist.engines.loop import STOP
 from amn_dist.errors import ConfigError, PeerLost, ShardError, StageError
-from amn_dist.gangs import leaving_faults, stopping_by_file, train_together
+from amn_dist.gangs import FAULT, leaving_faults, stopping_by_file, train_together
 
 
 def breaking(folder: Path, *deeds: Callable[[], None] | None) -> tuple[Callable[[], None], list[int]]:
@@ -70,6 +70,21 @@ def test_a_members_own_error_is_raised_at_once(tmp_path: Path, kind: type[Except
     with pytest.raises(kind, match="rank 0: sample a is not finite"):
         train_together(start, tmp_path, retries=3, tell=lambda text: None)
     assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"kind": "OSError", "rank": 0, "text": "x"}', '{"kind": "StageError", "rank": "0", "text": "x"}', "{}",
+     "[" * 100_000, '{"kind": "StageError", "rank": 0, "text": "x", "text": "y"}', "\xff"],
+)  # fmt: skip
+def test_a_fault_that_nobody_left_is_named(tmp_path: Path, text: str) -> None:
+    def member() -> None:
+        (tmp_path / FAULT).write_bytes(text.encode("latin1"))
+
+    start, starts = breaking(tmp_path, member)
+    with pytest.raises(StageError, match=rf"{FAULT}: .*; remove it, run again") as caught:
+        train_together(start, tmp_path, retries=3, tell=lambda told: None)
+    assert str(caught.value).isprintable() and len(starts) == 1
 
 
 def test_lost_peers_are_no_fault_and_old_faults_do_not_count(tmp_path: Path) -> None:

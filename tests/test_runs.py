@@ -8,6 +8,7 @@ import pytest
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError
 from amn_dist.methods import stages
+from amn_dist.pipeline import reopen
 from amn_dist.runs import Origin, Run, origin_of, reuse, write_json
 from amn_dist.shards.paths import AnyPath, RemotePath
 
@@ -65,6 +66,37 @@ def test_settings_that_an_older_version_did_not_have_are_not_compared(root: AnyP
     other = Config.model_validate({"name": "x", "classify": {"batch": 9, "backbone": {"weights": None}}})
     with pytest.raises(ConfigError, match=r"classify\.batch 16, now 9"):
         run.check_unchanged(stage_named("classify"), origin(other, images="1"))
+
+
+ODD = [
+    ("[]", "Expected `object`"),
+    ("{}", "missing required field"),
+    ("[" * 100_000, "more than 64 levels"),
+    ("\xff", "not UTF-8"),
+    ('{"digest": 7, "settings": 7, "inputs": {}, "code": ""}', "Expected `(str|object)`, got `int`"),
+    ('{"digest": "d", "digest": "e"}', "the key 'digest' twice"),
+    ('{"settings": {"a": NaN}, "inputs": {}, "code": ""}', "the number NaN"),
+    ('{"settings": {}, "inputs": {"a": 1}, "code": ""}', "missing|Expected `str`, got `int`"),
+]
+
+
+@pytest.mark.parametrize("name", ["done.json", "origin.json"])
+@pytest.mark.parametrize(("text", "told"), ODD)
+def test_what_a_stage_says_of_itself_is_not_guessed_at(root: AnyPath, name: str, text: str, told: str) -> None:
+    run = finished(root / "a", "classify", origin(CONFIG, images="1"))
+    (run.stage("classify") / name).write_bytes(text.encode("latin1"))
+    read = {"done.json": lambda: run.digest(stage_named("classify")), "origin.json": lambda: run.origin("classify")}
+    with pytest.raises(ConfigError, match=rf"classify/{name}: .*({told}).*; mend it, or --redo classify") as caught:
+        read[name]()
+    assert str(caught.value).isprintable() and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"data": 3}', '{"data": "a", "data": "b"}', "[" * 100_000])
+def test_where_the_data_of_a_run_lies_is_not_guessed_at(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"data\.json: "):
+        reopen(tmp_path)
 
 
 def test_unfinished_work_of_another_origin_is_dropped(root: AnyPath) -> None:

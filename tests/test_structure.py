@@ -25,6 +25,7 @@ FLOORS = (
     {"shards", "ops"},
     {"verbs"},
     {"config", "telemetry", "records"},
+    {"documents", "variables"},
     {"errors", "__init__"},
 )
 HOMES = {

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from amn_dist.documents import read_json
 from amn_dist.errors import StageError
 from amn_dist.telemetry import following, stage_log
 
@@ -40,6 +41,13 @@ def test_a_stage_without_figures_leaves_no_event_file(tmp_path: Path) -> None:
     assert not (tmp_path / "tensorboard").exists()
 
 
+def test_figures_that_are_not_finite_are_none(tmp_path: Path) -> None:
+    with stage_log(tmp_path, "amn", Console(file=io.StringIO())) as log:
+        log({"step": 1, "steps": 2, "total": 1.0, "gradient_norm": float("inf"), "lr": float("nan")})
+    record = read_json((tmp_path / "metrics.jsonl").read_text())
+    assert (record["total"], record["gradient_norm"], record["lr"]) == (1.0, None, None)
+
+
 def test_a_full_disk_leaves_whole_lines_and_names_the_file(tmp_path: Path, small_disk: SmallDisk) -> None:
     full_disk, kept = small_disk(tmp_path / "disk", "64k"), 0
     with (
@@ -62,10 +70,10 @@ def test_what_another_process_writes_is_shown(tmp_path: Path) -> None:
     with stage_log(tmp_path, "amn", Console(file=screen, width=200)) as log:
         log({"warning": "before"})
         with following(log), (tmp_path / "metrics.jsonl").open("a") as lines:
-            lines.write(json.dumps({"warning": "from rank 0"}) + "\n")
+            lines.write(json.dumps({"warning": "from rank 0"}) + "\n" + "[" * 100_000 + '\n[1]\n{"a"\n')
             lines.flush()
             time.sleep(0.1)
             lines.write(json.dumps({"warning": "and later"}) + "\n")
     said = screen.getvalue().splitlines()
     assert said == ["amn: before", "amn: from rank 0", "amn: and later"]
-    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 3
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 6

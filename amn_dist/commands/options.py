@@ -20,6 +20,9 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=v
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 OutAnywhere = Annotated[Any, typer.Option("--out", parser=path_of, metavar="FOLDER|URL", help="Where to write to.")]
 """A path, or a place in object storage."""
-ShardSize = Annotated[int | None, typer.Option("--shard-size", help="Samples a shard; chosen by set size without it.")]
+ShardSize = Annotated[
+    int | None,
+    typer.Option("--shard-size", min=1, max=1_000_000, help="Samples a shard; by set size without it."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]

@@ -11,7 +11,8 @@ from amn_dist.commands.lines import say
 from amn_dist.commands.options import Address, OutAnywhere, ShardSize, SkipBad
 
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Processes to pack with, 0: one a core; threads here without it.")
+    int | None,
+    typer.Option("--workers", min=0, max=65536, help="Processes to pack with, 0: one a core; threads here without it."),
 ]
 
 pack = typer.Typer(help="Turn a data set into shards.", no_args_is_help=True)
@@ -108,8 +109,8 @@ def pack_folder(
 @pack.command("synthetic")
 def pack_synthetic(
     out: OutAnywhere,
-    images: Annotated[int, typer.Option(help="Scenes to draw.", min=1)] = 320,
-    seed: Annotated[int, typer.Option(help="Which scenes.")] = 0,
+    images: Annotated[int, typer.Option(help="Scenes to draw.", min=1, max=1_000_000)] = 320,
+    seed: Annotated[int, typer.Option(help="Which scenes.", min=0, max=2**63 - 1)] = 0,
     shard_size: ShardSize = None,
     workers: Workers = None,
     address: Address = None,

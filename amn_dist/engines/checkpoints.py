@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
+from amn_dist.documents import read_json
 from amn_dist.engines.engine import Engine
 from amn_dist.engines.gang import Gang, lost_peer
 from amn_dist.engines.snapshot import UNREADABLE
@@ -24,6 +27,11 @@ KEEP = 2
 """Checkpoints that stay."""
 STATE = "state.json"
 """Says what the checkpoint is; written last into the temporary folder."""
+STEP = re.compile(r"[0-9]{6,18}")
+"""Name of a checkpoint's folder."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +39,20 @@ class State:
     """Where a checkpoint was taken, and by whom. consumed: global samples. files: bytes by relative path. mark: drawn
     for every checkpoint, which tells copies of it from others of the same step."""
 
-    step: int
-    consumed: int
+    step: Count
+    consumed: Count
     engine: str
-    zero: int
-    processes: int
-    files: dict[str, int]
+    zero: Count
+    processes: Count
+    files: dict[str, Count]
     mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Of a State, what must be there."""
+
+    files: dict[str, Count]
 
 
 def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> None:
@@ -89,21 +104,24 @@ def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable
 
 def complete(folder: AnyPath) -> list[AnyPath]:
     """Finished checkpoints, newest first."""
-    found = [path for path in folder.glob("[0-9]*") if path.name.isdigit() and (path / STATE).is_file()]
+    found = [path for path in folder.glob("[0-9]*") if STEP.fullmatch(path.name) and (path / STATE).is_file()]
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
 def is_whole(path: AnyPath) -> bool:
     """Whether a finished checkpoint has all its files."""
     try:
-        return bool(_files(path) == json.loads((path / STATE).read_text())["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found: Listed = read_json((path / STATE).read_bytes(), Listed)
+        return _files(path) == found.files
+    except (OSError, ValueError):
         return False
 
 
 def _try_load(path: Path, engine: Engine) -> tuple[State | None, str | None]:
     try:
-        state = State(**json.loads((path / STATE).read_text()))
+        state: State = read_json((path / STATE).read_bytes(), State)
+        if state.step != int(path.name):
+            return None, f"{STATE} is of step {state.step}"
         if not is_whole(path):
             return None, "files are missing or of another size"
         engine.load(path)

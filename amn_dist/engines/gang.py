@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from amn_dist.errors import ConfigError, PeerLost, printable, quoted
+from amn_dist.errors import ConfigError, PeerLost, printable
+from amn_dist.variables import whole_number
 
 TIMEOUT_S = 600.0
 """How long a rank waits for the others unless told otherwise."""
@@ -71,16 +72,20 @@ def join_gang(*, timeout_s: float = TIMEOUT_S) -> Gang:
     A process group that exists (Ray Train makes one) is used. timeout_s: how long any rank waits for another, here and
     later. Raises ConfigError when the description is not whole, PeerLost when the others cannot be met.
     """
-    size = _number("WORLD_SIZE", 1)
-    gang = Gang(_number("RANK", 0), size, _number("LOCAL_RANK", 0))
-    if not 0 <= gang.rank < size:
-        raise ConfigError(f"RANK {gang.rank}: expected 0 to {size - 1}, from WORLD_SIZE; check the launcher")
+    size = whole_number("WORLD_SIZE", 1, least=1)
+    gang = Gang(whole_number("RANK", 0), size, whole_number("LOCAL_RANK", 0))
+    if max(gang.rank, gang.local_rank) >= size:
+        raise ConfigError(
+            f"RANK {gang.rank}, LOCAL_RANK {gang.local_rank}: expected 0 to {size - 1}, from WORLD_SIZE {size}; "
+            "check the launcher"
+        )
     if gang.device.type == "cuda":
         torch.cuda.set_device(gang.device)
     if size > 1 and not distributed.is_initialized():
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise ConfigError(f"WORLD_SIZE {size}: {', '.join(missing)} not set; start with torchrun or deepspeed")
+        whole_number("MASTER_PORT", 0, most=65535)
         _meet(gang, timeout_s)
     return gang
 
@@ -144,10 +149,3 @@ def form_group(gang: Gang) -> None:
 
 def _backend(gang: Gang) -> str:
     return "nccl" if gang.device.type == "cuda" else "gloo"
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdigit():
-        raise ConfigError(f"{name}: found {quoted(text)}, expected a number; check the launcher")
-    return int(text)

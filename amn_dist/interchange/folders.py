@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from amn_dist.documents import read_json
 from amn_dist.errors import ConfigError, ShardError, printable
 from amn_dist.shards.format import check_key
 
@@ -22,7 +23,7 @@ def claim(folder: Path, what: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART))
         mark = folder / EXPORT
-        if names and (EXPORT not in names or json.loads(mark.read_text()) != what):
+        if names and (EXPORT not in names or read_json(mark.read_bytes()) != what):
             raise ConfigError(
                 f"{folder}: holds something else ({printable(', '.join(names[:3]))}); choose an empty or new folder"
             )

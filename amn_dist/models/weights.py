@@ -91,7 +91,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> Non
 
 
 def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, where: str) -> None:
-    """Raise ConfigError unless both hold the same names with the same shapes."""
+    """Raise ConfigError unless both hold the same names with the same shapes and kinds of finite numbers."""
     faults = {
         "missing": expected.keys() - found.keys(),
         "unknown": found.keys() - expected.keys(),
@@ -100,10 +100,22 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, wh
             for name, tensor in expected.items()
             if name in found and found[name].shape != tensor.shape
         ],
+        "of another kind": [
+            f"{name} {found[name].dtype} instead of {tensor.dtype}"
+            for name, tensor in expected.items()
+            if name in found and _kind(found[name]) != _kind(tensor)
+        ],
+        "not finite": [
+            name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.float().isfinite().all()
+        ],
     }
     if any(faults.values()):
         told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
         raise ConfigError(f"{where}: the weights do not fit; {told}; give the weights of this very architecture")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def save_network(network: nn.Module, path: str | os.PathLike[str] | RemotePath) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 import signal
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.remote.scratch import briefly
 from amn_dist.shards.commit import json_bytes
@@ -144,8 +144,8 @@ def take(path: RemotePath, say: Say) -> Lease:
 def read_holder(found: tuple[bytes, str] | None) -> Holder | None:
     """Who holds a lease; None when it is free, or not there, or not readable."""
     try:
-        return None if found is None else Holder(**json.loads(found[0]))
-    except (ValueError, TypeError):
+        return None if found is None else read_json(found[0], Holder)
+    except ValueError:
         return None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from amn_dist.documents import read_json
 from amn_dist.errors import MESSAGE, AmnError, ConfigError, printable
 from amn_dist.methods import Stage, scored
 from amn_dist.pipeline import Pipeline, reopen
@@ -158,8 +158,8 @@ def read_scores(folder: AnyPath, missing: list[str]) -> dict[str, Any]:
 def read_object(path: AnyPath, missing: list[str]) -> dict[str, Any]:
     """A JSON object of a run's file; empty, and noted, where it is absent or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (AmnError, OSError, ValueError, RecursionError) as error:
+        found = read_json(path.read_bytes())
+    except (AmnError, OSError, ValueError) as error:
         missing.append(f"{path.parent.name}/{path.name}: cannot be read ({type(error).__name__})")
         return {}
     if isinstance(found, dict):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from amn_dist.documents import read_json
 from amn_dist.shards.paths import AnyPath
 
 Points = list[tuple[float, float]]
@@ -53,8 +53,8 @@ def records(path: AnyPath) -> Iterator[dict[str, Any] | None]:
     content = path.read_bytes() if path.is_file() else b""
     for line in content.removesuffix(b"\n").split(b"\n") if content else ():
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = read_json(line)
+        except ValueError:
             record = None
         yield record if isinstance(record, dict) else None
 

@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from amn_dist.errors import ConfigError, ShardError, quoted
+from amn_dist.errors import ShardError
 from amn_dist.shards.index import ShardInfo
+from amn_dist.variables import number
 
 CACHE, CACHE_GB = "AMN_CACHE", "AMN_CACHE_GB"
 """Variables: folder of the cache (none without it) and its bound, 10^9 bytes (100 without it)."""
@@ -94,11 +95,7 @@ def cache_here() -> Cache | None:
     folder = os.environ.get(CACHE)
     if not folder:
         return None
-    bound = os.environ.get(CACHE_GB, "100")
-    try:
-        return Cache(Path(folder), int(float(bound) * 1e9))
-    except ValueError as error:
-        raise ConfigError(f"{CACHE_GB}: found {quoted(bound)}, expected a number of 10^9 bytes") from error
+    return Cache(Path(folder), int(number(CACHE_GB, 100, most=1e9) * 1e9))
 
 
 def _opened(path: Path) -> int | None:

@@ -22,6 +22,13 @@ MAX_PIXELS = 64 * 2**20
 """Pixels of any picture we decode."""
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow raises on damaged files."""
+NOT_NPY = (
+    *(ValueError, TypeError, LookupError, EOFError, SyntaxError, TokenError),
+    *(RecursionError, MemoryError, OverflowError),
+)
+"""What NumPy raises on the headers of other files."""
+MAX_AXES = 8
+"""Of an array."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 PHOTOS = ("jpg", "png")
@@ -180,15 +187,18 @@ def _decode_npy(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     try:
         shape, fortran, dtype = npy_header(stream)
-    except (ValueError, KeyError, EOFError, SyntaxError, RecursionError, TokenError) as error:
+    except NOT_NPY as error:
         raise ShardError(f"is not an .npy file ({printable(error)})") from error
-    if dtype.hasobject or dtype.kind not in "biuf":
+    if dtype.hasobject or dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise ShardError(
             f"is an .npy of dtype {printable(dtype)}; expected numbers, since objects would have to be unpickled"
         )
-    rest = len(data) - stream.tell()
+    head, rest = data[: stream.tell()], len(data) - stream.tell()
+    if any(head.count(name) != 1 for name in (b"descr", b"fortran_order", b"shape")):
+        raise ShardError("is an .npy whose header says something twice; expected descr, fortran_order, shape once each")
     # Compared before anything is allocated: the shape is whatever the file claims.
-    if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize != rest:
+    sides = len(shape) <= MAX_AXES and all(type(side) is int and side >= 0 for side in shape)
+    if not sides or prod(max(side, 1) for side in shape) >= 2**48 or prod(shape) * dtype.itemsize != rest:
         raise ShardError(f"is an .npy that declares {printable(dtype)}{printable(list(shape))} but holds {rest} bytes")
     flat = np.frombuffer(data, dtype, offset=stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C").copy()

@@ -17,6 +17,8 @@ from amn_dist.errors import ShardError, printable
 
 MAGIC = b"f16\x01"
 HEADER = struct.Struct("<4s3I")
+MAX_SIDE = 16384
+"""Of any side, as of pictures (shards/format.py): a field without values could declare what no array can be."""
 LEVEL = 1
 """Of deflate; higher ones gain 2 to 6 %."""
 
@@ -37,6 +39,8 @@ def decode_halves(data: bytes) -> np.ndarray:
     if len(data) < HEADER.size or data[:4] != MAGIC:
         raise ShardError(f"is not an .f16 field (starts with {data[:8]!r})")
     shape = HEADER.unpack_from(data)[1:]
+    if max(shape) > MAX_SIDE:
+        raise ShardError(f"is an .f16 field that declares {list(shape)}; expected at most {MAX_SIDE} a side")
     planes = np.frombuffer(_inflated(data[HEADER.size :], 2 * prod(shape), shape), np.uint8).reshape(2, -1)
     folded = np.ascontiguousarray(planes.T).view("<u2").reshape(shape)
     residual = (folded >> 1) ^ (-(folded & 1).astype(np.int16)).view(np.uint16)

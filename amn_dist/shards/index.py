@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.commit import json_bytes
-from amn_dist.shards.format import PHOTOS, check_field, check_key
+from amn_dist.shards.format import MAX_SIDE, PHOTOS, check_field, check_key
 
 VERSION: Final = 1
 INDEX = "index.json"
-Count = Annotated[int, Field(ge=0)]
+MAX_CLASSES = 255
+"""Ids are 8 bits wide and 255 is void."""
+MAX_CLASS = 200
+"""Characters of a class name."""
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Pixels = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TarName = Annotated[str, Field(pattern=r"^[0-9]{6}\.tar$")]
 Record = TypeVar("Record", bound=BaseModel)
@@ -28,8 +35,8 @@ class Place(Strict):
     """Where a sample lies in its tar. height, width: upright pixels. fields: offset and size of the bytes, by name."""
 
     key: str
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
+    height: Pixels
+    width: Pixels
     fields: dict[str, tuple[Count, Count]]
 
 
@@ -68,7 +75,7 @@ class ShardInfo(Strict):
     """One line of the index."""
 
     name: TarName
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1, le=2**31 - 1)]
     bytes: Count
     sha256: Sha256
 
@@ -77,8 +84,8 @@ class Index(Strict):
     """A shard set. kind: `images` or a stage. classes: names in id order, background first. digest: of the content."""
 
     format: Literal[1] = VERSION
-    kind: str
-    classes: tuple[str, ...]
+    kind: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}$")]
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     fields: tuple[str, ...]
     shards: tuple[ShardInfo, ...]
     digest: Sha256
@@ -87,9 +94,26 @@ class Index(Strict):
     def _consistent(self) -> Index:
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise ValueError("a shard is listed twice")
+        for field in self.fields:
+            check_field(field)
+        check_names(self.classes)
         if self.digest != content_digest(self.kind, self.classes, self.fields, self.shards):
             raise ValueError("the digest does not fit the content")
         return self
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Raise ShardError unless class names are different and of 1 to 200 characters."""
+    odd = next((name for name in classes if not 0 < len(name) <= MAX_CLASS), None)
+    if odd is not None:
+        raise ShardError(f"found the class '{printable(odd, 80)}', expected 1 to {MAX_CLASS} characters")
+    first: dict[str, str] = {}
+    for name in classes:
+        # As people read them: accents in one character or two, any number of spaces.
+        read = " ".join(unicodedata.normalize("NFC", name).split())
+        if read in first:
+            raise ShardError(f"class '{printable(name, 80)}' is listed twice; list it once")
+        first[read] = name
 
 
 def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], shards: Sequence[ShardInfo]) -> str:
@@ -139,6 +163,7 @@ def required(fields: Sequence[str]) -> frozenset[str]:
 def parse(record: type[Record], where: str, text: bytes) -> Record:
     """A record from JSON. Raises ShardError naming the place, the first fault and the way out."""
     try:
+        read_json(text)  # of two values of a key the validator takes the last
         return record.model_validate_json(text)
     except ShardError as error:
         raise ShardError(f"{where}: {error}; make the set again") from error
@@ -147,3 +172,5 @@ def parse(record: type[Record], where: str, text: bytes) -> Record:
         key = printable(".".join(str(part) for part in first["loc"])) or "it"
         found = f"found {quoted(first.get('input'), 60)}, " if first["loc"] else ""
         raise ShardError(f"{where}: {key}: {found}{printable(first['msg'])}; make the set again") from error
+    except ValueError as error:
+        raise ShardError(f"{where}: {printable(error)}; make the set again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
@@ -10,11 +9,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from amn_dist.errors import AmnError, ShardError, printable
+from amn_dist.variables import number
 
 T = TypeVar("T")
 
 PATIENCE_S = "AMN_STORAGE_PATIENCE_S"
 """Variable: seconds after which a request that keeps failing is given up; 300 without it."""
+DAY_S = 86_400
+"""The most it may be."""
 FIRST_S, LONGEST_S = 0.1, 15.0
 """The first pause between two tries, and the longest; each is drawn from the upper half of its length."""
 SHORT_TRIES = 3
@@ -51,7 +53,7 @@ def patiently(url: str, verb: str, request: Callable[[], T]) -> T:
     Raises FileNotFoundError for what is not there, and ShardError with URL, answer and advice for all else.
     """
     start, tries = time.monotonic(), 0
-    patience = float(os.environ.get(PATIENCE_S, "300"))
+    patience = number(PATIENCE_S, 300, most=DAY_S)
     while True:
         tries += 1
         try:

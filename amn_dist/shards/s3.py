@@ -14,6 +14,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, GenericError, NotFoundError, PreconditionError
 from obstore.store import S3Store
 
+from amn_dist.variables import number
+
 TIMEOUT_S = "AMN_STORAGE_TIMEOUT_S"
 """Variable: seconds without a byte after which an answer is given up and asked for again; 60 without it."""
 PUT_S = 1800
@@ -29,7 +31,7 @@ class S3Objects:
     """A bucket. Keys are without a leading slash."""
 
     def __init__(self, bucket: str, settings: Mapping[str, str]) -> None:
-        timeout = timedelta(seconds=float(os.environ.get(TIMEOUT_S, "60")))
+        timeout = timedelta(seconds=number(TIMEOUT_S, 60, least=0.1, most=PUT_S))
         plain = settings.get("endpoint", "").startswith("http://")
         options: dict[str, Any] = {"connect_timeout": timedelta(seconds=10), "allow_http": plain}
 

@@ -6,13 +6,16 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.index import same_fields
 
 BLOCK = 512
+MAX_NAME = 1024
+"""Characters of a member's name."""
+MAX_FIELDS = 100
+"""Members of a sample."""
 MAX_EXTENDED = 64 * 1024
 """Bytes of an extended header; real ones hold a name and some times."""
 HARMLESS = frozenset({"path", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"})
@@ -43,8 +46,9 @@ class Member:
 def check_tar(path: str | os.PathLike[str]) -> tuple[Member, ...]:
     """The members of a tar of samples, in order; nothing is extracted, no data is read.
 
-    Raises ShardError for members that are not regular, absolute or parent paths, names without a field, repeated
-    members and keys, samples that differ in their fields, data or an end that is missing, and anything after the end.
+    Raises ShardError for members that are not regular, absolute or parent paths, names without a field or spelled in
+    more ways than one (`./a.jpg`, `b//a.jpg`), repeated members and keys, samples that differ in their fields, data or
+    an end that is missing, and anything after the end.
     """
     try:
         with open(path, "rb") as file:
@@ -68,10 +72,13 @@ def check_samples(members: tuple[Member, ...]) -> dict[str, tuple[str, ...]]:
     fields: dict[str, tuple[str, ...]] = {}
     last = None
     for member in members:
-        if member.field in fields.get(member.key, ()):
+        if member.field.lower() in (field.lower() for field in fields.get(member.key, ())):
+            # Readers of such tars take .JPG for .jpg.
             raise ShardError(
                 f"member {printable(member.name)} appears twice; key {printable(member.key)} must be unique"
             )
+        if len(fields.get(member.key, ())) == MAX_FIELDS:
+            raise ShardError(f"key {printable(member.key)} has more than {MAX_FIELDS} members")
         if member.key in fields and member.key != last:
             raise ShardError(f"key {printable(member.key)} appears twice; the members of a sample must lie together")
         fields[member.key] = (*fields.get(member.key, ()), member.field)
@@ -85,10 +92,12 @@ def _members(file: BinaryIO, total: int) -> Iterator[Member]:
     while True:
         header = _header(file, offset, total)
         if header is None:
+            if name is not None:
+                raise ShardError(f"names the member {printable(name)} in an extended header, but there is none")
             _check_end(file, offset)
             return
         data = offset + BLOCK
-        called = name or header.name
+        called = header.name if name is None else name
         _check_kind(header, called)
         if data + header.size > total:
             raise ShardError(
@@ -97,7 +106,10 @@ def _members(file: BinaryIO, total: int) -> Iterator[Member]:
             )
         offset = data + -(-header.size // BLOCK) * BLOCK
         if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
-            name = _long_name(file, header, data) or name
+            longer = _long_name(file, header, data)
+            if name is not None and longer is not None:
+                raise ShardError(f"names one member {printable(name)} and {printable(longer)}; expected one name")
+            name = name if longer is None else longer
         else:
             yield _member(called, data, header.size)
             name = None
@@ -140,27 +152,36 @@ def _long_name(file: BinaryIO, header: tarfile.TarInfo, offset: int) -> str | No
 
 
 def _pax_path(content: bytes) -> str | None:
-    path = None
+    found: dict[str, bytes] = {}
     while content:
-        length = int(content[: content.index(b" ")])
-        record = content[content.index(b" ") + 1 : length]
+        size = content[: content.index(b" ")]
+        length = int(size) if size.isdigit() and len(size) < 9 else 0
+        record = content[len(size) + 1 : length]
         key, equals, value = record.partition(b"=")
         if not equals or not record.endswith(b"\n") or not 0 < length <= len(content):
             raise ValueError("malformed record")
-        if key.decode() not in HARMLESS:
+        if key.decode() not in HARMLESS or key.decode() in found:
+            what = "twice" if key.decode() in found else "once"
             raise ShardError(
-                f"an extended header sets {quoted(key.decode())}; expected names and times only (no sparse files)"
+                f"an extended header sets {quoted(key.decode())} {what}; expected names and times only, each once "
+                "(no sparse files)"
             )
-        path = value[:-1].decode() if key == b"path" else path
+        found[key.decode()] = value[:-1]
         content = content[length:]
-    return path
+    return found["path"].decode() if "path" in found else None
 
 
 def _member(name: str, offset: int, size: int) -> Member:
-    if name.startswith(("/", "\\")) or "\\" in name or not name.isprintable():
-        raise ShardError(f"member {quoted(name, 200)} has an absolute or unprintable path; expected KEY.FIELD")
-    if ".." in Path(name).parts:
+    if name.startswith(("/", "\\")) or "\\" in name or not name.isprintable() or len(name) > MAX_NAME:
+        raise ShardError(
+            f"member {quoted(name, 200)} has an absolute, unprintable or too long path; expected KEY.FIELD"
+        )
+    if ".." in name.split("/"):
         raise ShardError(f"member {quoted(name, 200)} points to a parent folder; expected KEY.FIELD")
+    if not {"", "."}.isdisjoint(name.split("/")):
+        raise ShardError(
+            f"member {quoted(name, 200)} has more than one spelling; expected KEY.FIELD or FOLDER/KEY.FIELD"
+        )
     folder, slash, base = name.rpartition("/")
     stem, dot, field = base.partition(".")
     if not stem or not dot or not field:

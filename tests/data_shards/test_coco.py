@@ -180,6 +180,12 @@ HOSTILE = [
     (lambda t: t["images"][0].update(id="100"), r"Expected `int`, got `str` - at `\$\.images\[0\]\.id`"),
     (lambda t: t["images"][0].update(id=-1), "images"),
     (lambda t: t["images"][0].update(id=2**70), "images"),
+    (lambda t: t["images"][0].update(id=100.0), r"Expected `int`, got `float` - at `\$\.images\[0\]\.id`"),
+    (lambda t: t["images"][0].update(id=True), r"Expected `int`, got `bool` - at `\$\.images\[0\]\.id`"),
+    (lambda t: t["images"][0].update(file_name="x" * 300 + ".jpg"), "image 100: file_name 'xxx"),
+    (lambda t: t["images"][0].update(file_name="./" + t["images"][1]["file_name"]), "images 100 and 107 are both COCO"),
+    (lambda t: t["categories"][0].update(name="a\x1b[31mb"), "printable"),
+    (lambda t: t["categories"][0].update(name="a" * 300), "expected 1 to 200 characters"),
     (lambda t: t["images"][0].pop("height"), "missing required field `height`"),
     (lambda t: t["images"][0].update(width=0), "width"),
     (lambda t: t["annotations"][0].update(image_id=5), "annotation 10001 of image 5; list the images"),
@@ -193,6 +199,37 @@ HOSTILE = [
     (lambda t: t.update(images=[], annotations=[]), "no samples found"),
     (lambda t: t["annotations"][0].update(segmentation=[[float("nan")] * 6]), r"invalid character \(byte [0-9]+\)"),
 ]
+
+
+TWICE = [
+    ('"image_id": 100', '"image_id": 107, "image_id": 100', "has the key 'image_id' twice, with 107 and 100"),
+    ('"category_id": 3', '"category_id": 18, "category_id": 3', "has the key 'category_id' twice"),
+    ('"iscrowd": 0', '"iscrowd": 1, "iscrowd": 0', "has the key 'iscrowd' twice"),
+    ('"segmentation": ', '"segmentation": [[0, 0, 9, 0, 9, 9]], "segmentation": ', "has the key 'segmentation' twice"),
+    ('"file_name": ', '"file_name": "a.jpg", "file_name": ', "has the key 'file_name' twice"),
+    ('"annotations": ', '"annotations": [], "annotations": ', "has the key 'annotations' twice"),
+    ('"images": ', '"images": [], "images": ', "has the key 'images' twice"),
+    ('"iscrowd": 0', '"iscrowd": 0, "attributes": {"a": 1, "a": 2}', "has the key 'a' twice"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "told"), TWICE)
+def test_an_annotation_file_says_everything_once(root: Path, tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = root / "annotations" / JSON
+    text = json.dumps(json.loads(path.read_text()))
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ShardError, match=told) as caught:
+        pack_coco(root, SPLIT, tmp_path / "out", skip_bad=True)
+    assert JSON in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_run_lengths_say_everything_once(root: Path, change, tmp_path: Path) -> None:
+    change(lambda t: t["annotations"][0].update(segmentation={"size": [64, 96], "counts": [6144]}))
+    path = root / "annotations" / JSON
+    path.write_text(path.read_text().replace('"counts": [6144]', '"counts": [0, 6144], "counts": [6144]'))
+    with pytest.raises(ShardError, match="annotation 10001: segmentation: has the key 'counts' twice"):
+        pack_coco(root, SPLIT, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("how", "told"), HOSTILE)

@@ -89,13 +89,39 @@ def test_an_image_without_labels_is_packed(root: Path, tmp_path: Path) -> None:
         ('{"file": "cats/a.jpg", "labels": "cat"}\n', "line 1: expected"),
         ('{"file": "cats/a.jpg", "labels": ["cat"]}\n{"file": \n', "line 2"),
         ('{"file": 3, "labels": []}\n', "line 1: expected"),
+        ('file,labels\n"cats/a.jpg","cat\ndog"\n', r"line 3: label 'cat dog', expected at most 200 printable"),
+        ('file,labels\n"cats/\na.jpg",cat\n', "line 3: file 'cats/ a.jpg'"),
+        ("file,labels\ncats/a.jpg,c\0t\n", "line 2: label"),
+        ("file,labels\ncats/a\0.jpg,cat\n", "line 2: file"),
+        ("file,labels\ncats/a.jpg,cat\u2028dog\n", "line 2: label"),
+        ("file,labels\ncats/a.jpg," + "c" * 201 + "\n", "line 2: label"),
+        ("file,labels\n" + "a" * 256 + ",cat\n", "line 2: file"),
+        ("file,labels\n" + "a/" * 600 + "b.jpg,cat\n", "line 2: file"),
+        ("file,labels\ncats/a.jpg," + "c" * 200_000 + "\n", "field larger than"),
+        ("file,labels,labels\ncats/a.jpg,cat,dog\n", "found 'file,labels,labels'"),
+        ("file,file\ncats/a.jpg,cat\n", "found 'file,file'"),
+        ("file,labels\ncats/a.jpg,cat\ncats//a.jpg,dog\n", "line 3: cats/a.jpg is a duplicate of line 2"),
+        ("file,labels\ncats/a.jpg,Background\n", "'Background' is listed twice"),
+        ('{"file": "cats/a.jpg", "labels": ["cat"], "labels": ["dog"]}\n', "line 1: has the key 'labels' twice"),
+        ('{"file": "cats/a.jpg", "labels": ["cat", NaN]}\n', "line 1: has the number NaN"),
+        ('{"file": "cats/a.jpg", "labels": [true]}\n', "line 1: expected"),
+        ('{"file": "cats/\\ud800.jpg", "labels": ["cat"]}\n', r"line 1: file 'cats/\\ud800\.jpg'"),
+        ('{"file": "cats/a.jpg", "labels": ["a\\u0000b"]}\n', "line 1: label"),
+        ('{"a":' * 100_000, "line 1: is nested more than 64 levels"),
     ],
 )
 def test_wrong_tables(root: Path, tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ShardError, match=told) as caught:
         pack_folder(root, table(tmp_path, text), tmp_path / "out", skip_bad=True)
-    assert "labels.txt" in str(caught.value)
+    message = str(caught.value)
+    assert "labels.txt" in message and message.isprintable() and len(message) < 500
     assert not (tmp_path / "out").exists()
+
+
+def test_a_line_of_json_may_hold_what_ends_lines_elsewhere(root: Path, tmp_path: Path) -> None:
+    row = {"file": "cats/a.jpg", "labels": ["cat"], "note": "two\u2028lines"}
+    pack_folder(root, table(tmp_path, json.dumps(row, ensure_ascii=False) + "\n"), tmp_path / "out")
+    assert len(ShardSet.open(tmp_path / "out")) == 1
 
 
 def test_a_link_that_leads_outside_is_a_bad_sample(root: Path, tmp_path: Path) -> None:

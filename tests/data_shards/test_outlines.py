@@ -75,7 +75,9 @@ def test_outlines_that_cannot_be_drawn(tree: object, told: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ['[[1, 2, "x"]]', "null", "7", '{"counts": [1.5], "size": [1, 1]}', '{"size": [1, 1]}', "[[NaN, 1, 2, 3, 4, 5]]",
-     "[[1e999, 1, 2, 3, 4, 5]]", "[[1, 2", "[" * 100_000],
+     "[[1e999, 1, 2, 3, 4, 5]]", "[[1, 2", "[" * 100_000,
+     '{"size": [1, 1], "counts": [1], "counts": [1]}', '{"size": [true, 1], "counts": [1]}',
+     '{"size": [1, 1], "counts": [1.0]}', "[[true, 1, 2, 3, 4, 5]]"],
 )  # fmt: skip
 def test_segmentations_that_are_something_else(text: str) -> None:
     with pytest.raises(ShardError, match="segmentation: "):

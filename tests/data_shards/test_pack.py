@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from amn_dist.shards.index import Index
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report
 from data_shards.coco import pack_coco
-from data_shards.pack import plan
+from data_shards.pack import PACK, plan
 from data_shards.scenes import draw_scene
 from data_shards.source import Content, Source, key_of
 from data_shards.synthetic import pack_synthetic
@@ -271,6 +272,43 @@ def test_verify_of_foreign_tars(bad: Path, tmp_path: Path) -> None:
     shutil.copy(tars / "ok.tar", tmp_path / "b.tar")
     with pytest.raises(ShardError, match="twice"):
         verify(tmp_path)
+
+
+def test_verify_of_a_tar_with_two_spellings_of_a_name(packed: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a.jpg", "./a.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ShardError, match=r"member './a\.jpg' has more than one spelling"):
+        verify(tmp_path)
+    folder = tmp_path / "set"
+    shutil.copytree(packed, folder)
+    respell(folder / "000000.tar")
+    with pytest.raises(ShardError, match=r"000000\.tar: member './[^']*' has more than one spelling"):
+        verify(folder)
+
+
+def respell(path: Path) -> None:
+    """Put `./` before the name of a tar's first member, whose header stays in order."""
+    content = bytearray(path.read_bytes())
+    info = tarfile.TarInfo.frombuf(bytes(content[:512]), "utf-8", "strict")
+    info.name = f"./{info.name}"
+    content[:512] = info.tobuf(tarfile.USTAR_FORMAT)
+    path.write_bytes(content)
+
+
+def test_shards_have_numbers_of_six_digits() -> None:
+    source = Source("a", "a", 0, "", lambda: None)
+    with pytest.raises(ConfigError, match="shard size 1: makes 1000001 shards, expected at most 1000000; enlarge it"):
+        plan([source] * 1_000_001, 1)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"shards": [], "shards": []}', '{"shards": [1]}', "\xff"])
+def test_a_plan_that_cannot_be_read_is_made_anew(packed: Path, tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(packed, folder)
+    (folder / "index.json").unlink()
+    (folder / PACK).write_bytes(text.encode("latin1"))
+    assert pack_synthetic(folder, images=16, shard_size=8, **SMALL).digest == ShardSet.open(packed).digest
 
 
 def test_verify_of_nothing(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_numpy_numbers_are_keys() -> None:
     assert list(found) == [4, 7] and np.array_equal(found[4], CUBE[0])
 
 
+def test_a_class_has_one_map() -> None:
+    once = npy({1: CUBE[0], np.int64(2): CUBE[1]})
+    again = once.replace(np.int64(2).tobytes(), np.int64(1).tobytes())
+    assert again != once and list(read_pickled_dict(once)) == [1, 2]
+    with pytest.raises(ShardError, match="has 2 keys of 1 names or classes; expected each once"):
+        read_pickled_dict(again)
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_older_pickles_are_read(protocol: int) -> None:
     boxed = np.empty((), dtype=object)

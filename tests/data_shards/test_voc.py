@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ConfigError, ShardError
 from amn_dist.shards.shardset import ShardSet
 from data_shards.verify import verify
 from data_shards.voc import pack_voc
@@ -205,10 +205,43 @@ def test_truth_is_optional(root: Path, tmp_path: Path) -> None:
     assert pack_voc(root, "train", tmp_path / "out").fields == ("jpg", "tags")
 
 
-@pytest.mark.parametrize("line", ["../shape_01", "/etc/passwd", "shape_01 1", ".hidden", "a\\b"])
+@pytest.mark.parametrize(
+    "line",
+    ["../shape_01", "/etc/passwd", "shape_01 1", ".hidden", "a\\b", "..", "x" * 100_000, "é" * 126, "a\0b", "a\x1b[2Jb",
+     "shape_01\x0cshape_03", "shape_01\u2028shape_03"],
+)  # fmt: skip
 def test_ids_are_file_names(root: Path, tmp_path: Path, line: str) -> None:
     (root / TRAIN).write_text(f"shape_02\n{line}\n")
-    with pytest.raises(ShardError, match=r"train\.txt: line 2"):
+    with pytest.raises(ShardError, match=r"train\.txt: line 2") as caught:
+        pack_voc(root, "train", tmp_path / "out")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("split", ["../train", "a/b", ".", "", "x" * 1000, "a\nb", "a\\b"])
+def test_a_split_is_the_name_of_a_file(root: Path, tmp_path: Path, split: str) -> None:
+    with pytest.raises(ConfigError, match="split: found '") as caught:
+        pack_voc(root, split, tmp_path / "out")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_an_image_has_one_file(root: Path, tmp_path: Path) -> None:
+    shutil.copyfile(root / IMAGE, (root / IMAGE).with_suffix(".JPG"))
+    with pytest.raises(ShardError, match=r"shape_01\.jpg and shape_01\.JPG are both image shape_01"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+@pytest.mark.parametrize("marked", ["2", "yes", "true", "-1", "1.0", "١"])
+def test_difficult_is_0_or_1(root: Path, tmp_path: Path, marked: str) -> None:
+    text = (root / XML).read_text().replace("<difficult>0</difficult>", f"<difficult>{marked}</difficult>", 1)
+    (root / XML).write_text(text)
+    with pytest.raises(ShardError, match=rf"{XML}: object 1: difficult: found '{marked}', expected 0 or 1"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+@pytest.mark.parametrize("element", ["<name>wedge</name>", "<difficult>1</difficult>"])
+def test_an_object_has_one_name_and_one_mark(root: Path, tmp_path: Path, element: str) -> None:
+    (root / XML).write_text((root / XML).read_text().replace("</object>", f"{element}</object>", 1))
+    with pytest.raises(ShardError, match=rf"{XML}: object 1 has 2 elements <{element[1:].partition('>')[0]}>"):
         pack_voc(root, "train", tmp_path / "out")
 
 
@@ -230,12 +263,26 @@ def test_difficult_objects(root: Path, tmp_path: Path) -> None:
         ("background\ndisc\nbox\ndisc\n", "twice"),
         ("background\n", "1 classes"),
         ("", "background"),
+        ("background\ndisc\nBackground\n", "class 'Background' is listed twice"),
+        ("background\ndisc\n__background__\n", "is listed twice"),
+        ("background\nbig  disc\nbig disc\n", "'big disc' is listed twice"),
+        ("background\ncaf\u00e9\ncafe\u0301\n", "is listed twice"),
+        ("background\na\x1b[31mb\n", "printable"),
+        ("background\ndisc\x85box\n", "printable"),
+        ("background\n" + "a" * 201, "expected 1 to 200 characters"),
+        ("background\n" + "\n".join(f"c{n}" for n in range(255)), "256 classes, expected 2 to 255"),
     ],
 )
 def test_wrong_class_lists(root: Path, tmp_path: Path, names: str, told: str) -> None:
     (root / "classes.txt").write_text(names)
     with pytest.raises(ShardError, match=rf"classes\.txt.*{told}"):
         pack_voc(root, "train", tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["\ufeffbackground\ndisc\nbox\nwedge\n", "background\r\ndisc\rbox\r\n\r\nwedge"])
+def test_marks_and_line_ends_of_other_systems_are_no_part_of_a_name(root: Path, tmp_path: Path, text: str) -> None:
+    (root / "classes.txt").write_bytes(text.encode())
+    assert pack_voc(root, "train", tmp_path / "out").classes == ("background", "disc", "box", "wedge")
 
 
 def test_without_a_class_list_the_classes_are_those_of_voc(root: Path, tmp_path: Path) -> None:

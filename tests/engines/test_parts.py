@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -171,7 +171,10 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR, MASTER_PORT not set"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "expected 0 to 1"),
-        ({"WORLD_SIZE": "two"}, "expected a number"),
+        ({"WORLD_SIZE": "2", "RANK": "²"}, "RANK: found '²', expected a whole number"),
+        ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE: found '999"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "expected 0 to 1"),
+        ({"WORLD_SIZE": "two"}, "expected a whole number"),
     ],
 )
 def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], match: str) -> None:
@@ -215,13 +218,47 @@ def damage_state(folder: Path) -> None:
     (folder / "state.json").write_text('{"step": 6')
 
 
-@pytest.mark.parametrize("damage", [damage_length, damage_content, damage_state])
+def stating(**changes: object) -> Callable[[Path], None]:
+    """Damage that changes what state.json says."""
+
+    def damage(folder: Path) -> None:
+        state = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_text(json.dumps({**state, **changes}))
+
+    return damage
+
+
+def state_says_it_twice(folder: Path) -> None:
+    text = (folder / "state.json").read_text()
+    (folder / "state.json").write_text(text.replace('"step": 6', '"step": 3,\n "step": 6'))
+
+
+def state_is_deep(folder: Path) -> None:
+    (folder / "state.json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(damage_length, damage_content, damage_state, state_says_it_twice, state_is_deep),
+        *(stating(step=value) for value in (True, 6.0, "6", -6, 7, float("nan"))),
+        *(stating(consumed=-1), stating(zero=None), stating(processes=2.5), stating(files=[])),
+    ],
+)
 def test_an_unreadable_checkpoint_falls_back_with_a_warning(tmp_path: Path, damage: object) -> None:
     saved(tmp_path, [3, 6])
     damage(tmp_path / "000006")  # type: ignore[operator]
     value, step, warnings = resumed(tmp_path)
     assert (value, step) == (3.0, 3)
     assert len(warnings) == 1 and "000006: cannot be read" in warnings[0]
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    saved(tmp_path, [3])
+    for name in ("000006²", "٠٠٠٠٠٦", "6", "1" * 40, "00000x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text("{}")
+    assert resumed(tmp_path) == (3.0, 3, [])
 
 
 def test_state_says_where_the_run_is(tmp_path: Path) -> None:

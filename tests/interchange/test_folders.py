@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from amn_dist.cli import app
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.interchange.artefacts import Artefact, maps_of, masks_of
-from amn_dist.interchange.folders import place
+from amn_dist.interchange.folders import EXPORT, place
 from amn_dist.interchange.maps import export_maps
 from amn_dist.interchange.masks import export_masks
 from amn_dist.ops.resize import upsample
@@ -91,6 +91,14 @@ def test_a_set_with_such_a_key_is_not_even_opened(made: ShardSet, tmp_path: Path
     with pytest.raises(ShardError, match="key"):
         export_masks(Artefact(ShardSet.open(str(tmp_path)), "mask.png"), tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1, "a": 2}', "\xff", "{}"])
+def test_a_mark_that_is_none_of_ours_is_something_else(made: ShardSet, tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / EXPORT).write_bytes(text.encode("latin1"))
+    with pytest.raises(ConfigError, match="choose an empty or new folder"):
+        export_masks(masks_of(made.url), tmp_path / "out")
 
 
 def test_maps_are_what_published_loaders_expect(made: ShardSet, images: ShardSet, tmp_path: Path) -> None:

@@ -106,6 +106,17 @@ def test_architectures_torchvision_lacks_ask_for_a_path(name: str) -> None:
         ),
         (lambda t: {n: v for n, v in t.items() if n != "features.28.bias"}, "missing: 28.bias"),
         (lambda t: t | {"features.30.weight": torch.zeros(1)}, "unknown: 30.weight"),
+        (
+            lambda t: t | {"features.28.bias": torch.zeros(512, dtype=torch.int64)},
+            r"of another kind: 28.bias torch.int64 instead of torch.float32",
+        ),
+        (lambda t: t | {"features.28.bias": torch.zeros(512, dtype=torch.bool)}, "of another kind: 28.bias torch.bool"),
+        (
+            lambda t: t | {"features.28.bias": torch.zeros(512, dtype=torch.complex64)},
+            "of another kind: 28.bias torch.complex64",
+        ),
+        (lambda t: t | {"features.28.bias": torch.full((512,), torch.nan)}, "not finite: 28.bias"),
+        (lambda t: t | {"features.28.bias": torch.full((512,), 1e300, dtype=torch.float64)}, "not finite: 28.bias"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, change, told: str) -> None:

@@ -91,8 +91,15 @@ def test_who_was_silent_too_long_ends_when_another_has_the_run(place: RemotePath
     assert holder(place) == OTHER
 
 
-def test_a_lease_that_cannot_be_read_holds_nobody_back(place: RemotePath, said: list[str]) -> None:
-    (place / LEASE).write_bytes(b"[1")
+@pytest.mark.parametrize(
+    "content",
+    [b"[1", b"[" * 100_000, b"\xff", b'{"pid": 1}', written(OTHER).replace(b'"pid":7', b'"pid":"../7"'),
+     written(OTHER).replace(b'"pid":7', b'"pid":true'), written(OTHER).replace(b'"pid":7', b'"pid":8,"pid":7'),
+     written(OTHER).replace(b'"time":0.0', b'"time":NaN')],
+)  # fmt: skip
+def test_a_lease_that_cannot_be_read_holds_nobody_back(place: RemotePath, said: list[str], content: bytes) -> None:
+    (place / LEASE).write_bytes(content)
+    assert holder(place) is None
     with holding(place, said.append):
         assert holder(place) is not None
 

@@ -171,7 +171,7 @@ def test_damage_is_named_and_the_rest_is_shown(make_run: Any, tmp_path: Path) ->
     tar[512:] = bytes(len(tar) - 512)
     (run / "cam" / "000001.tar").write_bytes(tar)
     shown = report(tmp_path, run)
-    for text in ("classify: 3 damaged line(s)", "environment.json: found list", "walk:", "2 cannot be read"):
+    for text in ("classify: 4 damaged line(s)", "environment.json: found list", "walk:", "2 cannot be read"):
         assert text in shown.said, text
     assert len(shown.all("article")) == 7 and "Losses of classify" in shown.said
     (run / "score" / "score.json").write_text('{"sets": []}')

@@ -136,6 +136,38 @@ def test_npy_that_lies_about_its_size_is_refused_before_allocation() -> None:
         decode("x.npy", stream.getvalue() + b"\0" * 64)
 
 
+def npy(header: str, body: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+def described(descr: str = "'<f4'", shape: str = "(2,)", more: str = "") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}{more}}}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy(described(shape="(True, 3)"), bytes(12)),
+        npy(described(shape=f"(0, {10**30})")),
+        npy(described(shape=f"(0, {2**31 - 1}, {2**31 - 1}, {2**31 - 1})")),
+        npy(described(shape=f"({'1,' * 70})"), bytes(4)),
+        npy(described(shape="(1,)", more=", 'shape': (2,)"), bytes(8)),
+        npy(described(descr="('<f4',)")),
+        npy(described(descr="'<f16'", shape="(1,)"), bytes(16)),
+        npy("{[]: 1}"),
+        npy("{" * 90 + "}" * 90),
+        npy("-" * 5000 + "1"),
+        npy("(" * 3000),
+    ],
+)
+def test_npy_headers_that_nobody_means_are_refused(content: bytes) -> None:
+    assert decode("x.npy", npy(described(), bytes(8))).shape == (2,)
+    with pytest.raises(ShardError, match=r"is an \.npy|is not an \.npy") as caught:
+        decode("x.npy", content)
+    assert str(caught.value).isprintable()
+
+
 def test_npy_with_objects_is_never_unpickled(bad, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ShardError, match="object"):

@@ -51,6 +51,7 @@ SOUND = encode(FIELD, np.ones((2, 5, 6), np.float16))
         (HEADER.pack(MAGIC, 2, 5, 5) + SOUND[16:], "does not hold"),
         (HEADER.pack(MAGIC, 2, 5, 7) + SOUND[16:], "does not hold"),
         (struct.pack("<4s3I", MAGIC, 2**31, 2**31, 2**31) + SOUND[16:], "declares"),
+        (HEADER.pack(MAGIC, 0, 2**32 - 1, 2**32 - 1) + zlib.compress(b""), "declares .* at most 16384 a side"),
         (HEADER.pack(MAGIC, 1, 1, 1) + zlib.compress(b"\0" * 10**7), "does not hold"),
     ],
 )

@@ -131,6 +131,21 @@ def test_remote_set_reads_like_a_local_one(whole: Path) -> None:
         (lambda f: edit(f / "index.json", format=2), "version"),
         (lambda f: edit(f / "index.json", kind="walk"), "digest"),
         (lambda f: edit(f / "index.json", extra=1), "extra"),
+        (lambda f: replace(f / "index.json", '"kind":"cam"', '"kind":"cam","kind":"cam"'), "the key 'kind' twice"),
+        (lambda f: replace(f / "index.json", '"count":5', '"count":true'), r"shards\.0\.count: found True"),
+        (lambda f: replace(f / "index.json", '"count":5', '"count":5.0'), r"shards\.0\.count: found 5\.0"),
+        (lambda f: replace(f / "index.json", '"count":5', '"count":-5'), r"shards\.0\.count: found -5"),
+        (lambda f: replace(f / "index.json", '"count":5', '"count":NaN'), "the number NaN"),
+        (lambda f: replace(f / "index.json", '"count":5', '"count":' + "9" * 40), "at most 64 bits"),
+        (lambda f: (f / "index.json").write_text("[" * 100_000), "more than 64 levels"),
+        (lambda f: edit(f / "index.json", classes=[]), "classes: found "),
+        (lambda f: edit(f / "index.json", classes=[f"c{n}" for n in range(256)]), "at most 255"),
+        (lambda f: edit(f / "index.json", classes=["background", "a", "a"]), "class 'a' is listed twice"),
+        (lambda f: edit(f / "index.json", classes=["background", "caf\u00e9", "cafe\u0301"]), "is listed twice"),
+        (lambda f: edit(f / "index.json", classes=["background", ""]), "expected 1 to 200 characters"),
+        (lambda f: edit(f / "index.json", classes=["background", "a" * 201]), "expected 1 to 200 characters"),
+        (lambda f: edit(f / "index.json", kind="../x"), r"kind: found '\.\./x'"),
+        (lambda f: edit(f / "index.json", fields=["../x"]), "field"),
         (lambda f: (f / "000001.tar").unlink(), "000001.tar: missing"),
         (lambda f: (f / "000002.tar").write_bytes(b"x" * 700), "000002.tar: found 700 bytes"),
         (lambda f: shutil.rmtree(f), "cannot be listed"),
@@ -143,6 +158,36 @@ def test_damaged_sets_do_not_open(whole: Path, tmp_path: Path, damage, told: str
     with pytest.raises(ShardError, match=told) as caught:
         ShardSet.open(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"key":"k0_0"', '"key":"k0_0","key":"k0_0"', "the key 'key' twice"),
+        ('"height":9', '"height":true', r"samples\.0\.height: found True"),
+        ('"height":9', '"height":9.0', r"samples\.0\.height: found 9\.0"),
+        ('"height":9', '"height":16385', r"samples\.0\.height: found 16385"),
+        ('"width":13', '"width":-13', r"samples\.0\.width: found -13"),
+        ('"tags":[', '"tags":[0,0],"tags":[', "the key 'tags' twice"),
+        ('"samples":[', '"samples":[],"samples":[', "the key 'samples' twice"),
+        ('"count":5', '"count":5' + "0" * 30, "at most 64 bits"),
+        ('"count":5', '"count":"5"', "count: found '5'"),
+    ],
+)
+def test_reports_say_one_thing(whole: Path, tmp_path: Path, old: str, new: str, told: str) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(whole, folder)
+    replace(folder / "000000.json", old, new)
+    assert read_report(folder, 0) is None
+    with pytest.raises(ShardError, match=told) as caught:
+        ShardSet.open(folder).entry(0)
+    assert "000000.json" in str(caught.value) and str(caught.value).isprintable()
 
 
 def edit(path: Path, **changes: object) -> None:

@@ -80,6 +80,15 @@ def test_the_plain_webdataset_writer_passes(tmp_path: Path) -> None:
         ("a.jpg", {"pax_headers": {"path": "../b.jpg"}}, "parent"),
         ("a.jpg", {"pax_headers": {"path": "/b.jpg"}}, "absolute"),
         ("a\\b.jpg", {}, "path"),
+        ("./a.jpg", {}, "more than one spelling"),
+        ("b//a.jpg", {}, "more than one spelling"),
+        ("b/./a.jpg", {}, "more than one spelling"),
+        ("a.jpg/", {}, "more than one spelling|folder"),
+        ("a.jpg", {"pax_headers": {"path": "./a.jpg"}}, "more than one spelling"),
+        ("a.jpg", {"pax_headers": {"path": "a\x00b.jpg"}}, "unprintable"),
+        ("a.jpg", {"pax_headers": {"path": "a\u202eb.jpg"}}, "unprintable"),
+        ("a.jpg", {"pax_headers": {"path": "k" * 2000 + ".jpg"}}, "too long"),
+        ("a.jpg", {"pax_headers": {"size": "3"}}, "sets 'size'"),
         ("nofield", {}, "KEY.FIELD"),
         (".hidden", {}, "KEY.FIELD"),
     ],
@@ -87,6 +96,67 @@ def test_the_plain_webdataset_writer_passes(tmp_path: Path) -> None:
 def test_strange_members_are_refused(tmp_path: Path, name: str, headers: dict, told: str) -> None:
     write_tar(tmp_path / "x.tar", [(name, b"1")], tarfile.PAX_FORMAT, **headers)
     with pytest.raises(ShardError, match=told):
+        check_tar(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("other", ["./a.jpg", "a.JPG", "a.jpg"])
+def test_a_member_has_one_name(tmp_path: Path, other: str) -> None:
+    write_tar(tmp_path / "x.tar", [("a.jpg", b"1"), (other, b"2")], tarfile.USTAR_FORMAT)
+    with pytest.raises(ShardError, match=r"more than one spelling|appears twice") as caught:
+        check_tar(tmp_path / "x.tar")
+    assert str(caught.value).isprintable()
+
+
+def block(name: bytes, size: int, kind: bytes) -> bytes:
+    """A header of a member of this type."""
+    info = tarfile.TarInfo(name.decode())
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def named_by(*headers: tuple[bytes, bytes], member: bool = True) -> bytes:
+    """A tar of one member behind extended headers (type and content)."""
+    parts = [block(b"x", len(content), kind) + content.ljust(512, b"\0") for kind, content in headers]
+    if member:
+        parts.append(block(b"a.jpg", 1, tarfile.REGTYPE) + b"1".ljust(512, b"\0"))
+    return b"".join(parts) + bytes(1024)
+
+
+LONG_NAME, PAX = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ([(PAX, b"14 path=b.jpg\n14 path=c.jpg\n")], "sets 'path' twice"),
+        ([(PAX, b"11 mtime=1\n11 mtime=2\n")], "sets 'mtime' twice"),
+        ([(PAX, b"14 path=b.jpg\n"), (PAX, b"14 path=c.jpg\n")], r"names one member b\.jpg and c\.jpg"),
+        ([(LONG_NAME, b"b.jpg\0"), (PAX, b"14 path=c.jpg\n")], r"names one member b\.jpg and c\.jpg"),
+        ([(PAX, b"8 path=\n")], "spelling|KEY.FIELD"),
+        ([(PAX, b"+14 path=b.jpg\n")], "malformed"),
+        ([(PAX, b"1_4 path=b.jpg\n")], "malformed"),
+        ([(PAX, b" 14 path=b.jpg\n")], "malformed"),
+        ([(PAX, b"0 path=b.jpg\n")], "malformed"),
+        ([(PAX, b"9" * 60 + b" path=b.jpg\n")], "malformed"),
+    ],
+)
+def test_a_name_is_said_once(tmp_path: Path, headers: list[tuple[bytes, bytes]], told: str) -> None:
+    (tmp_path / "x.tar").write_bytes(named_by((PAX, b"14 path=b.jpg\n")))
+    assert [member.name for member in check_tar(tmp_path / "x.tar")] == ["b.jpg"]
+    (tmp_path / "x.tar").write_bytes(named_by(*headers))
+    with pytest.raises(ShardError, match=told):
+        check_tar(tmp_path / "x.tar")
+
+
+def test_a_name_without_a_member_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(named_by((PAX, b"14 path=b.jpg\n"), member=False))
+    with pytest.raises(ShardError, match=r"names the member b\.jpg in an extended header, but there is none"):
+        check_tar(tmp_path / "x.tar")
+
+
+def test_the_fields_of_a_sample_are_bounded(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [(f"a.f{n}", b"") for n in range(101)], tarfile.USTAR_FORMAT)
+    with pytest.raises(ShardError, match="key a has more than 100 members"):
         check_tar(tmp_path / "x.tar")
 
 
