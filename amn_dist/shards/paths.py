@@ -161,6 +161,8 @@ class RemotePath:
 AnyPath = Path | RemotePath
 """Where a file or folder is."""
 
+LONGEST = 4095
+"""Bytes of a path at most."""
 HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 """Halves of surrogate pairs but for those by which Python spells the bytes of a file's name that are no UTF-8."""
 
@@ -174,7 +176,11 @@ def path_of(where: str | os.PathLike[str] | RemotePath) -> AnyPath:
         raise ConfigError(f"{printable(text)}: holds a character that no path can, expected a path or URL")
     if text.startswith(("file://", "local://")):
         return Path(text.split("://", 1)[1])
-    return RemotePath(text.rstrip("/")) if "://" in text else Path(text)
+    if "://" in text:
+        return RemotePath(text.rstrip("/"))
+    if len(os.fsencode(text)) > LONGEST:
+        raise ConfigError(f"{printable(text)}: too long for a path, expected at most {LONGEST} bytes")
+    return Path(text)
 
 
 def is_file(path: AnyPath) -> bool:
