@@ -1,7 +1,9 @@
 """What tests share: where golden fixtures and small real data lie (no part of the project), a disk that fills up."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +56,23 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def reserve_port() -> Iterator[Callable[[], int]]:
+    """Gives ports of this machine that nobody else is given while the tests run.
+
+    Each is bound, but not listened on: servers that ask for reuse may listen there, as torch's and Python's do.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def reserve() -> int:
+            held = stack.enter_context(socket.socket())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+            return int(held.getsockname()[1])
+
+        yield reserve
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
