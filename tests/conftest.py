@@ -5,8 +5,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,13 @@ LONG = ("pipeline", "engines", "shards")
 """Folders whose files take longest; with several workers they come first, so that none is alone at the end."""
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Torch's random numbers in a test do not depend on the tests before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +66,31 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """Returns when something is reached; fails the test after `seconds`, or when the process that should do it ends."""
+
+    def wait(
+        reached: Callable[[], bool], what: str, process: subprocess.Popen[Any] | None = None, seconds: float = 240.0
+    ) -> None:
+        end = time.monotonic() + seconds
+        while not reached():
+            if process is not None and process.poll() is not None:
+                pytest.fail(f"ended with code {process.returncode} before {what}: {process.communicate()[0]}")
+            if time.monotonic() > end:
+                said = "" if process is None else f": {killed(process)}"
+                pytest.fail(f"{what}: not within {seconds:.0f} s{said}")
+            time.sleep(0.02)
+
+    return wait
+
+
+def killed(process: subprocess.Popen[Any]) -> Any:
+    """End a process; what it said."""
+    process.kill()
+    return process.communicate()[0]
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def test_a_configuration_runs_to_its_scores(data: Path, name: str) -> None:
     assert np.shape(walk["confusion"]) == (81, 81) and not math.isnan(walk["miou"])
     assert scores["sets"]["val"]["rows"]["predict_raw"]["decided"] == 1
     images = ShardSet.open(str(data / "train"))
-    ordinal = images.find(f"COCO_train2014_{UNLABELLED:012d}")
+    ordinal, seen = images.find(f"COCO_train2014_{UNLABELLED:012d}"), set[str]()
     for stage in folder.glob("*/index.json"):
         made = ShardSet.open(str(stage.parent))
         if made.kind in ("predict", "superpixel"):
@@ -81,6 +81,8 @@ def test_a_configuration_runs_to_its_scores(data: Path, name: str) -> None:
         # An image without labels has no maps, and is background everywhere.
         assert len(found) == 0 if field.endswith(".f16") else not found.any(), made.kind
         assert any(made.load(n, field).any() for n in range(4)), made.kind
+        seen.add(made.kind)
+    assert "walk" in seen and len(seen) > 2
 
 
 def test_sets_of_other_class_tables_do_not_go_together(data: Path, tmp_path: Path) -> None:
