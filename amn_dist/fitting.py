@@ -30,13 +30,12 @@ def train_here(
 
     keep_log: called with every checkpoint that is copied to a URL.
     """
-    from amn_dist.engines.gang import join_gang
+    from amn_dist.engines.engine import joined
     from amn_dist.engines.loop import fit as train
     from amn_dist.loaders.batches import batches
 
     assert stage.fit is not None
     task = stage.fit(config, len(images.classes))
-    gang = join_gang(timeout_s=config.engine.timeout_s)
 
     def batches_from(consumed: int) -> Any:
         return batches(
@@ -51,7 +50,7 @@ def train_here(
             loader=config.loader,
         )
 
-    with workplace(folder, first=gang.rank == 0, keep_log=keep_log) as place:
+    with joined(config.engine) as gang, workplace(folder, first=gang.rank == 0, keep_log=keep_log) as place:
         train(
             task,
             batches_from,

@@ -24,8 +24,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from amn_dist.config import Config, load_config
 from amn_dist.config import Engine as EngineSection
-from amn_dist.engines.engine import Engine, build_engine
-from amn_dist.engines.gang import Gang, join_gang
+from amn_dist.engines.engine import Engine, build_engine, joined
+from amn_dist.engines.gang import Gang
 from amn_dist.engines.torch import TorchEngine
 from amn_dist.loaders.batches import batches
 from amn_dist.models.blueprint import EPSILON, FixedBatchNorm
@@ -163,9 +163,8 @@ def with_loader(stage: str, crop: int, count: int, rounds: int) -> dict[str, Any
     return rates(timings, count)
 
 
-def gang_member(stage: str, crop: int, count: int, rounds: int, out: Path) -> None:
+def gang_member(gang: Gang, stage: str, crop: int, count: int, rounds: int, out: Path) -> None:
     """As one rank: time the engines on this rank's share of the batch; the first rank writes the figures."""
-    gang = join_gang()
     fit = published(stage, crop=crop)
     whole = training_batch(fit, count, CLASSES)
     share = list(whole.split(count // gang.size))[gang.rank]
@@ -213,12 +212,19 @@ def main() -> None:
     parser.add_argument("--gangs", action="store_true", help="ask the second question alone")
     parser.add_argument("--member", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.member:
-        return gang_member(asked.stages[0], asked.crop, asked.images, asked.rounds, asked.member)
     if asked.gangs:
         found = {"question": "two processes against one, fp32, one core each", "images_a_step": asked.images}
         write_result("train_gangs", {**found, "gangs": dict(gangs("classify", asked.crop, asked.images, asked.rounds))})
         return
+    with joined(EngineSection(name="deepspeed")) as gang:
+        if asked.member:
+            gang_member(gang, asked.stages[0], asked.crop, asked.images, asked.rounds, asked.member)
+        else:
+            compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """The first question: steps of every stage here and in the published loop, and what pays."""
     record: dict[str, Any] = {"question": "a training step here against the published loop", "stages": {}}
     record |= {"images_a_step": asked.images, "threads": torch.get_num_threads()}
     for stage in asked.stages:

@@ -1,13 +1,16 @@
 """What tests share: examples of property tests, golden fixtures, real data (no part of the project), a small disk."""
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -46,6 +49,13 @@ class Told(NamedTuple):
     code: int | str | None
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Torch's random numbers in a test do not depend on the tests before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +127,48 @@ def small_disk() -> Iterator[Callable[[Path, str], Path]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """Returns when something is reached; fails the test after `seconds`, or when the process that should do it ends."""
+
+    def wait(
+        reached: Callable[[], bool], what: str, process: subprocess.Popen[Any] | None = None, seconds: float = 240.0
+    ) -> None:
+        end = time.monotonic() + seconds
+        while not reached():
+            if process is not None and process.poll() is not None:
+                pytest.fail(f"ended with code {process.returncode} before {what}: {process.communicate()[0]}")
+            if time.monotonic() > end:
+                said = "" if process is None else f": {killed(process)}"
+                pytest.fail(f"{what}: not within {seconds:.0f} s{said}")
+            time.sleep(0.02)
+
+    return wait
+
+
+def killed(process: subprocess.Popen[Any]) -> Any:
+    """End a process; what it said."""
+    process.kill()
+    return process.communicate()[0]
+
+
+@pytest.fixture(scope="session")
+def reserve_port() -> Iterator[Callable[[], int]]:
+    """Gives ports of this machine that nobody else is given while the tests run.
+
+    Each is bound, but not listened on: servers that ask for reuse may listen there, as torch's and Python's do.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def reserve() -> int:
+            held = stack.enter_context(socket.socket())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+            return int(held.getsockname()[1])
+
+        yield reserve
 
 
 @pytest.fixture

@@ -29,26 +29,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_no_argument_shows_the_commands(tmp_path: Path) -> None:
-    shown = amn("--help", cwd=tmp_path).stdout
-    assert all(
-        f" {name} " in shown
-        for name in (
-            "run",
-            "plan",
-            "fit",
-            "map",
-            "score",
-            "report",
-            "predict",
-            "show",
-            "doctor",
-            "demo",
-            "pack",
-            "import",
-            "export",
-        )
-    )
+COMMANDS = ("run", "plan", "fit", "map", "score", "report", "predict", "show", "doctor", "demo", "verify", "bench")
+GROUPS = ("pack", "import", "export")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
+def test_no_argument_and_help_show_the_commands(arguments: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    done = amn(*arguments, cwd=tmp_path)
+    assert done.returncode == code and done.stderr == ""
+    assert [name for name in (*COMMANDS, *GROUPS) if f" {name} " not in done.stdout] == []
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_of_commands_without_one_shows_them(group: str, tmp_path: Path) -> None:
+    done = amn(group, cwd=tmp_path)
+    assert done.returncode == 2 and f"Usage: amn {group}" in done.stdout and "Commands" in done.stdout
 
 
 def test_verify_and_show(scenes: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -54,9 +54,9 @@ def test_a_full_disk_leaves_whole_lines_and_names_the_file(tmp_path: Path, small
         pytest.raises(StageError, match=r"amn/metrics.jsonl: cannot be written \(No space left on device\)"),
         stage_log(full_disk / "amn", "amn", Console(file=io.StringIO())) as log,
     ):
-        while True:
-            log({"step": kept + 1, "steps": 10_000, "total": 1.0})
-            kept += 1
+        for step in range(1, 10_000):
+            log({"step": step, "steps": 10_000, "total": 1.0})
+            kept = step
     lines = (full_disk / "amn" / "metrics.jsonl").read_text()
     assert [json.loads(line)["step"] for line in lines.splitlines()] == list(range(1, kept + 1))
     assert lines.endswith("\n")
@@ -65,14 +65,14 @@ def test_a_full_disk_leaves_whole_lines_and_names_the_file(tmp_path: Path, small
     assert 0 < len(events.Scalars("total")) <= kept + 1
 
 
-def test_what_another_process_writes_is_shown(tmp_path: Path) -> None:
+def test_what_another_process_writes_is_shown(tmp_path: Path, wait_for: Any) -> None:
     screen = io.StringIO()
     with stage_log(tmp_path, "amn", Console(file=screen, width=200)) as log:
         log({"warning": "before"})
         with following(log), (tmp_path / "metrics.jsonl").open("a") as lines:
             lines.write(json.dumps({"warning": "from rank 0"}) + "\n" + "[" * 100_000 + '\n[1]\n{"a"\n')
             lines.flush()
-            time.sleep(0.1)
+            wait_for(lambda: "from rank 0" in screen.getvalue(), "the first line")
             lines.write(json.dumps({"warning": "and later"}) + "\n")
     said = screen.getvalue().splitlines()
     assert said == ["amn: before", "amn: from rank 0", "amn: and later"]

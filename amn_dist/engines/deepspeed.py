@@ -93,6 +93,11 @@ class DeepSpeedEngine:
         self.runner.destroy()
 
 
+def forget_groups() -> None:
+    """Drop DeepSpeed's own references to process groups: their threads end when nobody has any."""
+    deepspeed.utils.groups._release_process_group_references()
+
+
 def _settings(fit: Fit, section: EngineSection, gang: Gang, pieces: int) -> dict[str, Any]:
     share = -(-fit.section.batch // gang.size)
     return {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
-from amn_dist.engines.gang import Gang
+from amn_dist.engines.gang import Gang, membership
 from amn_dist.records import Batch
 from amn_dist.verbs import Fit
 
@@ -47,8 +48,23 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything; the engine cannot be used any more."""
+        """Let go of everything without asking other ranks; the engine cannot be used any more."""
         ...
+
+
+@contextmanager
+def joined(section: EngineSection) -> Iterator[Gang]:
+    """The launcher's gang (gang.membership) for the configured engine, which must be closed inside."""
+    with ExitStack() as stack:
+        if section.name != "deepspeed":
+            yield stack.enter_context(membership(timeout_s=section.timeout_s))
+            return
+        # Before the gang is joined: default arguments in there would keep its process group.
+        from amn_dist.engines.deepspeed import forget_groups
+
+        gang = stack.enter_context(membership(timeout_s=section.timeout_s))
+        stack.callback(forget_groups)
+        yield gang
 
 
 def build_engine(fit: Fit, section: EngineSection, gang: Gang, *, pieces: int) -> Engine:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,6 +69,26 @@ class Gang:
         self.sum(torch.zeros(1, dtype=torch.float64))
 
 
+@contextmanager
+def membership(*, timeout_s: float = TIMEOUT_S) -> Iterator[Gang]:
+    """Join the gang a launcher describes (join_gang) and leave it at the end, however that comes.
+
+    A process group that was there before is left to whoever made it; one made inside, by form_group too, goes.
+    """
+    ours = not distributed.is_initialized()
+    gang = join_gang(timeout_s=timeout_s)
+    try:
+        yield gang
+    except BaseException as error:
+        if ours:
+            _forget_frames(error)
+            with suppress(RuntimeError):  # the first error says more
+                _leave(broken=True)
+        raise
+    if ours:
+        _leave(broken=False)
+
+
 def join_gang(*, timeout_s: float = TIMEOUT_S) -> Gang:
     """Join the gang a launcher describes by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; default: alone.
 
@@ -90,10 +113,39 @@ def join_gang(*, timeout_s: float = TIMEOUT_S) -> Gang:
     return gang
 
 
+def _leave(*, broken: bool) -> None:
+    """Destroy the process group, and its threads with it. broken: the other ranks may be gone or doing something else.
+
+    Gloo's threads let go of tensors after whoever waited for them went on, and need the interpreter for it: one that is
+    late finds it ending, and aborts the process. They are joined when nothing refers to their group any more.
+    """
+    if not distributed.is_initialized():
+        return
+    if broken and distributed.get_backend() == "nccl":  # its destruction waits for the other ranks
+        distributed.distributed_c10d._abort_process_group()
+    else:
+        distributed.destroy_process_group()
+    gc.collect()  # engines and their groups lie in cycles
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Clear the locals of the calls that an error came through, and of those that caused it: groups are among them."""
+    found: list[BaseException | None] = [error]
+    for each in found:
+        if each is not None:
+            traceback.clear_frames(each.__traceback__)
+            found += [other for other in (each.__cause__, each.__context__) if other not in found]
+
+
+def _make_group(gang: Gang, **where: Any) -> None:
+    # It keeps the group that exists when it is imported, as default arguments; optimisers import it in passing.
+    importlib.import_module("torch.distributed.nn.functional")
+    distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=gang.size, **where)
+
+
 def _meet(gang: Gang, timeout_s: float) -> None:
     try:
-        wait = timedelta(seconds=timeout_s)
-        distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=gang.size, timeout=wait)
+        _make_group(gang, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         place = printable(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
         raise PeerLost(
@@ -139,12 +191,12 @@ def lost_peer(error: Exception) -> bool:
 
 
 def form_group(gang: Gang) -> None:
-    """Make a process group of one where there is none: no socket, no network."""
+    """Make a process group of one where there is none: no socket, no network. `membership` leaves it."""
     if not distributed.is_initialized():
         assert gang.size == 1
         # Gloo looks for an interface even when alone.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        distributed.init_process_group(_backend(gang), store=distributed.HashStore(), rank=0, world_size=1)
+        _make_group(gang, store=distributed.HashStore())
 
 
 def _backend(gang: Gang) -> str:

@@ -18,8 +18,8 @@ from torch import nn
 from amn_dist.config import Engine as EngineSection
 from amn_dist.config import FitSection
 from amn_dist.engines.checkpoints import State, resume, save_checkpoint
-from amn_dist.engines.engine import Engine, build_engine
-from amn_dist.engines.gang import Gang, check_versions, join_gang, naming_lost_peers
+from amn_dist.engines.engine import Engine, build_engine, joined
+from amn_dist.engines.gang import Gang, check_versions, naming_lost_peers
 from amn_dist.engines.meter import Meter, peak_memory_gib
 from amn_dist.engines.optimiser import rate_factor
 from amn_dist.engines.stopping import stop_on_sigterm
@@ -88,19 +88,12 @@ def fit(
     Raises StageError for a loss that is not finite (before the update; the step and the keys are named) and after
     SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first); PeerLost when another rank is gone.
     """
-    gang = join_gang(timeout_s=engine.timeout_s)
-    pieces = count_pieces(fit.section, gang.size)
-    course = Course(fit, Path(folder), engine, gang, seed, count_steps(fit.section, samples), pieces, observe, saved)
-    with naming_lost_peers(gang, fit.name):
-        check_versions(gang, versions())
-        running, done = _start(course)
-        _run(course, running, batches_from, done)
-        path = course.folder / MODEL
-        if gang.rank == 0:
-            _save_model(running.network, path)
-        running.close()
-        gang.wait()
-    return path
+    with joined(engine) as gang:
+        pieces = count_pieces(fit.section, gang.size)
+        steps = count_steps(fit.section, samples)
+        course = Course(fit, Path(folder), engine, gang, seed, steps, pieces, observe, saved)
+        with naming_lost_peers(gang, fit.name):
+            return _train(course, batches_from)
 
 
 def count_steps(section: FitSection, samples: int) -> int:
@@ -127,6 +120,20 @@ def count_pieces(section: FitSection, processes: int) -> int:
 def numbered_seed(*parts: object) -> int:
     """A seed from any values that print."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+def _train(course: Course, batches_from: BatchesFrom) -> Path:
+    check_versions(course.gang, versions())
+    running, done = _start(course)
+    path = course.folder / MODEL
+    try:
+        _run(course, running, batches_from, done)
+        if course.gang.rank == 0:
+            _save_model(running.network, path)
+    finally:
+        running.close()
+    course.gang.wait()
+    return path
 
 
 def _start(course: Course) -> tuple[Engine, int]:

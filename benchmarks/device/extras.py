@@ -38,21 +38,25 @@ def jpeg(file: Path, seed: int, size: tuple[int, int]) -> Path:
 def deepspeed(setting: Setting) -> dict[str, Any]:
     """A classifier's step on DeepSpeed beside the torch engine's, both in bf16."""
     from amn_dist.engines.deepspeed import DeepSpeedEngine
-    from amn_dist.engines.gang import Gang
+    from amn_dist.engines.engine import joined
     from amn_dist.engines.torch import TorchEngine
     from benchmarks.device.steps import engine_step, published_fit
 
     fit, count = published_fit("classify", tiny=setting.tiny)
-    batch, section = training_batch(fit, count, CLASSES).to(setting.device), SimpleNamespace(precision="bf16", zero=0)
+    batch = training_batch(fit, count, CLASSES).to(setting.device)
+    section = SimpleNamespace(name="deepspeed", precision="bf16", zero=0, timeout_s=60.0)
     engines: dict[str, Any] = {}
-    for name, make in {"torch": TorchEngine, "deepspeed": partial(DeepSpeedEngine, pieces=1)}.items():
-        torch.manual_seed(0)
-        engines[name] = make(fit, section, Gang())  # type: ignore[operator]
-    rivals = {name: partial(engine_step, engine, fit, batch) for name, engine in engines.items()}
-    losses = {name: call() for name, call in rivals.items()}
-    assert abs(losses["deepspeed"] - losses["torch"]) <= 1e-2 * abs(losses["torch"]), losses
-    timings = race(rivals, rounds=max(setting.rounds - 2, 1))
-    return {"losses": losses, **{name: row(timing, count) for name, timing in timings.items()}}
+    with joined(section) as gang:  # type: ignore[arg-type]
+        for name, make in {"torch": TorchEngine, "deepspeed": partial(DeepSpeedEngine, pieces=1)}.items():
+            torch.manual_seed(0)
+            engines[name] = make(fit, section, gang)  # type: ignore[operator]
+        rivals = {name: partial(engine_step, engine, fit, batch) for name, engine in engines.items()}
+        losses = {name: call() for name, call in rivals.items()}
+        assert abs(losses["deepspeed"] - losses["torch"]) <= 1e-2 * abs(losses["torch"]), losses
+        timings = race(rivals, rounds=max(setting.rounds - 2, 1))
+        for engine in engines.values():
+            engine.close()
+        return {"losses": losses, **{name: row(timing, count) for name, timing in timings.items()}}
 
 
 def farm(setting: Setting) -> dict[str, Any]:

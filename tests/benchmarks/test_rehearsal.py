@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,11 +132,10 @@ def test_what_was_seen_outlives_a_call(tmp_path: Path) -> None:
     assert again.sets == {"train": {"pack_s": 2.0}} and again.gib == {"cam": 1.5, "walk": 1.5}
 
 
-def test_memory_is_watched_by_stage(tmp_path: Path) -> None:
+def test_memory_is_watched_by_stage(tmp_path: Path, wait_for: Any) -> None:
     write(tmp_path / "cam", {})
     with Watch(tmp_path) as watch:
-        while not watch.samples:
-            pass
+        wait_for(lambda: bool(watch.samples), "a sample")
     assert peak_by(watch.samples)["cam"] > 0.01
     assert os.getpid() in family(os.getppid()) and anonymous_mib(2**30) == 0
     assert peak_by([("a", 1024.0), ("b", 10.0), ("a", 2048.0)]) == {"a": 2.0, "b": 0.01}

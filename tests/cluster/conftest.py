@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class Hosts:
 
 
 @pytest.fixture
-def wires(tmp_path: Path) -> Iterator[Hosts]:
+def wires(tmp_path: Path, wait_for: Callable[..., None]) -> Iterator[Hosts]:
     """Two hosts on which nothing runs yet; everything of them is removed afterwards."""
     if os.geteuid() != 0 or not all(shutil.which(tool) for tool in ("ip", "awk", "setsid")):
         pytest.skip("network namespaces need root and iproute2")
@@ -104,7 +104,9 @@ def wires(tmp_path: Path) -> Iterator[Hosts]:
     finally:
         for name in names:
             wired.kill(name)
-        time.sleep(0.5)
+        for name in names:
+            with suppress(AssertionError, pytest.fail.Exception):  # a namespace that was never made has none
+                wait_for(lambda: not command("ip", "netns", "pids", name), f"the end of {name}", seconds=30)  # noqa: B023
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         shutil.rmtree(wired.ray, ignore_errors=True)

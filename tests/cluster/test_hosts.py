@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +58,6 @@ def digest(folder: Path, stage: str, last: str) -> str:
     return str(json.loads((folder / stage / last).read_text())["digest"])
 
 
-def until(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    """Wait for a file of the pattern while the process lives."""
-    while not list(folder.glob(pattern)):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-
-
 def ended(process: subprocess.Popen[str]) -> str:
     said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said
@@ -106,10 +98,13 @@ def test_two_hosts_learn_and_map_what_one_does(hosts: Any, data: Path, alone: Pa
     assert not any(hosts.folder.glob("*.pid"))
 
 
-def test_a_host_that_dies_in_a_fit_is_done_without(hosts: Any, data: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_host_that_dies_in_a_fit_is_done_without(
+    hosts: Any, data: Path, alone: Path, tmp_path: Path, wait_for: Any
+) -> None:
     folder = tmp_path / "run"
     process = hosts.amn(*words(data, folder, hosts))
-    until(folder, "classify/checkpoints/00000[4-9]/state.json", process)
+    found = "classify/checkpoints/00000[4-9]/state.json"
+    wait_for(lambda: bool(list(folder.glob(found))), "a checkpoint", process, 500.0)
     hosts.kill(hosts.names[1])
     said = ended(process)
     assert "started again from" in said
@@ -117,12 +112,14 @@ def test_a_host_that_dies_in_a_fit_is_done_without(hosts: Any, data: Path, alone
     the_same(folder, alone)
 
 
-def test_a_host_that_dies_in_a_map_is_done_without(hosts: Any, data: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_host_that_dies_in_a_map_is_done_without(
+    hosts: Any, data: Path, alone: Path, tmp_path: Path, wait_for: Any
+) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copytree(alone / "classify", folder / "classify")
     process = hosts.amn(*words(data, folder, hosts, "--until", "cam_seed"))
-    until(folder, "cam_seed/*.json", process)
+    wait_for(lambda: bool(list(folder.glob("cam_seed/*.json"))), "a shard of seeds", process, 500.0)
     hosts.kill(hosts.names[1])
     ended(process)
     for stage in ("cam", "cam_seed"):

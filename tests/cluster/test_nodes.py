@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,7 +131,7 @@ def test_a_killed_node(
 
 
 def test_drivers_killed_one_after_the_other(
-    cluster: Any, images: ShardSet, expected: dict[str, bytes], tmp_path: Path
+    cluster: Any, images: ShardSet, expected: dict[str, bytes], tmp_path: Path, wait_for: Any
 ) -> None:
     out, case = tmp_path / "out", tmp_path / "case.json"
     case.write_text(
@@ -140,11 +139,12 @@ def test_drivers_killed_one_after_the_other(
     )
     command, kept = [sys.executable, str(SCRIPT), str(case)], set[Path]()
     for sign in (signal.SIGKILL, signal.SIGINT):
-        strike_driver(command, out, sign, after=kept)
+        strike_driver(wait_for, command, out, sign, after=kept)
         assert len(kept) < len(finished(out)) < 7
         kept = finished(out)
     made = {path: path.stat().st_mtime_ns for path in kept}
-    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert written(out) == expected
     assert {path: path.stat().st_mtime_ns for path in kept} == made
 
@@ -161,29 +161,23 @@ def test_a_node_short_of_memory_is_told(images: ShardSet, tmp_path: Path) -> Non
     assert "memory monitor" in ended.stderr and "farm.workers" in ended.stderr, ended.stderr
 
 
-def strike_driver(command: list[str], out: Path, sign: signal.Signals, *, after: set[Path]) -> None:
+def strike_driver(wait_for: Any, command: list[str], out: Path, sign: signal.Signals, *, after: set[Path]) -> None:
     """Start a driver, strike when it has finished a shard; until its workers are gone too."""
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        wait_for(lambda: bool(finished(out) - after) or driver.poll() is not None)
+        wait_for(lambda: bool(finished(out) - after), "a finished shard", driver)
         driver.send_signal(sign)
-        assert driver.wait(timeout=120) != 0
+        said, _ = driver.communicate(timeout=300)
+        assert driver.returncode != 0, said
     finally:
         driver.kill()
     workers = [process for name in ("net", "crf") for process, _ in seen(out, name)]
-    wait_for(lambda: not any(alive(process) for process in workers))
+    wait_for(lambda: not any(alive(process) for process in workers), "the end of its workers")
 
 
 def finished(out: Path) -> set[Path]:
     """Reports of the shards that are finished in both folders."""
     return {path for path in out.glob("crf/*.json") if (out / "net" / path.name).exists()}
-
-
-def wait_for(reached: Callable[[], bool], *, seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, "not reached in time"
-        time.sleep(0.05)
 
 
 def alive(process: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,20 +30,24 @@ def cluster() -> Iterator[Any]:
     running.shutdown()
 
 
-def strike(out: Path, cluster: Any) -> None:
-    """Kill a node after the third shard."""
-    while len(list(out.glob("0*.json"))) < 3:
-        time.sleep(0.02)
-    cluster.remove_node(cluster.lost, allow_graceful=False)
-
-
 def test_a_node_that_dies_leaves_no_trace(cluster: Any, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    killer = threading.Thread(target=strike, args=(out, cluster), daemon=True)
+    out, over, struck = tmp_path / "out", threading.Event(), list[int]()
+
+    def strike() -> None:
+        """Kill a node after the third shard."""
+        while (done := len(list(out.glob("0*.json")))) < 3:
+            if over.wait(0.02):
+                return
+        struck.append(done)
+        cluster.remove_node(cluster.lost, allow_graceful=False)
+
+    killer = threading.Thread(target=strike, daemon=True)
     with packing_farm(2, cluster.address) as farm:
         killer.start()
         index = pack_synthetic(out, **SCENES, farm=farm)
-    killer.join()
+        over.set()
+    killer.join(120)
+    assert not killer.is_alive() and struck and struck[0] < 40, struck
     assert pack_synthetic(tmp_path / "here", **SCENES) == index
     for path in (tmp_path / "here").iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes(), path.name

@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,15 @@ class Slurm:
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
+    def idle(self) -> bool:
+        """Whether both nodes wait for work; no when nobody answers yet."""
+        with suppress(AssertionError):
+            return self("sinfo", "-h", "-o", "%T %D") == "idle 2"
+        return False
+
 
 @pytest.fixture
-def slurm(wires: Any) -> Iterator[Slurm]:
+def slurm(wires: Any, wait_for: Any) -> Iterator[Slurm]:
     """Daemons with a key and a configuration of their own; they end with their hosts."""
     places = [*os.environ["PATH"].split(os.pathsep), "/usr/sbin", "/sbin"]
     if missing := [tool for tool in TOOLS if shutil.which(tool, path=os.pathsep.join(places)) is None]:
@@ -92,24 +98,20 @@ def slurm(wires: Any) -> Iterator[Slurm]:
         for host, words in daemons:
             # `ip netns exec` would hide /sys/fs/cgroup, which slurmd looks for.
             inside = ["nsenter", f"--net=/run/netns/{wires.names[host]}", *words]
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            started.append(subprocess.Popen(inside, env=environment, **quiet))  # type: ignore[call-overload]
-            time.sleep(2)
-        assert all(daemon.poll() is None for daemon in started), (folder / "slurmctld.log").read_text()
-        yield Slurm(wires, environment)
+            with (folder / "said.txt").open("ab") as said:
+                started.append(subprocess.Popen(inside, env=environment, stdout=said, stderr=said))
+            wait_for(lambda: bool(list(folder.glob("munge.socket"))), "munged", seconds=60)
+        running = Slurm(wires, environment)
+        wait_for(lambda: running.idle() or any(daemon.poll() is not None for daemon in started), "n1 and n2 idle")
+        said = "\n".join(log.read_text(errors="replace") for log in (folder / "said.txt", *folder.glob("slurm*.log")))
+        assert all(daemon.poll() is None for daemon in started), said
+        yield running
     finally:
         for daemon in reversed(started):
             daemon.terminate()
         for daemon in started:
             daemon.wait(timeout=60)
         shutil.rmtree(folder)
-
-
-def wait(what: str, ready: Any, *, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < until, f"{what} did not happen within {seconds:.0f} s"
-        time.sleep(0.5)
 
 
 def curve(folder: Path) -> dict[int, float]:
@@ -125,7 +127,7 @@ def scores(folder: Path) -> list[float]:
     return [*rows["cam"]["miou"], rows["cam_seed"]["miou"]]
 
 
-def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: Path) -> None:
+def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: Path, wait_for: Any) -> None:
     pack_synthetic(tmp_path / "train", images=24, seed=0, classes=2, shard_size=6)
     pack_synthetic(tmp_path / "val", images=4, seed=9, classes=2, shard_size=4)
     (tmp_path / "c.yaml").write_text(CONFIG)
@@ -134,7 +136,6 @@ def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: 
     command = [sys.executable, "-m", "amn_dist", "run", *alone]
     subprocess.run(command, cwd=tmp_path, check=True, env=slurm.environment, capture_output=True)
 
-    wait("n1 and n2 idle", lambda: slurm("sinfo", "-h", "-o", "%T %D") == "idle 2", seconds=60)
     options = [f"--chdir={tmp_path}", "--parsable", "--cpus-per-task=1", f"--output={tmp_path}/job.out"]
     job = slurm("sbatch", *options, ROOT / "launch" / "slurm.sbatch", *words, "--run", "run")
     run = tmp_path / "run"
@@ -149,10 +150,11 @@ def test_a_job_whose_step_dies_is_queued_again_and_ends(slurm: Slurm, tmp_path: 
         assert state() in ("PENDING", "CONFIGURING", "RUNNING"), said()
         return bool(list(run.glob("classify/checkpoints/00000[4-9]/state.json")))
 
-    wait("a checkpoint", training, seconds=300)
+    wait_for(training, "a checkpoint", seconds=300)
     slurm("scancel", f"{job}.0")
-    wait("the requeue", lambda: "queued again" in said(), seconds=200)
-    wait("the end", lambda: state() in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), seconds=500)
+    wait_for(lambda: "queued again" in said(), "the requeue")
+    ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    wait_for(lambda: state() in ends, "the end", seconds=500)
     assert state() == "COMPLETED", said()
     assert curve(run) == pytest.approx(curve(tmp_path / "alone"), rel=1e-3)
     assert scores(run) == pytest.approx(scores(tmp_path / "alone"), abs=0.01)

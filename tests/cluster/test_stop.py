@@ -7,8 +7,8 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,23 +31,19 @@ farm: {workers: 1, network_workers: 1, pools: two, chunk: 2}
 """
 
 
-def test_a_stopped_run_keeps_its_shards_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_stopped_run_keeps_its_shards_and_leaves_no_process(tmp_path: Path, wait_for: Any) -> None:
     pack_synthetic(tmp_path / "train", images=240, seed=0, classes=2, shard_size=8)
     (tmp_path / "stop.yaml").write_text(CONFIG)
     out, kept = tmp_path / "run" / "cam_seed", 0
     for sign, code, said in ((signal.SIGTERM, 1, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")):
         mark = secrets.token_hex(8)
         process = start(tmp_path, mark)
-        while process.poll() is None and len(list(out.glob("*.json"))) <= kept + 1:
-            time.sleep(0.02)
+        wait_for(lambda: len(list(out.glob("*.json"))) > kept + 1, "the next shards", process)  # noqa: B023
         # As a terminal does it for Ctrl-C: to the whole group.
         os.killpg(process.pid, sign) if sign == signal.SIGINT else process.terminate()
-        _, told = process.communicate(timeout=120)
+        told, _ = process.communicate(timeout=300)
         assert process.returncode == code and said in told, told
-        end = time.monotonic() + 60
-        while (left := marked(mark)) and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not left
+        wait_for(lambda: not marked(mark), f"the end of all processes with {mark}")  # noqa: B023
         assert kept < len(list(out.glob("*.json"))) and not (out / "index.json").exists()
         kept = len([path for path in out.glob("0*.json") if path.with_suffix(".tar").exists()])
 
@@ -56,8 +52,8 @@ def start(folder: Path, mark: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "amn_dist", "run", str(folder / "stop.yaml"), "--data", str(folder)]
     return subprocess.Popen(
         [*command, "--run", str(folder / "run"), "--until", "cam_seed"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
         env={**os.environ, "AMN_TEST_MARK": mark},

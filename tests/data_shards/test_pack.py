@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -140,11 +139,11 @@ def kill_after(program: str, sign: Path) -> None:
     """Kill a packing process once a file is there."""
     child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while not sign.exists() and child.poll() is None and time.monotonic() < deadline:
+    while not (seen := sign.exists()) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     _, told = child.communicate()
-    assert child.returncode == -signal.SIGKILL, told
+    assert seen and child.returncode == -signal.SIGKILL, f"{sign} {'seen' if seen else 'never seen'}: {told}"
 
 
 def test_killed_pack_goes_on_to_the_same_set(tmp_path: Path) -> None:
@@ -267,7 +266,8 @@ def test_verify_of_foreign_tars(bad: Path, tmp_path: Path) -> None:
     assert (found.samples, found.fields, found.decoded) == (4, ("jpg", "png"), False)
     with pytest.raises(ShardError) as caught:
         verify(tars)
-    assert all(path.name in str(caught.value) for path in tars.glob("*.tar") if path.name != "ok.tar")
+    bad = {path.name for path in tars.glob("*.tar")} - {"ok.tar"}
+    assert bad and all(name in str(caught.value) for name in bad)
     shutil.copy(tars / "ok.tar", tmp_path / "a.tar")
     shutil.copy(tars / "ok.tar", tmp_path / "b.tar")
     with pytest.raises(ShardError, match="twice"):

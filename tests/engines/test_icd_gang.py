@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,35 +29,26 @@ DEEP_ALONE: list[dict[str, Any]] = [
 ]
 
 
-def run(root: Path, cases: list[dict[str, Any]], *, ranks: int) -> list[int]:
-    """Train the cases as a gang, as torchrun would start it; returns the exit statuses."""
-    listed = root / f"cases-{ranks}.json"
+def run(launch: Any, root: Path, name: str, cases: list[dict[str, Any]], *, ranks: int) -> None:
+    """Train the cases as a gang to its good end."""
+    listed = root / f"{name}.json"
     listed.write_text(json.dumps([{**case, "folder": str(root / case["folder"])} for case in cases]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    gang = []
-    for rank in range(ranks):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        told = told if ranks > 1 else {}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in told.items()}}
-        gang.append(subprocess.Popen([sys.executable, str(SCRIPT), str(listed)], env=environment))
-    return [process.wait(timeout=300) for process in gang]
+    launch(SCRIPT, [listed] * ranks, into=root).end(*[0] * ranks)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("icd")
-    assert run(root, TOGETHER, ranks=2) == [0, 0]
-    assert run(root, ALONE, ranks=1) == [0]
+    run(launch, root, "together", TOGETHER, ranks=2)
+    run(launch, root, "alone", ALONE, ranks=1)
     return root
 
 
 @pytest.fixture(scope="module")
-def deep(trained: Path) -> Path:
+def deep(launch: Any, trained: Path) -> Path:
     """The same folder with DeepSpeed's runs in it."""
-    assert run(trained, DEEP_TOGETHER, ranks=2) == [0, 0]
-    assert run(trained, DEEP_ALONE, ranks=1) == [0]
+    run(launch, trained, "deep-together", DEEP_TOGETHER, ranks=2)
+    run(launch, trained, "deep-alone", DEEP_ALONE, ranks=1)
     return trained
 
 

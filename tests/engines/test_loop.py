@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +22,10 @@ ENGINES = [("torch", 0), *ZERO]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a gang left behind. codes: exit statuses by gang."""
+    """What gangs left behind."""
 
     root: Path
-    codes: dict[str, list[int]]
+    gangs: list[Any]
 
     def records(self, name: str, rank: int = 0) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.root / name / f"curve-{rank}.jsonl").read_text().splitlines()]
@@ -115,34 +111,29 @@ def alone() -> list[dict[str, Any]]:
     ]
 
 
-def run(root: Path, cases: list[dict[str, Any]], *, ranks: int) -> list[int]:
-    """Train the cases as a gang, as torchrun would start it; returns the exit statuses."""
-    listed = root / "cases.json"
+def run(launch: Any, root: Path, name: str, cases: list[dict[str, Any]], *, ranks: int) -> Any:
+    """Train the cases as a gang to its end."""
+    listed = root / f"{name}.json"
     listed.write_text(json.dumps([{**case, "folder": str(root / case["folder"])} for case in cases]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    gang = []
-    for rank in range(ranks):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {key: value for key, value in os.environ.items() if key not in told}
-        environment |= {"OMP_NUM_THREADS": "1", **({key: str(told[key]) for key in told} if ranks > 1 else {})}
-        gang.append(
-            subprocess.Popen([sys.executable, str(SCRIPT), str(listed)], env=environment, stdout=subprocess.DEVNULL)
-        )
-    return [process.wait(timeout=300) for process in gang]
+    gang = launch(SCRIPT, [listed] * ranks, into=root)
+    gang.end()
+    return gang
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     root = tmp_path_factory.mktemp("tiny")
-    codes = {"together": run(root, together(), ranks=2), "alone": run(root, alone(), ranks=1)}
-    codes["again"] = run(root, [*staying(), *growing()], ranks=2)
-    return Outcome(root, codes)
+    gangs = [
+        run(launch, root, "together", together(), ranks=2),
+        run(launch, root, "alone", alone(), ranks=1),
+        run(launch, root, "again", [*staying(), *growing()], ranks=2),
+    ]
+    return Outcome(root, gangs)
 
 
 def test_gangs_end_as_they_should(outcome: Outcome) -> None:
-    assert outcome.codes == {"together": [0, 0], "alone": [0], "again": [0, 0]}
+    for gang, ranks in zip(outcome.gangs, (2, 1, 2), strict=True):
+        gang.end(*[0] * ranks)
 
 
 def test_the_loss_falls(outcome: Outcome) -> None:
@@ -246,10 +237,10 @@ def test_another_engine_goes_on(outcome: Outcome) -> None:
 
 
 @pytest.mark.slow
-def test_four_ranks_give_the_curve_of_one(outcome: Outcome, tmp_path: Path) -> None:
+def test_four_ranks_give_the_curve_of_one(launch: Any, outcome: Outcome, tmp_path: Path) -> None:
     cases = [{"folder": f"four-{e}{z}", "engine": e, "zero": z, "section": SLIP_OFF} for e, z in ENGINES]
-    assert run(tmp_path, cases, ranks=4) == [0] * 4
-    four = Outcome(tmp_path, {})
+    four = Outcome(tmp_path, [run(launch, tmp_path, "four", cases, ranks=4)])
+    four.gangs[0].end(0, 0, 0, 0)
     for engine, zero in ENGINES:
         expected = pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
         assert four.curve(f"four-{engine}{zero}", 3) == expected

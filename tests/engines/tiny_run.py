@@ -1,7 +1,8 @@
 """A tiny Fit in a process of its own: `python tiny_run.py CASES.json` trains every case in turn, as one rank.
 
 A case: folder, and what differs from the defaults of Case. Each writes folder/curve-RANK.jsonl (a line a record) and,
-when it fails, folder/error-RANK.txt.
+when it fails, folder/error-RANK.txt. At the end the last one's folder gets threads-RANK.txt: the threads of process
+groups that are still there, a line each.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Engine, FitSection
+from amn_dist.engines.engine import joined
 from amn_dist.engines.loop import fit
 from amn_dist.errors import AmnError, ShardError
 from amn_dist.loaders.order import batch_ordinals
@@ -28,13 +32,16 @@ from amn_dist.records import Batch, CropRule
 
 SAMPLES = 23
 SIDE = 8
+GO = "go"
+"""A rank that is late leaves its gang when a file of this name is in the case's folder."""
+PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True)
 class Case:
     """One run. lone: one tensor is trained, the weights of a classifier of means. kill_at, stop_at: after this step the
-    rank `struck` is sent a signal; missing_at: it misses the shard of this step; nan_key: a sample that is not a
-    number."""
+    rank `struck` is sent a signal; missing_at: it misses the shard of this step; late: it leaves the gang after the
+    others; nan_key: a sample that is not a number."""
 
     folder: str
     engine: str = "torch"
@@ -47,6 +54,7 @@ class Case:
     kill_at: int = 0
     stop_at: int = 0
     missing_at: int = 0
+    late: bool = False
     struck: int = 0
     nan_key: str = ""
     timeout_s: float = 60.0
@@ -174,8 +182,33 @@ def train_in_child(case: Case) -> None:
     (Path(case.folder) / "signal.txt").write_text(str(os.WTERMSIG(status)))
 
 
+def wait_to_go(folder: Path) -> None:
+    """Return when the test says that the others have left."""
+    end = time.monotonic() + PATIENCE_S
+    while not (folder / GO).exists():
+        assert time.monotonic() < end, f"no {GO} in {folder} within {PATIENCE_S:.0f} s"
+        time.sleep(0.02)
+
+
+def group_threads() -> list[str]:
+    """Names of the threads of this process that work for a process group."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if name.startswith("pt_gloo")]
+
+
+def run(cases: list[Case]) -> None:
+    """All cases, one after the other; more than one in one gang."""
+    rank, alone = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")) == 1
+    last, name = cases[-1], min(case.engine for case in cases)  # deepspeed's, if any is
+    with ExitStack() as stack:
+        if not alone and (len(cases) > 1 or last.late):
+            stack.enter_context(joined(Engine.model_validate({"name": name, "timeout_s": last.timeout_s})))
+        for case in cases:
+            (train_in_child if case.kill_at and alone else train)(case)
+        if last.late and rank == last.struck:
+            wait_to_go(Path(last.folder))
+    (Path(last.folder) / f"threads-{rank}.txt").write_text("\n".join(group_threads()))
+
+
 if __name__ == "__main__":
-    for row in json.loads(Path(sys.argv[1]).read_text()):
-        case = Case(**{**asdict(Case("")), **row})
-        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-        (train_in_child if case.kill_at and alone else train)(case)
+    run([Case(**{**asdict(Case("")), **row}) for row in json.loads(Path(sys.argv[1]).read_text())])

@@ -97,7 +97,9 @@ def test_any_kernels(
 
 
 def test_photographs(shared_data: Path) -> None:
-    for number, path in enumerate(sorted((shared_data / "msrc-voc/JPEGImages").iterdir())[:60:30]):
+    photographs = sorted((shared_data / "msrc-voc/JPEGImages").iterdir())[:60:30]
+    assert len(photographs) == 2
+    for number, path in enumerate(photographs):
         image = np.asarray(Image.open(path).convert("RGB"))
         labels = energies(3, *image.shape[:2], seed=number).argmin(0)
         cases: tuple[tuple[np.ndarray, dict[str, Any]], ...] = (

@@ -74,7 +74,7 @@ def test_a_configuration_runs_to_its_scores(data: Path, name: str) -> None:
     # The truth is without void pixels, so that COCO's protocol adds no class to VOC's.
     assert walk["protocols"]["coco"] == walk["protocols"]["voc"] == walk["miou"]
     images = ShardSet.open(str(data / "train"))
-    ordinal = images.find(f"COCO_train2014_{UNLABELLED:012d}")
+    ordinal, seen = images.find(f"COCO_train2014_{UNLABELLED:012d}"), set[str]()
     for stage in folder.glob("*/index.json"):
         made = ShardSet.open(str(stage.parent))
         if made.kind in ("predict", "superpixel"):
@@ -84,6 +84,8 @@ def test_a_configuration_runs_to_its_scores(data: Path, name: str) -> None:
         # An image without labels has no maps, and is background everywhere.
         assert len(found) == 0 if field.endswith(".f16") else not found.any(), made.kind
         assert any(made.load(n, field).any() for n in range(4)), made.kind
+        seen.add(made.kind)
+    assert "walk" in seen and len(seen) > 2
 
 
 def test_sets_of_other_class_tables_do_not_go_together(data: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -99,11 +99,11 @@ def training_in_ray(pid: int) -> int:
     raise AssertionError("no process of Ray Train")
 
 
-def until(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait for a checkpoint while the process lives."""
-    while not list(folder.glob("classify/checkpoints/00000[4-9]/state.json")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+@pytest.fixture
+def until(wait_for: Any) -> Callable[[Path, subprocess.Popen[str]], None]:
+    """Waits for a checkpoint while the process lives."""
+    found = "classify/checkpoints/00000[4-9]/state.json"
+    return lambda folder, process: wait_for(lambda: bool(list(folder.glob(found))), "a checkpoint", process, 500.0)
 
 
 def the_same(folder: Path, alone: dict[int, float]) -> None:
@@ -113,7 +113,9 @@ def the_same(folder: Path, alone: dict[int, float]) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["ray", "torchrun"])
-def test_a_killed_process_is_made_good(data: Path, alone: dict[int, float], tmp_path: Path, launcher: str) -> None:
+def test_a_killed_process_is_made_good(
+    data: Path, alone: dict[int, float], tmp_path: Path, until: Any, launcher: str
+) -> None:
     folder = tmp_path / "run"
     process = start(*amn(data, folder, "--set", "engine.processes=2", "--set", f"engine.launcher={launcher}"))
     until(folder, process)
@@ -125,7 +127,7 @@ def test_a_killed_process_is_made_good(data: Path, alone: dict[int, float], tmp_
 
 @pytest.mark.parametrize("launcher", ["ray", "torchrun"])
 def test_sigterm_to_the_driver_saves_and_the_same_command_goes_on(
-    data: Path, alone: dict[int, float], tmp_path: Path, launcher: str
+    data: Path, alone: dict[int, float], tmp_path: Path, until: Any, launcher: str
 ) -> None:
     folder = tmp_path / "run"
     command = amn(data, folder, "--set", "engine.processes=2", "--set", f"engine.launcher={launcher}")
@@ -142,7 +144,7 @@ def test_sigterm_to_the_driver_saves_and_the_same_command_goes_on(
     the_same(folder, alone)
 
 
-def test_torchrun_by_hand_restarts_what_dies(data: Path, alone: dict[int, float], tmp_path: Path) -> None:
+def test_torchrun_by_hand_restarts_what_dies(data: Path, alone: dict[int, float], tmp_path: Path, until: Any) -> None:
     folder = tmp_path / "run"
     torchrun = ["torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--max-restarts=2"]
     torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "--"]
@@ -153,13 +155,15 @@ def test_torchrun_by_hand_restarts_what_dies(data: Path, alone: dict[int, float]
     the_same(folder, alone)
 
 
-def test_deepspeed_by_hand(data: Path, alone: dict[int, float], tmp_path: Path) -> None:
+def test_deepspeed_by_hand(
+    data: Path, alone: dict[int, float], tmp_path: Path, reserve_port: Callable[[], int]
+) -> None:
     folder = tmp_path / "run"
     launcher = [
         "deepspeed.launcher.runner",
         "--no_local_rank",
         "--num_accelerators=2",
-        "--master_port=29631",
+        f"--master_port={reserve_port()}",
         "--module",
     ]
     ended(start(*launcher, *member(data, folder)))

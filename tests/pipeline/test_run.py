@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,14 +198,15 @@ def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: 
     ids=["kill", "term"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_result(
-    finished: Path, data: Path, tmp_path: Path, sign: signal.Signals, waits: tuple[str, ...]
+    finished: Path, data: Path, tmp_path: Path, wait_for: Any, sign: signal.Signals, waits: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "r"
     for pattern in waits:
         process = start(data, "amn", folder, "--no-reuse")
-        wait_for(folder, pattern, process)
+        wait_for(lambda: bool(list(folder.glob(pattern))), pattern, process)  # noqa: B023
         os.killpg(process.pid, sign) if sign == signal.SIGKILL else process.terminate()
-        process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == (-signal.SIGKILL if sign == signal.SIGKILL else 1), said
     run(data, "amn", folder, "--no-reuse")
     assert digests(folder) == digests(finished)
 
@@ -243,9 +244,3 @@ def fill(path: Path, *, leave: int) -> None:
     room = state.f_bavail * state.f_frsize - leave
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(room // state.f_frsize * state.f_frsize, 1))
-
-
-def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    """Until a file of a pattern appears, or the process ends."""
-    while process.poll() is None and not list(folder.glob(pattern)):
-        time.sleep(0.02)

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -58,13 +59,14 @@ def test_a_line_that_is_not_whole_waits(place: RemotePath, machine: Machine) -> 
 
 
 def test_a_growing_log_is_copied_now_and_then(
-    place: RemotePath, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    place: RemotePath, machine: Machine, monkeypatch: pytest.MonkeyPatch, wait_for: Any
 ) -> None:
     monkeypatch.setattr(journals, "COPY_S", 0.01)
     with journal(place) as kept:
         write(kept, 1)
-        while not (place / METRICS).is_file() or steps(place) != [1]:
-            pass
+        wait_for(lambda: (place / METRICS).is_file() and steps(place) == [1], "a copy of the first step", seconds=60)
+        write(kept, 2)
+        wait_for(lambda: steps(place) == [1, 2], "a copy of both steps", seconds=60)
 
 
 def test_two_writers_by_turns_keep_each_others_lines(place: RemotePath, machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ def test_a_run_that_is_worked_on_is_refused(place: RemotePath, said: list[str]) 
     with holding(place, said.append):
         with pytest.raises(StageError, match=rf"another process \(.*, process {os.getpid()}\) is working on this run"):
             holding(place, said.append).__enter__()
-        assert len(said) == 1 and "worked on this run 0 s ago; waiting up to" in said[0]
+        assert len(said) == 1 and re.search(r"worked on this run \d+ s ago; waiting up to", said[0])
         mine = holder(place)
         assert mine is not None and mine.pid == os.getpid()
 
@@ -64,10 +65,12 @@ def test_a_run_that_is_worked_on_is_refused(place: RemotePath, said: list[str]) 
 def test_a_holder_on_another_machine_is_dead_when_nothing_is_heard_of_it(
     place: RemotePath, said: list[str], impatient: None
 ) -> None:
-    (place / LEASE).write_bytes(written(replace(OTHER, time=time.time() - 12)))
+    (place / LEASE).write_bytes(written(replace(OTHER, time=time.time() - 1200)))
     with holding(place, said.append):
         assert holder(place) != OTHER
-    assert len(said) == 1 and said[0].startswith(f"{place}: another process (far, process 7) worked on this run 12 s")
+    assert len(said) == 1
+    silent = re.match(rf"{place}: another process \(far, process 7\) worked on this run (\d+) s ago", said[0])
+    assert silent and 1200 <= int(silent[1]) < 1800
 
 
 def test_a_process_that_died_on_this_machine_is_followed_at_once(place: RemotePath, said: list[str]) -> None:

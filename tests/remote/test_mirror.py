@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,14 +105,13 @@ def test_a_fit_in_a_folder_works_there(tmp_path: Path) -> None:
     assert work.folder == tmp_path
 
 
-def test_a_wish_to_stop_is_brought(place: RemotePath, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_to_stop_is_brought(
+    place: RemotePath, machine: Machine, monkeypatch: pytest.MonkeyPatch, wait_for: Any
+) -> None:
     monkeypatch.setattr(mirror, "LOOK_S", 0.01)
     (scratch(place, "fit") / STOP).touch()  # of an earlier life
     with workplace(place, first=True) as work:
         (work.folder / MODEL).touch()
         assert not (work.folder / STOP).exists()
         (place / STOP).touch()
-        end = time.monotonic() + 60
-        while not (work.folder / STOP).exists():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_for((work.folder / STOP).exists, "the wish in the local folder")

@@ -7,10 +7,9 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -71,6 +70,11 @@ class Proxy:
             if fault is not None:
                 fault.left -= 1
             return fault
+
+    def asked(self, method: str, part: str) -> bool:
+        """Whether there was a request by this method whose path holds the part."""
+        with self.lock:
+            return any(request.startswith(method) and part in request for request in self.seen)
 
     def count(self, start: str) -> int:
         """Requests so far that begin so."""
@@ -136,26 +140,31 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[int]:
+def moto(
+    reserve_port: Callable[[], int], wait_for: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
     """Port of an S3 server; the tests that need it are skipped where it is not installed."""
     if not SERVER.is_file():
         pytest.skip("the S3 server is not installed (launch/test.sh puts it into .venv-s3)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [str(SERVER), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-            break
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    yield port
-    process.kill()
-    process.wait()
+    port, said = reserve_port(), tmp_path_factory.mktemp("s3") / "said.txt"
+    with said.open("wb") as out:
+        process = subprocess.Popen([str(SERVER), "-H", "127.0.0.1", "-p", str(port)], stdout=out, stderr=out)
+    try:
+        wait_for(lambda: process.poll() is not None or answers(port), "an answer of the S3 server", seconds=500)
+        assert process.poll() is None, said.read_text()
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    """Whether a web server answers there."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -83,33 +81,30 @@ def test_a_bucket_without_permission_is_one_line_and_the_same_call_goes_on(bucke
     assert not any(line.startswith("PUT") and "000001.tar" in line for line in s3.seen)
 
 
-def amn(*arguments: str, environment: dict[str, str], wait: bool = True) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "amn_dist", *arguments]
-    process = subprocess.Popen(
-        command,
+def amn(*arguments: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "amn_dist", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    if wait:
-        process.wait(timeout=600)
-    return process
 
 
-def test_a_killed_pack_goes_on_from_the_command_line(bucket: str, s3: Any, environment: dict[str, str]) -> None:
+def test_a_killed_pack_goes_on_from_the_command_line(
+    bucket: str, s3: Any, environment: dict[str, str], wait_for: Any
+) -> None:
     command = ("pack", "synthetic", "--images", "40", "--shard-size", "4", "--out", f"{bucket}/x")
-    s3.fail("slow", 1, part="000004.tar", method="PUT", seconds=20)
-    process = amn(*command, environment=environment, wait=False)
-    while not any(line.startswith("PUT") and "000004.tar" in line for line in s3.seen):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    s3.fail("slow", 1, part="000004.tar", method="PUT", seconds=3600)
+    process = amn(*command, environment=environment)
+    wait_for(lambda: s3.asked("PUT", "000004.tar"), "the fifth shard", process)
+    process.kill()
     process.communicate()
     assert not (RemotePath(f"{bucket}/x") / "index.json").is_file()
     first = s3.count("PUT")
     again = amn(*command, environment=environment)
-    assert again.returncode == 0 and "40 samples in 10 shards" in again.communicate()[0]
+    told = again.communicate(timeout=600)[0]
+    assert again.returncode == 0 and "40 samples in 10 shards" in told, told
     assert s3.count("PUT") - first <= 2 * 6 + 2  # of ten shards four were done
     assert "every sample read and decoded" in str(verify(RemotePath(f"{bucket}/x")))

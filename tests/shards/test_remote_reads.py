@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,6 @@ def asked(s3: Any, part: str) -> int:
     return sum(part in line for line in s3.seen)
 
 
-def wait_for(true: Callable[[], bool]) -> None:
-    """Until something in the background is over."""
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_set_is_the_same_on_s3(remote: str, tmp_path: Path) -> None:
     local, there = write_set(tmp_path), ShardSet.open(remote)
     assert there.digest == local.digest and there.url == remote
@@ -77,12 +70,14 @@ def test_a_set_is_the_same_on_s3(remote: str, tmp_path: Path) -> None:
         assert list(pool.map(lambda n: there.read(n, "jpg"), order)) == [expected[2 * n] for n in order]
 
 
-def test_reads_in_order_come_in_windows_and_the_next_shard_ahead(remote: str, s3: Any, monkeypatch: Any) -> None:
+def test_reads_in_order_come_in_windows_and_the_next_shard_ahead(
+    remote: str, s3: Any, monkeypatch: Any, wait_for: Any
+) -> None:
     monkeypatch.setattr(readahead, "WINDOW", 100_000)
     shards = ShardSet.open(remote)
     for ordinal in range(SAMPLES):
         shards.read(ordinal, "jpg"), shards.read(ordinal, "tags")
-    wait_for(lambda: asked(s3, "000001.tar bytes=0-99999") == 1)
+    wait_for(lambda: asked(s3, "000001.tar bytes=0-99999") == 1, "the next shard")
     assert asked(s3, "000000.tar bytes") <= 1 + 3  # one alone, then windows
     assert len(shards.read(SAMPLES, "jpg")) == BYTES
     assert asked(s3, "000001.tar bytes=0-99999") == 1
@@ -223,7 +218,9 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
     content = os.urandom(1000)
     sha = info(content).sha256
     root = str(Path(__file__).resolve().parents[2])
-    subprocess.run([sys.executable, "-c", KILLED.format(folder=str(tmp_path), sha=sha)], timeout=120, cwd=root)
+    command = [sys.executable, "-c", KILLED.format(folder=str(tmp_path), sha=sha)]
+    killed = subprocess.run(command, timeout=120, cwd=root, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name for path in tmp_path.iterdir()] == [f"{sha}.part"]
     assert Cache(tmp_path, 10**6).open(info(b"other"), [b"other"], where="x") is not None
     handle = Cache(tmp_path, 10**6).open(info(content), [content], where="x")

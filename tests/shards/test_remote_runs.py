@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,7 +128,7 @@ def line(scenes: Path, run: Path, data: AnyPath) -> Pipeline:
 
 
 def test_a_run_over_s3_survives_faults_and_a_kill(
-    scenes: Path, bucket: str, s3: Any, environment: dict[str, str], tmp_path: Path
+    scenes: Path, bucket: str, s3: Any, environment: dict[str, str], tmp_path: Path, wait_for: Any
 ) -> None:
     line(scenes, tmp_path / "here", scenes).execute(until="cam_seed")
     pack_synthetic(f"{bucket}/train", **SCENES)
@@ -142,10 +140,8 @@ def test_a_run_over_s3_survives_faults_and_a_kill(
     killed = subprocess.Popen(
         [*command, "--run", str(run), "--until", "cam_seed"], cwd=ROOT, env={**os.environ, **environment}
     )
-    while not list(run.glob("classify/checkpoints/0*")):
-        assert killed.poll() is None
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
+    wait_for(lambda: bool(list(run.glob("classify/checkpoints/0*"))), "a checkpoint", killed)
+    killed.kill()
     killed.wait()
     assert "cam" not in digests(run) and not any(fault.left for fault in s3.faults)
     line(scenes, run, RemotePath(bucket)).execute(until="cam_seed")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -165,25 +164,24 @@ def started(scenes: Path, run: RemotePath, scratch: Path, environment: dict[str,
     )
 
 
-def kill_at(process: subprocess.Popen[bytes], s3: Any, method: str, part: str) -> None:
-    """Kill a process when it asks for something that is never answered."""
-    s3.fail("slow", 1, method=method, part=part, seconds=3600)
-    while not any(request.startswith(method) and part in request for request in list(s3.seen)):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-
-
 def test_a_killed_run_goes_on_on_another_machine(
-    scenes: Path, local: Path, bucket: str, s3: Any, environment: dict[str, str], tmp_path: Path
+    scenes: Path, local: Path, bucket: str, s3: Any, environment: dict[str, str], tmp_path: Path, wait_for: Any
 ) -> None:
     run = RemotePath(f"{bucket}/runs/killed")
-    kill_at(started(scenes, run, tmp_path / "a", environment), s3, "PUT", "checkpoints/000003/state.json")
+
+    def kill_at(machine: str, method: str, part: str) -> None:
+        """Kill the run on a machine when it asks for something that is never answered."""
+        process = started(scenes, run, tmp_path / machine, environment)
+        s3.fail("slow", 1, method=method, part=part, seconds=3600)
+        wait_for(lambda: s3.asked(method, part), f"{method} {part}", process)
+        process.kill()
+        process.wait()
+
+    kill_at("a", "PUT", "checkpoints/000003/state.json")
     assert [path.name for path in (run / "classify" / "checkpoints").iterdir()] == ["000001", "000002", "000003"]
     assert digests(run) == {}
     first = s3.count("GET")
-    kill_at(started(scenes, run, tmp_path / "b", environment), s3, "PUT", "cam/000002.tar")
+    kill_at("b", "PUT", "cam/000002.tar")
     assert any("checkpoints/000002/snapshot.pt" in request for request in s3.seen[first:])
     assert digests(run).keys() == {"classify"} and not list((tmp_path / "b").glob("*/fit/checkpoints/*"))
     line(scenes, run).execute(until="cam_seed")
@@ -261,36 +259,42 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dropped", "unknown", "busy", "slow"])
-def test_a_lease_survives_the_storage(bucket: str, s3: Any, soon: None, kind: str) -> None:
+def test_a_lease_survives_the_storage(bucket: str, s3: Any, soon: None, kind: str, wait_for: Any) -> None:
     run = RemotePath(f"{bucket}/runs/x")
     conditional = {"header": "if-"} if kind == "unknown" else {}
     s3.fail(kind, 3, method="PUT", part="lease.json", seconds=0.3, **conditional)
     with lease.holding(run, lambda text: None):
-        time.sleep(1)
+        wait_for(lambda: not any(fault.left for fault in s3.faults), "all faults")
+        met = s3.count("PUT")
+        wait_for(lambda: s3.count("PUT") > met + 1, "a refresh after them")
         found = lease.read_holder((run / lease.LEASE).tagged())
         assert found is not None and found.pid == os.getpid()
     assert (run / lease.LEASE).read_bytes() == lease.FREE
 
 
-def test_of_those_that_wait_for_a_dead_holder_one_goes_on(bucket: str, soon: None) -> None:
+def test_of_those_that_wait_for_a_dead_holder_one_goes_on(bucket: str, soon: None, wait_for: Any) -> None:
     run = RemotePath(f"{bucket}/runs/x")
     (run / lease.LEASE).write_bytes(lease.written(lease.Holder("far", "boot", 7, "1", "token", 0.0)))
     ends: list[str] = []
+    over = threading.Event()
 
     def drive() -> None:
         try:
             with lease.holding(run, lambda text: None):
                 ends.append("held")
-                while len(ends) < 4:
-                    time.sleep(0.01)
+                over.wait(300)
         except AmnError as error:
             ends.append("working" if "is working on this run" in str(error) else str(error))
 
-    threads = [threading.Thread(target=drive) for _ in range(4)]
+    threads = [threading.Thread(target=drive, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
+    try:
+        wait_for(lambda: len(ends) == 4, "all four ends")
+    finally:
+        over.set()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sorted(ends) == ["held", "working", "working", "working"]
 
 
@@ -308,7 +312,14 @@ def test_a_run_that_another_machine_works_on_is_refused(scenes: Path, bucket: st
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("launcher", ["torchrun", "ray"])
 def test_a_gang_trains_for_a_url_and_starts_again(
-    scenes: Path, local: Path, bucket: str, s3: Any, environment: dict[str, str], tmp_path: Path, launcher: str
+    scenes: Path,
+    local: Path,
+    bucket: str,
+    s3: Any,
+    environment: dict[str, str],
+    tmp_path: Path,
+    launcher: str,
+    wait_for: Any,
 ) -> None:
     settings = ["--set", "engine.processes=2", "--set", f"engine.launcher={launcher}", "--set", "engine.rejoin_s=3"]
     command = [sys.executable, "-m", "amn_dist", "run", str(scenes / "tiny.yaml"), "--data", str(scenes), *settings]
@@ -324,9 +335,7 @@ def test_a_gang_trains_for_a_url_and_starts_again(
         )
         if isinstance(run, RemotePath):
             s3.fail("slow", 1, method="PUT", part="checkpoints/000003/state.json", seconds=3600)
-            while not any("PUT" in request and "000003/state.json" in request for request in list(s3.seen)):
-                assert process.poll() is None, process.communicate()[0]
-                time.sleep(0.02)
+            wait_for(lambda: s3.asked("PUT", "000003/state.json"), "the third checkpoint", process)
             os.kill(first_rank(process.pid), signal.SIGKILL)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
