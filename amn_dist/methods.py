@@ -69,6 +69,11 @@ class Stage:
         follows = (self.follows,) if self.follows else ()
         return (*label, *checkpoint, *(name for name, _ in self.joins), *follows)
 
+    def module(self, config: Config) -> str:
+        """The module that says how it works, as a dotted name below the package."""
+        work = self.fit(config, 2) if self.fit else self.map(config, 2, "") if self.map else None
+        return "stages.score" if work is None else type(work).__module__.partition(".")[2]
+
 
 CLASSIFY = Stage("classify", "fit", fit=ClassifyFit)
 CAM = Stage("cam", "map", checkpoint="classify", map=CamMap)

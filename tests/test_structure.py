@@ -16,14 +16,14 @@ FLOORS = (
     {"plan", "doctor", "predict", "interchange"},
     {"report"},
     {"pipeline"},
-    {"fitting", "scoring", "inputs"},
+    {"fitting", "scoring", "inputs", "unfinished"},
     {"runs", "gangs", "remote"},
     {"methods"},
     {"stages", "engines", "farms"},
     {"models", "loaders"},
     {"shards", "ops"},
     {"verbs"},
-    {"config", "telemetry", "records"},
+    {"config", "telemetry", "records", "sources"},
     {"errors", "__init__"},
 )
 HOMES = {

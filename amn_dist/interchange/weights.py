@@ -20,6 +20,7 @@ from amn_dist.models.weights import check_fit, read_tensors, save_network
 from amn_dist.pipeline import Pipeline
 from amn_dist.runs import file_digest, imported_origin, write_json
 from amn_dist.shards.paths import AnyPath
+from amn_dist.unfinished import work_of
 
 KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
 """Which published network a Fit's is."""
@@ -115,10 +116,10 @@ def _settle(line: Pipeline, stage: Stage, file: Path, network: nn.Module) -> Non
     """Make weights the result of a stage. done.json comes last, as after training."""
     folder = line.run.stage(stage.name)
     begun = line.run.origin(stage.name) is not None and line.run.imported(stage.name) is None
-    if begun or line.run.is_done(stage):
-        raise StageError(
-            f"{folder}: this run has its own {stage.name} already; remove that folder or take another --run"
-        )
+    work = work_of(line.run, stage)  # a gang started by hand leaves checkpoints without an origin
+    if begun or work or line.run.is_done(stage):
+        has = f"this run has its own {stage.name} already" + (f" ({work})" if work else "")
+        raise StageError(f"{folder}: {has}; remove that folder or take another --run")
     line.describe()
     line.run.begin(stage, imported_origin(line.config, stage, file.name, file_digest(file), line.num_classes))
     save_network(network, line.run.checkpoint(stage.name))
