@@ -10,6 +10,7 @@ from typing import TypeVar
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.methods import scored
 from amn_dist.pipeline import Pipeline, reopen
+from amn_dist.shards.format import kind_of
 from amn_dist.shards.index import INDEX
 from amn_dist.shards.paths import path_of
 from amn_dist.shards.shardset import Entry, ShardSet
@@ -17,7 +18,7 @@ from amn_dist.shards.shardset import Entry, ShardSet
 Result = TypeVar("Result")
 
 MASKS = ("mask.png", "seed.png", "raw.png", "gt.png")
-"""Fields of labels, the one that is taken first where a set has several."""
+"""Fields of labels in the order in which they are taken where a set has several, before any others."""
 ACTIVATION = "activation.f16"
 THREADS = 4
 
@@ -34,10 +35,14 @@ class Artefact:
 def masks_of(place: str, *, stage: str | None = None, field: str | None = None) -> Artefact:
     """Labels of a run's stage (without one: those its segmentation network learns from), or of a shard set."""
     made, _ = _opened(place, stage, lambda line: str((line.stage("segment").label or ("walk",))[0]))
-    fields = [name for name in MASKS if name in made.fields]
+    labels = [name for name in made.fields if kind_of(name) == "labels"]
+    fields = sorted(labels, key=lambda name: MASKS.index(name) if name in MASKS else len(MASKS))
     if field is None and not fields:
         raise ConfigError(f"{made.url}: holds {', '.join(made.fields)}, expected labels ({', '.join(MASKS)})")
-    return Artefact(made, _known(made, field or fields[0]))
+    found = _known(made, field or fields[0])
+    if kind_of(found) != "labels":
+        raise ConfigError(f"{made.url}: {found} holds no labels; found {', '.join(fields) or 'none'} that do")
+    return Artefact(made, found)
 
 
 def maps_of(place: str, *, stage: str | None = None, images: str | None = None) -> Artefact:
