@@ -30,7 +30,7 @@ from typing import Literal
 from amn_dist.config import Config
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
-from amn_dist.stages.icd import IcdFit, IcdMap
+from amn_dist.stages.icd import IcdFit, IcdMap, icd_colour
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.irn import IrnFit, WalkMap
 from amn_dist.stages.refine import RefineMap
@@ -92,6 +92,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
     head: tuple[Stage, ...] = (CLASSIFY, CAM, CAM_SEED)
     activation, seed = "cam", "cam_seed"
     if config.method in ("icd", "icd_amn"):
+        icd_colour(config)  # what cannot be is refused before anything is made
         head = (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED)
         activation, seed = "icd_map", "icd_seed"
     if config.method == "refine":

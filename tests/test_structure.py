@@ -2,8 +2,11 @@
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from amn_dist.config import Backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "amn_dist"
@@ -76,6 +79,16 @@ def test_imports_point_downwards(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=lambda path: path.stem)
 def test_no_stage_imports_another(path: Path) -> None:
     assert not {name for name in imports(path) if name.startswith("amn_dist.stages")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_how_a_network_is_fed_is_decided_by_its_backbone_alone(path: Path) -> None:
+    if path.relative_to(PACKAGE).as_posix() in ("config.py", "models/backbone.py", "ops/normalise.py"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        inside = [*ast.iter_child_nodes(node)] if isinstance(node, (ast.Compare, ast.IfExp, ast.match_case)) else []
+        asked = {inner.value for part in inside for inner in ast.walk(part) if isinstance(inner, ast.Constant)}
+        assert not asked & {*get_args(Backbone.model_fields["name"].annotation), "caffe", "centred"}, node.lineno
 
 
 @pytest.mark.parametrize("library", sorted(HOMES))

@@ -120,9 +120,8 @@ def test_batches_of_edges_may_mix_sizes_that_pad_alike() -> None:
         np.testing.assert_allclose(one.numpy(), image_edge(model, image, pad=72), atol=1e-6)
 
 
-@pytest.mark.parametrize("colour", ["caffe", "imagenet"])
-def test_batches_of_probabilities_equal_single_images(colour: str) -> None:
+def test_batches_of_probabilities_equal_single_images() -> None:
     torch.manual_seed(0)
     model = DeepLab(build_backbone(SMALL), 5).eval()
-    for one, image in zip(images_probabilities(model, list(BATCH), colour=colour), BATCH, strict=True):
-        np.testing.assert_allclose(one, image_probabilities(model, image, colour=colour), atol=1e-5)
+    for one, image in zip(images_probabilities(model, list(BATCH)), BATCH, strict=True):
+        np.testing.assert_allclose(one, image_probabilities(model, image), atol=1e-5)
