@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,8 @@ app.add_typer(exports, name="export")
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
 
 ConfigPath = Annotated[Any, typer.Argument(parser=path_of, metavar="CONFIG", help="A file of configs/.")]
+Redo = Annotated[str | None, typer.Option(help="Stage to make again, with all that reads it.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Go on with work begun from other settings, inputs or code.")]
 NoReuse = Annotated[bool, typer.Option("--no-reuse", help="Make every stage anew, even if another run has it.")]
 
 
@@ -54,13 +57,14 @@ def run(
     data: DataOption = Path("."),
     run: RunOption = None,
     until: Annotated[str | None, typer.Option(help="Last stage to run.")] = None,
-    redo: Annotated[str | None, typer.Option(help="Stage to make again, with all that reads it.")] = None,
+    redo: Redo = None,
+    keep: Keep = False,
     set: Settings = None,
     address: Address = None,
     no_reuse: NoReuse = False,
 ) -> None:
     """Run an experiment to its end; the same command goes on after any stop."""
-    line = pipeline(config, data, run, set, address=address, reuse=not no_reuse)
+    line = pipeline(config, data, run, set, address=address, reuse=not no_reuse, keep=keep)
     line.execute(until=until, redo=redo)
     if until is None or until == "score":
         show_scores(line.run.folder)
@@ -80,12 +84,14 @@ def fit(
     stage: Annotated[str, typer.Argument(help="A learned stage.")],
     data: DataOption = Path("."),
     run: RunOption = None,
+    redo: Redo = None,
+    keep: Keep = False,
     set: Settings = None,
     member: Annotated[bool, typer.Option("--member", hidden=True)] = False,
 ) -> None:
     """Train one stage; started by torchrun or deepspeed it is a member of their gang."""
     follower = whole_number("RANK", 0) > 0
-    single(pipeline(config, data, run, set), stage, "fit", member=member or follower)
+    single(pipeline(config, data, run, set, keep=keep), stage, "fit", redo=redo, member=member or follower)
 
 
 @app.command()
@@ -94,11 +100,13 @@ def map(
     stage: Annotated[str, typer.Argument(help="A mapped stage.")],
     data: DataOption = Path("."),
     run: RunOption = None,
+    redo: Redo = None,
+    keep: Keep = False,
     set: Settings = None,
     address: Address = None,
 ) -> None:
     """Run one Map over its shards."""
-    single(pipeline(config, data, run, set, address=address), stage, "map")
+    single(pipeline(config, data, run, set, address=address, keep=keep), stage, "map", redo=redo)
 
 
 @app.command()
@@ -208,12 +216,15 @@ def doctor(
 def demo(
     run: Annotated[Path, typer.Option("--run", help="Folder for shards, runs and pictures.")] = Path("runs/demo"),
     images: Annotated[int, typer.Option(help="Training scenes.", min=32, max=1_000_000)] = 320,
+    redo: Redo = None,
+    keep: Keep = False,
     set: Settings = None,
 ) -> None:
     """Draw synthetic scenes, run irn and amn on them, print scores, write a report. Minutes on two cores."""
     from amn_dist.demo import run_demo
 
-    run_demo(run, images=images, settings=tuple(set or ()), console=plain_console())
+    console = plain_console()
+    run_demo(run, images=images, settings=tuple(set or ()), console=console, redo=redo, decision=decision(keep))
 
 
 @app.command()
@@ -236,21 +247,31 @@ def pipeline(
     *,
     address: str | None = None,
     reuse: bool = True,
+    keep: bool = False,
 ) -> Any:
     """The pipeline of a configuration file."""
     from amn_dist.pipeline import Pipeline
     from amn_dist.runs import Run, read_config
 
     loaded = read_config(config, tuple(settings or ()))
-    return Pipeline(loaded, Run(run or Path("runs") / loaded.name), data, address=address, reuse=reuse)
+    folder = Run(run or Path("runs") / loaded.name)
+    return Pipeline(loaded, folder, data, address=address, reuse=reuse, decision=decision(keep))
 
 
-def single(line: Any, name: str, verb: str, *, member: bool = False) -> None:
+def decision(keep: bool) -> Any:
+    """What becomes of unfinished work of another origin: as the options say, or as whoever sits before us does."""
+    from amn_dist.unfinished import Decision
+
+    somebody = sys.stdin.isatty() and sys.stderr.isatty()
+    return Decision(keep, partial(typer.confirm, default=False, err=True) if somebody else None)
+
+
+def single(line: Any, name: str, verb: str, *, redo: str | None = None, member: bool = False) -> None:
     """One stage of the right verb."""
     stage = line.stage(name)
     if stage.verb != verb:
         raise StageError(f"{name} is a {stage.verb}, not a {verb}; use `amn {stage.verb} ... {name}`")
-    line.execute(only=name, member=member)
+    line.execute(only=name, redo=redo, member=member)
 
 
 def show_scores(folder: AnyPath, *, classes: bool = False) -> None:

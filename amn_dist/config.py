@@ -255,7 +255,7 @@ class Discriminate(FitSection):
     """Leave cells outside the photograph out of losses and statistics. Off counts them, as published, and is no worse
     (docs/reproduce.md)."""
     colour: Literal["imagenet", "centred"] = "imagenet"
-    """Input: ImageNet mean and deviation, as torchvision's weights want it; or minus 127, as the published ones do."""
+    """Input: as the backbone's ImageNet weights want it; or minus 127, as published ones of vgg16_deeplab do."""
 
 
 class IcdMap(Strict):

@@ -15,6 +15,7 @@ from amn_dist.report.gallery import gallery, places, spread
 from amn_dist.report.page import write_report
 from amn_dist.report.tables import comparison, percent
 from amn_dist.runs import Run, read_json
+from amn_dist.unfinished import UNDECIDED, Decision
 from data_shards.synthetic import pack_synthetic
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
@@ -22,8 +23,19 @@ VAL_SEED = 1_000_003
 """Seed of the validation scenes; the training scenes use the configuration's own."""
 
 
-def run_demo(folder: Path, *, images: int, settings: tuple[str, ...], console: Console) -> None:
-    """Pack `images` training and a fifth as many validation scenes under `folder`, run amn and irn, report."""
+def run_demo(
+    folder: Path,
+    *,
+    images: int,
+    settings: tuple[str, ...],
+    console: Console,
+    redo: str | None = None,
+    decision: Decision = UNDECIDED,
+) -> None:
+    """Pack `images` training and a fifth as many validation scenes under `folder`, run amn and irn, report.
+
+    redo: a stage that is made again in both runs. decision: about work begun from other settings or code.
+    """
     start = time.monotonic()
     if not CONFIG.is_file():
         raise ConfigError(f"{CONFIG}: not there; the demo runs from a clone of the repository")
@@ -33,12 +45,12 @@ def run_demo(folder: Path, *, images: int, settings: tuple[str, ...], console: C
     configs = {m: load_config(CONFIG, (f"method={m}", f"name={m}", *settings)) for m in ("amn", "irn")}
     with contextlib.closing(start_farm(configs["amn"])) as farm:
         lines = {
-            method: Pipeline(config, Run(folder / method), data, console=console, farm=farm)
+            method: Pipeline(config, Run(folder / method), data, console=console, farm=farm, decision=decision)
             for method, config in configs.items()
         }
         for method, line in lines.items():
             console.rule(method)
-            line.execute()
+            line.execute(redo=redo if method == "amn" or redo in [stage.name for stage in line.stages] else None)
     scores = {name: read_json(line.run.folder / "score" / "score.json") for name, line in lines.items()}
     console.print(comparison(scores))
     rows = scores["amn"]["sets"]["train"]["rows"]

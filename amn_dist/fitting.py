@@ -50,7 +50,13 @@ def train_here(
             loader=config.loader,
         )
 
-    with joined(config.engine) as gang, workplace(folder, first=gang.rank == 0, keep_log=keep_log) as place:
+    def tell(text: str) -> None:
+        observe({"warning": text})
+
+    with (
+        joined(config.engine) as gang,
+        workplace(folder, first=gang.rank == 0, keep_log=keep_log, tell=tell) as place,
+    ):
         train(
             task,
             batches_from,

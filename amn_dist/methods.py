@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from amn_dist.config import Config
-from amn_dist.shards.format import WIDE
+from amn_dist.shards.format import kind_of
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
-from amn_dist.stages.icd import IcdFit, IcdMap
+from amn_dist.stages.icd import IcdFit, IcdMap, icd_colour
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.irn import IrnFit, WalkMap
 from amn_dist.stages.refine import RefineMap
@@ -70,6 +70,11 @@ class Stage:
         follows = (self.follows,) if self.follows else ()
         return (*label, *checkpoint, *(name for name, _ in self.joins), *follows)
 
+    def module(self, config: Config) -> str:
+        """The module that says how it works, as a dotted name below the package."""
+        work = self.fit(config, 2) if self.fit else self.map(config, 2, "") if self.map else None
+        return "stages.score" if work is None else type(work).__module__.partition(".")[2]
+
 
 ACTIVATION = "activation.f16"
 """The field of stride-4 maps of an image's classes."""
@@ -91,6 +96,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
     head: tuple[Stage, ...] = (CLASSIFY, CAM, CAM_SEED)
     activation, seed = "cam", "cam_seed"
     if config.method in ("icd", "icd_amn"):
+        icd_colour(config)  # what cannot be is refused before anything is made
         head = (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED)
         activation, seed = "icd_map", "icd_seed"
     if config.method == "refine":
@@ -151,4 +157,4 @@ def is_scored(field: str) -> bool:
 
 def is_labels(field: str) -> bool:
     """Whether a field holds a class for every pixel; regions (16 bits) are none."""
-    return field.endswith(".png") and not field.endswith(WIDE)
+    return kind_of(field) == "labels"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from amn_dist.shards.paths import AnyPath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
 from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
+from amn_dist.unfinished import UNDECIDED, Decision, settle
 from amn_dist.variables import whole_number
 
 
@@ -60,6 +61,8 @@ class Pipeline:
     """Workers lent by the caller; without them execute() starts its own when the first Map needs them."""
     address: str | None = None
     reuse: bool = True
+    decision: Decision = UNDECIDED
+    """What becomes of work that was begun from other settings, inputs or code."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -103,6 +106,7 @@ class Pipeline:
             if redo is not None:
                 self.run.drop(self.readers(self.stage(redo)))
             self._check_unchanged(wanted)
+            self._settle(stage for stage in wanted if self._is_fed(stage))
             self.describe()
             with contextlib.ExitStack() as stack:
                 self._workers = stack
@@ -175,6 +179,30 @@ class Pipeline:
             if all(self.run.is_done(other) for other in before):
                 self.run.check_unchanged(stage, self.origin(stage))
 
+    def _is_fed(self, stage: Stage) -> bool:
+        """Whether all that a stage is made from is there, so that its origin is known."""
+        before = [self.stage(name) for name in stage.reads if name != stage.follows]
+        fed = stage.follows is None or self._is_fed(self.stage(stage.follows))
+        return fed and all(self.run.is_done(other) for other in before)
+
+    def _settle(self, begun: Iterable[Stage]) -> None:
+        """Decide what becomes of work that stages began from another origin, before any of it is touched."""
+        for stage in begun:
+            if stage.verb != "score" and self.state(stage) == "begun":
+                fields = self._build(stage).fields if stage.verb == "map" else ()
+                told = settle(self.run, stage, self.origin(stage), fields, self.decision)
+                if told:
+                    self._say(told)
+
+    def _begin(self, stage: Stage, origin: Origin) -> None:
+        if self.run.begin(stage, origin) and stage.verb != "score":
+            self._say(f"{stage.name}: was begun from other settings, inputs or code; nothing of it was finished")
+
+    def _reused(self, stage: Stage, origin: Origin) -> str | None:
+        """Take the stage from a run that has it, unless work of more than one origin is to be gone on with here."""
+        mixed = "before" in (self.run.origin(stage.name) or {})
+        return reuse(self.run, stage, origin) if self.reuse and not mixed else None
+
     def _wanted(self, until: str | None, only: str | None) -> list[Stage]:
         if only is not None:
             return [self.stage(only)]
@@ -195,12 +223,12 @@ class Pipeline:
             if self.run.imported(stage.name):
                 self._say(f"{stage.name}: weights of {self.run.imported(stage.name)}, imported, not trained here")
             return
-        other = reuse(self.run, stage, origin) if self.reuse else None
+        self._settle([stage, *self._followers(stage, wanted)])
+        other = self._reused(stage, origin)
         if other is not None:
             self._say(f"{stage.name}: taken from run {other}, same settings, inputs and code")
             return
-        if self.run.begin(stage, origin):
-            self._say(f"{stage.name}: unfinished work of other settings, inputs or code was dropped")
+        self._begin(stage, origin)
         start = time.monotonic()
         with journal(self.run.stage(stage.name)) as kept, stage_log(kept.folder, stage.name, self.console) as log:
             if stage.verb == "fit":
@@ -270,8 +298,8 @@ class Pipeline:
         images = self.sets[stage.over]
         kept = {member.name: self.run.stage(member.name) for member in stream if not self.run.is_done(member)}
         for member in stream:
-            if member.name in kept and member is not stage and self.run.begin(member, self.origin(member)):
-                self._say(f"{member.name}: unfinished work of other settings, inputs or code was dropped")
+            if member.name in kept and member is not stage:
+                self._begin(member, self.origin(member))
         for folder in kept.values():
             clean_unfinished(folder)
         task = MapTask(
@@ -294,10 +322,12 @@ class Pipeline:
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
         """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""
         before = [self.stage(stage.follows)] if stage.follows else []
-        after = [later for later in wanted if later.follows == stage.name and not self.run.is_done(later)]
-        if self.reuse:
-            after = [later for later in after if reuse(self.run, later, self.origin(later)) is None]
-        return [*before, stage, *after]
+        after = self._followers(stage, wanted)
+        return [*before, stage, *(later for later in after if self._reused(later, self.origin(later)) is None)]
+
+    def _followers(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
+        """The wanted maps that take this one's from memory and are not done."""
+        return [later for later in wanted if later.follows == stage.name and not self.run.is_done(later)]
 
     def _build(self, stage: Stage) -> Any:
         assert stage.map is not None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,13 +16,13 @@ from amn_dist.methods import Stage
 from amn_dist.shards.commit import commit
 from amn_dist.shards.folders import copy_files, files_below, remove_folder
 from amn_dist.shards.paths import AnyPath, RemotePath, is_file
+from amn_dist.sources import code_digests, digest_of
 
-CODE_ROOMS = ("config.py", "records.py", "verbs.py", "ops", "models", "shards", "loaders", "engines", "farms", "stages")
-"""The part of the package whose change can move a stage's result."""
+WORKS_IN = {"fit": ("engines.loop", "loaders.batches"), "map": ("farms.stream",), "score": ("farms.stream",)}
+"""Modules below the package that every stage of a verb works in, beside its own."""
 
 LAST_FILE = {"fit": "done.json", "map": "index.json", "score": "score.json"}
 """The file whose presence says that a stage is done; written after all others."""
-
 
 ARCHITECTURE = {"backbone", "condition", "cam_head", "width", "colour", "branches"}
 """Settings of a Fit that say what its network is."""
@@ -31,18 +30,24 @@ ARCHITECTURE = {"backbone", "condition", "cam_head", "width", "colour", "branche
 
 @dataclass(frozen=True)
 class Origin:
-    """From what a stage is made. Equal origins mean equal results."""
+    """From what a stage is made. Equal origins mean equal results.
+
+    code: digest of the code it uses. modules: the digests that one is made of, by path in the package.
+    """
 
     settings: dict[str, Any]
     inputs: dict[str, str]
     code: str
+    modules: dict[str, str] = field(default_factory=dict)
 
     def after(self, other: Origin) -> Origin:
         """This origin with all that a stage it follows is made from."""
-        return Origin({**other.settings, **self.settings}, {**other.inputs, **self.inputs}, self.code)
+        modules = {**other.modules, **self.modules}
+        settings, inputs = {**other.settings, **self.settings}, {**other.inputs, **self.inputs}
+        return Origin(settings, inputs, digest_of(modules), modules)
 
     def as_json(self) -> dict[str, Any]:
-        return {"settings": self.settings, "inputs": self.inputs, "code": self.code}
+        return {"settings": self.settings, "inputs": self.inputs, "code": self.code, "modules": self.modules}
 
 
 @dataclass(frozen=True)
@@ -107,16 +112,27 @@ class Run:
     def begin(self, stage: Stage, origin: Origin) -> bool:
         """Prepare the stage's folder: go on with work of the same origin, drop unfinished work of another.
 
-        Returns whether unfinished work was dropped.
+        What such work is worth is asked before (unfinished.py). Returns whether unfinished work was dropped.
         """
         folder = self.stage(stage.name)
         known = self.origin(stage.name)
-        dropped = known is not None and known != origin.as_json()
-        if dropped:
+        if known is not None and is_of(known, origin):
+            return False
+        if known is not None:
             drop(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "origin.json", origin.as_json())
-        return dropped
+        return known is not None
+
+    def go_on(self, stage: Stage, origin: Origin, work: str) -> None:
+        """Make unfinished work of another origin work of this one; origin.json keeps the other one under `before`.
+
+        work: what there is of it, in words.
+        """
+        known = self.origin(stage.name) or {}
+        earlier = known.pop("before", [])
+        before = [*earlier, {**known, "reached": work}]
+        write_json(self.stage(stage.name) / "origin.json", {**origin.as_json(), "before": before})
 
     def check_unchanged(self, stage: Stage, origin: Origin) -> None:
         """Refuse to build on a finished stage that was made with other settings or inputs."""
@@ -140,7 +156,7 @@ class Run:
 
 
 def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
-    """The origin of a stage: its settings, the digests it reads (by stage or set), and this code."""
+    """The origin of a stage: its settings, the digests it reads (by stage or set), and the code it uses."""
     section = getattr(config, stage.name)
     outside = None if stage.given is None else {stage.given[0]}  # where a set lies is not what it holds
     # Scores are computed from counts, which no setting of theirs moves.
@@ -157,7 +173,18 @@ def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
         settings["seed"] = config.seed
     if stage.verb != "score":
         settings["loader"] = config.loader.name
-    return Origin(settings=settings, inputs=inputs, code=code_digest())
+    return Origin(settings, inputs, *code_of(config, stage))
+
+
+def code_of(config: Config, stage: Stage) -> tuple[str, dict[str, str]]:
+    """Digest of the code a stage uses, and of every module of it."""
+    modules = code_digests(*WORKS_IN[stage.verb], stage.module(config))
+    return digest_of(modules), modules
+
+
+def is_of(known: dict[str, Any], origin: Origin) -> bool:
+    """Whether a recorded origin is this one; what was kept from before it does not count."""
+    return {part: value for part, value in known.items() if part != "before"} == origin.as_json()
 
 
 def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_classes: int) -> Origin:
@@ -168,7 +195,7 @@ def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_cl
     section = getattr(config, stage.name).model_dump(mode="json", include=ARCHITECTURE)
     network = {**section, "backbone": {part: section["backbone"][part] for part in ("name", "stride")}}
     settings = {stage.name: network, "imported": file, "classes": num_classes}
-    return Origin(settings=settings, inputs={"file": digest}, code=code_digest())
+    return Origin(settings, {"file": digest}, *code_of(config, stage))
 
 
 def weights_digest(weights: str | None) -> dict[str, str]:
@@ -208,21 +235,6 @@ def take_over(source: AnyPath, target: AnyPath, *, last: str) -> None:
 def drop(stage: AnyPath) -> None:
     """Remove a stage; killed on the way it counts as unfinished work of its origin."""
     remove_folder(stage, first=tuple(LAST_FILE.values()), last=["origin.json"])
-
-
-@cache
-def code_digest() -> str:
-    """Digest of the source that decides results."""
-    root = Path(__file__).parent
-    files = [
-        path
-        for room in CODE_ROOMS
-        for path in ((root / room).rglob("*.py") if (root / room).is_dir() else [root / room])
-    ]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def file_digest(path: AnyPath) -> str:

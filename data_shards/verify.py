@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from amn_dist.errors import PLACE, ShardError, listed, printable
-from amn_dist.shards.format import PHOTOS, decode
+from amn_dist.shards.format import PHOTOS, decode, kind_of
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
 from amn_dist.shards.paths import AnyPath, RemotePath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
@@ -22,7 +22,10 @@ from data_shards.photo import Photo, check_photo, check_truth
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found in order. bytes: of the tars. decoded: whether every field was, or only headers were looked at."""
+    """What was found in order. bytes: of the tars. decoded: whether samples were, or only headers were looked at.
+
+    plain: fields that are no pictures or arrays, so that their bytes alone were compared.
+    """
 
     place: str
     kind: str
@@ -31,9 +34,12 @@ class Verified:
     bytes: int
     fields: tuple[str, ...]
     decoded: bool
+    plain: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         depth = "every sample read and decoded" if self.decoded else "headers only, there is no index to check against"
+        if self.plain:
+            depth = f"every sample read; not decoded, only compared with the digest: {' '.join(self.plain)}"
         return (
             f"{self.place}: {self.samples} samples in {self.shards} shards ({self.bytes} bytes), kind {self.kind}, "
             f"fields {' '.join(self.fields)}: in order ({depth})"
@@ -68,7 +74,8 @@ def _verify_set(folder: AnyPath) -> Verified:
     if faults:
         raise ShardError(f"{folder}: {len(faults)} faults: {listed(faults)}")
     total = sum(shard.bytes for shard in index.shards)
-    return Verified(str(folder), index.kind, len(index.shards), len(shards), total, index.fields, decoded=True)
+    plain = tuple(field for field in index.fields if field not in PHOTOS and kind_of(field) is None)
+    return Verified(str(folder), index.kind, len(index.shards), len(shards), total, index.fields, True, plain)
 
 
 def _verify_foreign(place: Path, tars: list[Path]) -> Verified:
@@ -157,7 +164,7 @@ def _check_field(name: str, content: bytes, expected: Photo, index: Index) -> No
             raise ShardError(f"holds a {photo.field}")
     elif name == "gt.png":
         check_truth(content, expected, len(index.classes))
-    elif name == "tags" or name.endswith((".png", ".npy")):
+    elif kind := kind_of(name):
         found = decode(name, content)
-        if name == "tags" and found.size != len(index.classes) - 1:
+        if kind == "tags" and found.size != len(index.classes) - 1:
             raise ShardError(f"holds {found.size} tags for {len(index.classes)} classes; expected one less")

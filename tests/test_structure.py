@@ -2,8 +2,11 @@
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from amn_dist.config import Backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "amn_dist"
@@ -17,14 +20,14 @@ FLOORS = (
     {"plan", "doctor", "predict", "interchange"},
     {"report", "data_shards"},
     {"pipeline"},
-    {"fitting", "scoring", "inputs"},
+    {"fitting", "scoring", "inputs", "unfinished"},
     {"runs", "gangs", "remote"},
     {"methods"},
     {"stages", "engines", "farms"},
     {"models", "loaders"},
     {"shards", "ops"},
     {"verbs"},
-    {"config", "telemetry", "records"},
+    {"config", "telemetry", "records", "sources"},
     {"documents", "variables"},
     {"errors", "__init__"},
 )
@@ -122,6 +125,16 @@ def test_imports_inside_a_room_and_downwards_pass() -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=lambda path: path.stem)
 def test_no_stage_imports_another(path: Path) -> None:
     assert not {name for name in imports(path) if name.startswith("amn_dist.stages")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_how_a_network_is_fed_is_decided_by_its_backbone_alone(path: Path) -> None:
+    if name_of(path) in ("amn_dist/config.py", "amn_dist/models/backbone.py", "amn_dist/ops/normalise.py"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        inside = [*ast.iter_child_nodes(node)] if isinstance(node, (ast.Compare, ast.IfExp, ast.match_case)) else []
+        asked = {inner.value for part in inside for inner in ast.walk(part) if isinstance(inner, ast.Constant)}
+        assert not asked & {*get_args(Backbone.model_fields["name"].annotation), "caffe", "centred"}, node.lineno
 
 
 @pytest.mark.parametrize("library", sorted(HOMES))

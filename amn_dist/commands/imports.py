@@ -71,6 +71,8 @@ def import_weights(
         raise ConfigError("amn import weights: found other options, expected --as with --out, or --run with --stage")
     classes = f" for {made.classes} classes" if made.classes else ""
     say(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
+    if made.note:
+        say(f"amn: {made.note}", err=True)
 
 
 def _line(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:

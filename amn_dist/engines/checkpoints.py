@@ -24,7 +24,7 @@ from amn_dist.shards.folders import files_below, remove_folder
 from amn_dist.shards.paths import AnyPath
 
 KEEP = 2
-"""Checkpoints that stay."""
+"""Checkpoints that stay, of those up to the last one saved."""
 STATE = "state.json"
 """Says what the checkpoint is; written last into the temporary folder."""
 STEP = re.compile(r"[0-9]{6,18}")
@@ -56,7 +56,7 @@ class Listed:
 
 
 def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> None:
-    """Write folder/NNNNNN under a temporary name, rename it, keep the newest two; every rank calls it.
+    """Write folder/NNNNNN under a temporary name, rename it, keep it and the one before; every rank calls it.
 
     Raises StageError on every rank when the first one cannot write.
     """
@@ -88,16 +88,21 @@ def _fault(part: Callable[[], None], gang: Gang) -> str | None:
 def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable[[str], None]) -> tuple[Engine, int]:
     """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
 
-    The checkpoint may be another engine's, ZeRO stage's or number of processes'.
+    The checkpoint may be another engine's, ZeRO stage's or number of processes'. Raises StageError, on every rank, when
+    there are checkpoints and none can be read: training does not begin anew over them by itself.
     """
     engine = build()
-    for name in gang.first([path.name for path in complete(folder)]):
+    names = gang.first([path.name for path in complete(folder)])
+    for place, name in enumerate(names, 1):
         state, fault = _try_load(folder / name, engine)
         if gang.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
             assert state is not None
             return engine, state.step
-        warn(f"{folder / name}: cannot be read ({fault or 'on another rank'}); the one before is taken")
         engine.close()
+        told = f"{folder / name}: cannot be read ({fault or 'on another rank'})"
+        if place == len(names):
+            raise StageError(f"{told}, and there is no older one; --redo of this stage drops it and begins anew")
+        warn(f"{told}; the one before is taken")
         engine = build()
     return engine, 0
 
@@ -144,8 +149,11 @@ def _finish(temporary: Path, folder: Path, state: State) -> None:
     if final.exists():
         shutil.rmtree(final)
     os.replace(temporary, final)
-    for old in complete(folder)[KEEP:]:
-        remove_folder(old, first=[STATE])
+    # Newer ones could not be read, else this one would not have been trained again.
+    kept = [path for path in complete(folder) if int(path.name) <= state.step][:KEEP]
+    for old in complete(folder):
+        if old not in kept:
+            remove_folder(old, first=[STATE])
 
 
 def _files(path: AnyPath) -> dict[str, int]:

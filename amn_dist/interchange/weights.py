@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError, StageError, quoted
 from amn_dist.methods import Stage
+from amn_dist.models.backbone import COLOURS
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import check_fit, read_tensors, save_network
 from amn_dist.pipeline import Pipeline
 from amn_dist.runs import file_digest, imported_origin, write_json
 from amn_dist.shards.paths import AnyPath
+from amn_dist.unfinished import work_of
 
 KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
 """Which published network a Fit's is."""
@@ -31,12 +33,16 @@ PARALLEL = "module."
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a checkpoint. keys: tensors in the file. tensors: in ours. classes: C, 0 where it knows none."""
+    """What became of a checkpoint. keys: tensors in the file. tensors: in ours. classes: C, 0 where it knows none.
+
+    note: what its user should look at.
+    """
 
     path: AnyPath
     keys: int
     tensors: int
     classes: int
+    note: str = ""
 
 
 def convert_weights(file: Path, kind: Kind, out: Path) -> Converted:
@@ -62,17 +68,17 @@ def adopt_weights(line: Pipeline, name: str, file: Path) -> Converted:
     if stage.verb != "fit":
         raise ConfigError(f"{name}: is a {stage.verb}; weights belong to {', '.join(_fits(line))}")
     found = read_state(file)
-    network = untrained(line, stage)
+    network, note = untrained(line, stage), ""
     if any(key.startswith(OURS) for key in found):
         check_fit(network.state_dict(), found, where=f"{file} (for {name})")
         network.load_state_dict(found)
     else:
         published, _ = _load_named(file, KINDS[name], found)
         check_fit(network.state_dict(), published.state_dict(), where=f"{file} (for {name} as configured)")
-        network = published
+        network, note = published, _input_note(line, stage)
     with line.locked():
         _settle(line, stage, file, network)
-    return Converted(line.run.checkpoint(name), len(found), len(network.state_dict()), line.num_classes)
+    return Converted(line.run.checkpoint(name), len(found), len(network.state_dict()), line.num_classes, note)
 
 
 def export_weights(line: Pipeline, name: str, out: Path) -> bool:
@@ -111,14 +117,26 @@ def untrained(line: Pipeline, stage: Stage) -> nn.Module:
     return stage.fit(line.config.model_copy(update={stage.name: random}), line.num_classes).network()
 
 
+def _input_note(line: Pipeline, stage: Stage) -> str:
+    """What to look at when weights under published names are not fed as the published code feeds them."""
+    assert stage.fit is not None
+    colour, published = (
+        stage.fit(line.config, line.num_classes).rule.colour,
+        COLOURS[getattr(line.config, stage.name).backbone.name][-1],
+    )
+    if colour == published:
+        return ""
+    return f"{stage.name}: published weights want {published} input, the run feeds {colour}; set {stage.name}.colour"
+
+
 def _settle(line: Pipeline, stage: Stage, file: Path, network: nn.Module) -> None:
     """Make weights the result of a stage. done.json comes last, as after training."""
     folder = line.run.stage(stage.name)
     begun = line.run.origin(stage.name) is not None and line.run.imported(stage.name) is None
-    if begun or line.run.is_done(stage):
-        raise StageError(
-            f"{folder}: this run has its own {stage.name} already; remove that folder or take another --run"
-        )
+    work = work_of(line.run, stage)  # a gang started by hand leaves checkpoints without an origin
+    if begun or work or line.run.is_done(stage):
+        has = f"this run has its own {stage.name} already" + (f" ({work})" if work else "")
+        raise StageError(f"{folder}: {has}; remove that folder or take another --run")
     line.describe()
     line.run.begin(stage, imported_origin(line.config, stage, file.name, file_digest(file), line.num_classes))
     save_network(network, line.run.checkpoint(stage.name))

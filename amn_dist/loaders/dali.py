@@ -22,6 +22,7 @@ from amn_dist.errors import PLACE, ShardError, printable
 from amn_dist.loaders.ahead import ahead as work_ahead
 from amn_dist.loaders.crops import canvas_corner
 from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
+from amn_dist.ops.normalise import is_bgr
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN
 
@@ -106,7 +107,7 @@ def _crop_pipeline(
     pipeline = _pipeline(batch, threads, ahead, device)
     with pipeline:
         encoded, size, flip, y, x = fn.external_source(source=source, num_outputs=5, batch=True)
-        colour = types.DALIImageType.BGR if rule.colour == "caffe" else types.DALIImageType.RGB
+        colour = types.DALIImageType.BGR if is_bgr(rule.colour) else types.DALIImageType.RGB
         photo = fn.decoders.image(encoded, device=_decoder(device), output_type=colour)
         resized = _resize(photo, size, rule.interpolation)
         mean, deviation = normalisation(rule.colour)

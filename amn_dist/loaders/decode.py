@@ -14,7 +14,7 @@ from torch import Tensor
 from amn_dist.config import Loader
 from amn_dist.errors import ShardError, printable
 from amn_dist.loaders.crops import Crop, cut_label, cut_regions
-from amn_dist.ops.normalise import CAFFE_MEAN, CENTRE, DEVIATION, MEAN
+from amn_dist.ops.normalise import COLOURS
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN, JPEG_MAGIC, PNG_MAGIC, check_size, decode_ids, sniff
 
@@ -67,12 +67,9 @@ def decode_images(encoded: Iterable[tuple[str, bytes]], *, loader: Loader, devic
 
 
 def normalisation(colour: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation f32[3] of pixels in 0..255: RGB for imagenet and centred, BGR for caffe (amn 5.2, icd 1.3)."""
-    if colour == "centred":
-        return np.full(3, CENTRE, np.float32), np.ones(3, np.float32)
-    if colour == "caffe":
-        return np.array(CAFFE_MEAN, np.float32), np.ones(3, np.float32)
-    return (np.array(MEAN) * 255).astype(np.float32), (np.array(DEVIATION) * 255).astype(np.float32)
+    """Mean and deviation f32[3] of pixels in 0..255, in the order of channels that the input has."""
+    mean, deviation = COLOURS[colour]
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def check_photo(key: str, content: bytes, size: tuple[int, int] | None = None) -> bytes:

@@ -18,6 +18,7 @@ from amn_dist.errors import ShardError, printable
 from amn_dist.loaders.ahead import ahead
 from amn_dist.loaders.crops import Crop, cut_image
 from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
+from amn_dist.ops.normalise import is_bgr
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN, JPEG_MAGIC
 
@@ -82,7 +83,7 @@ def _cut(sample: Encoded, rule: CropRule) -> tuple[np.ndarray, np.ndarray | None
     image = decode_photo(sample.key, sample.image, sample.crop.size)
     resized = _resize(image, sample.crop, rule.interpolation)
     mean, deviation = normalisation(rule.colour)
-    pixels = resized[:, :, ::-1] if rule.colour == "caffe" else resized
+    pixels = resized[:, :, ::-1] if is_bgr(rule.colour) else resized
     normalised = (pixels.astype(np.float32) - mean) / deviation
     return cut_image(normalised, sample.crop, rule.size), read_label(sample, rule)
 

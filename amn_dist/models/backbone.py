@@ -19,12 +19,22 @@ if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
 
 STRIDES = {"resnet50": (16,), "resnet101": (8,), "vgg16": (16, 8), "vgg16_deeplab": (8,), "small": (8,)}
 """Strides of the last tap that each architecture offers."""
+COLOURS = {
+    "resnet50": ("imagenet",),
+    "resnet101": ("caffe",),
+    "vgg16": ("imagenet",),
+    "vgg16_deeplab": ("imagenet", "centred"),
+    "small": ("imagenet",),
+}
+"""Inputs (ops.normalise) that weights of each architecture are made for: the first those of ImageNet, which are meant
+where none is chosen, the last those of the published network."""
 
 
 class Backbone(nn.Module):
     """Image [B, 3, H, W] -> five maps, tap i of [B, channels[i], about H / strides[i], about W / strides[i]].
 
-    The layers of the first `frozen_taps` taps hold no trainable parameter and pass no gradient on.
+    The layers of the first `frozen_taps` taps hold no trainable parameter and pass no gradient on. `colour` says how
+    the image is normalised (ops.normalise); every network over this backbone is fed so.
     """
 
     def __init__(self, name: str, blueprint: Blueprint, *, frozen_taps: int = 0) -> None:
@@ -32,7 +42,7 @@ class Backbone(nn.Module):
         self.name = name
         self.channels = blueprint.channels
         self.strides = blueprint.strides
-        self.colour = blueprint.colour
+        self.colour = COLOURS[name][0]
         self.frozen_taps = frozen_taps
         self.features = nn.ModuleDict(blueprint.layers)
         self.spans = _spans(tuple(blueprint.layers), blueprint.ends)
@@ -58,6 +68,18 @@ def build_backbone(section: config.Backbone) -> Backbone:
             f"set backbone.stride"
         )
     return Backbone(section.name, _blueprint(section), frozen_taps=section.frozen_taps)
+
+
+def input_colour(section: config.Backbone, chosen: str = "imagenet") -> str:
+    """How the configured architecture wants its input normalised, as Backbone.colour says.
+
+    chosen: another input that weights of it are made for; `imagenet` means ImageNet's, whatever they want. Raises
+    ConfigError when no weights of the architecture want that.
+    """
+    own = COLOURS[section.name]
+    if chosen not in ("imagenet", *own):
+        raise ConfigError(f"colour: found {chosen}, expected imagenet: {section.name} is fed {own[0]} input")
+    return own[0] if chosen == "imagenet" else chosen
 
 
 def _blueprint(section: config.Backbone) -> Blueprint:

@@ -20,15 +20,13 @@ class Blueprint:
     """Layers of a feature extractor in order, by name, and where its five taps are taken.
 
     ends: name of the layer whose output is tap 1 to 5. channels: of each tap. strides: pixels per cell of each tap,
-    a tap of an image of n pixels having about n / stride cells. colour: how the input is normalised, `imagenet`
-    (RGB, mean and deviation) or `caffe` (BGR 0..255 minus the mean).
+    a tap of an image of n pixels having about n / stride cells.
     """
 
     layers: dict[str, nn.Module]
     ends: tuple[str, ...]
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    colour: str = "imagenet"
 
 
 class FixedBatchNorm(nn.Module):

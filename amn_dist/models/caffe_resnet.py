@@ -50,7 +50,6 @@ def resnet101() -> Blueprint:
         ends=tuple(layers),
         channels=(64, 256, 512, 1024, 2048),
         strides=(4, 4, 8, 8, 8),
-        colour="caffe",
     )
 
 

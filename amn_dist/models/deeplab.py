@@ -14,7 +14,7 @@ BRANCHES = (0.5, 0.75)
 
 
 class DeepLab(nn.Module):
-    """Segmentation network; its input is normalised as its backbone's `colour` says."""
+    """Segmentation network."""
 
     def __init__(self, backbone: Backbone, num_classes: int, branches: tuple[float, ...] = BRANCHES) -> None:
         """num_classes: C, background included. branches: image scales seen beside the full image; may be empty."""

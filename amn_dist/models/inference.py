@@ -29,7 +29,7 @@ class MixedBackbone(nn.Module):
     def __init__(self, backbone: Backbone, precision: torch.dtype) -> None:
         super().__init__()
         self.inner, self.precision = backbone, precision
-        self.strides = backbone.strides
+        self.strides, self.colour = backbone.strides, backbone.colour
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(x.device.type, dtype=self.precision):

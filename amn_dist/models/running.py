@@ -33,31 +33,40 @@ class FeatureNorm(nn.Module):
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         """Normalise f32[B, c, h, w]; in training by this piece's own statistics. inside: bool[B, 1, h, w] to count."""
+        # Centred first: x gain - mean gain would lose the digits that a mean of many deviations takes.
         if self.training:
-            mean, variance = self._moments(x, inside)
+            centred, rest, variance = self._moments(x, inside)
         else:
-            mean, variance = self.running_mean, self.running_var
+            centred, rest, variance = (
+                x - self.running_mean[:, None, None],
+                torch.zeros_like(self.bias),
+                self.running_var,
+            )
         gain = torch.rsqrt(variance + EPSILON)
-        return x * gain[:, None, None] + (self.bias - mean * gain)[:, None, None]
+        return centred * gain[:, None, None] + (self.bias - rest * gain)[:, None, None]
 
     def end_step(self) -> None:
         """Take the statistics of the step into the running ones."""
         count, total, squares = self.sums
         if count.any():
             mean = total / count
-            self.running_mean.lerp_(mean.float(), 1 - MOMENTUM)
-            self.running_var.lerp_((squares / count - mean**2).float(), 1 - MOMENTUM)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), 1 - MOMENTUM)
+            self.running_var.lerp_((squares / count - mean**2).to(self.running_var.dtype), 1 - MOMENTUM)
         self.sums.zero_()
 
-    def _moments(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _moments(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The map minus its mean as float32 has it, what that rounding leaves of the mean, and the variance."""
         weight = x.new_ones(()) if inside is None else inside.to(x.dtype)
         cells = weight.sum() if inside is not None else x.new_tensor(x.numel() / x.shape[1])
-        sums = rank_sum(torch.cat([(x * weight).sum((0, 2, 3)), cells[None]]))
-        count = sums[-1].detach().clamp(min=1)
+        sums = rank_sum(torch.cat([(x * weight).sum((0, 2, 3)), cells[None]]).detach())
+        count = sums[-1].clamp(min=1)
         mean = sums[:-1] / count
-        variance = rank_sum(((x - mean[:, None, None]) ** 2 * weight).sum((0, 2, 3))) / count
-        self._gather(count, mean, variance)
-        return mean, variance
+        centred = x - mean[:, None, None]
+        counted = centred * weight
+        rest, squares = rank_sum(torch.stack([counted.sum((0, 2, 3)), (centred * counted).sum((0, 2, 3))])) / count
+        variance = (squares - rest**2).clamp(min=0)
+        self._gather(count, mean.double() + rest.double(), variance)
+        return centred, rest, variance
 
     @torch.no_grad()
     def _gather(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from amn_dist.models.blueprint import Blueprint, initialise_convolutions
+from amn_dist.models.norm import GroupNorm
 
 CHANNELS = (32, 48, 96, 128, 160)
 GROUPS = 8
@@ -49,4 +50,4 @@ def small() -> Blueprint:
 
 def _conv_norm(channels_in: int, channels: int, kernel: int, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
     conv = nn.Conv2d(channels_in, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return conv, nn.GroupNorm(GROUPS, channels)
+    return conv, GroupNorm(GROUPS, channels)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amn_dist.models.norm import GroupNorm
+
 
 class Unit(nn.Module):
     """1x1 convolution without bias, group norm, bilinear upsampling by an integer, ReLU."""
@@ -12,7 +14,7 @@ class Unit(nn.Module):
     def __init__(self, channels_in: int, channels: int, *, groups: int, up: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels, 1, bias=False)
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.up = up
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,19 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amn_dist.ops.normalise import imagenet_pairs
+from amn_dist.ops.normalise import input_pairs
 from amn_dist.ops.resize import resize_batch, resize_image, scaled_size
 
 
-def mirrored(images: Sequence[np.ndarray], scale: float = 1.0, *, device: torch.device | str = "cpu") -> Tensor:
-    """Images uint8[H, W, 3] of one size, resized as by Pillow's bicubic filter and normalised: f32[2B, 3, H', W']."""
+def mirrored(
+    images: Sequence[np.ndarray], scale: float = 1.0, *, colour: str, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Images uint8[H, W, 3] of one size, resized as by Pillow's bicubic filter and normalised: f32[2B, 3, H', W'].
+
+    colour: as the network's backbone wants them.
+    """
     height, width = images[0].shape[:2]
     size = scaled_size(height, width, scale)
     if torch.device(device).type == "cpu":
         resized = images if size == (height, width) else [resize_image(image, size) for image in images]
-        return imagenet_pairs(torch.from_numpy(np.stack(resized)))
+        return input_pairs(torch.from_numpy(np.stack(resized)), colour)
     pixels = torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
-    return imagenet_pairs(resize_batch(pixels, size))
+    return input_pairs(resize_batch(pixels, size), colour)
 
 
 def flip_sum(maps: Tensor) -> Tensor:
@@ -38,13 +43,15 @@ def maps_over_scales(
     images: Sequence[np.ndarray],
     scales: Sequence[float],
     *,
+    colour: str,
     device: torch.device,
     batch_pixels: int = 1,
 ) -> list[list[Tensor]]:
     """Flip-summed maps f32[C, h, w] of every image at every scale: result[image][scale].
 
     network: (pairs, which images they are of, place of the scale) to maps [2B, C, h, w]. images: uint8[H, W, 3], all
-    of one size. batch_pixels: pixels of resized images in one call, which takes one image at least.
+    of one size. colour: as the network's backbone wants them. batch_pixels: pixels of resized images in one call, which
+    takes one image at least.
     """
     found: list[list[Tensor]] = [[] for _ in images]
     height, width = images[0].shape[:2]
@@ -52,7 +59,7 @@ def maps_over_scales(
         step = max(batch_pixels // prod(scaled_size(height, width, scale)), 1)
         for begin in range(0, len(images), step):
             part = slice(begin, begin + step)
-            summed = flip_sum(network(mirrored(images[part], scale, device=device), part, place))
+            summed = flip_sum(network(mirrored(images[part], scale, colour=colour, device=device), part, place))
             for of_image, maps in zip(found[part], summed, strict=True):
                 of_image.append(maps)
     return found

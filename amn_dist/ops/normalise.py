@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from numba import njit
@@ -17,6 +19,23 @@ CAFFE_MEAN = (104.008, 116.669, 122.675)
 CENTRE = 127.0
 """Mean of every colour in 0..255 that ICD's network subtracts."""
 
+COLOURS: dict[str, tuple[np.ndarray, np.ndarray]] = {
+    "imagenet": (np.array(MEAN) * 255, np.array(DEVIATION) * 255),
+    "caffe": (np.array(CAFFE_MEAN), np.ones(3)),
+    "centred": (np.full(3, CENTRE), np.ones(3)),
+}
+"""Inputs that networks want: mean and deviation of pixels in 0..255, of RGB unless is_bgr (amn 5.2, icd 1.3)."""
+
+
+def is_bgr(colour: str) -> bool:
+    """Whether an input has its channels in the order blue, green, red."""
+    return colour == "caffe"
+
+
+def network_input(image: np.ndarray, colour: str) -> np.ndarray:
+    """RGB uint8[..., H, W, 3] to f32[..., 3, H, W] as a network wants it. colour: of COLOURS."""
+    return {"imagenet": imagenet_input, "caffe": caffe_input, "centred": centred_input}[colour](image)
+
 
 def centred_input(image: np.ndarray) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to f32[..., 3, H, W] minus CENTRE."""
@@ -29,17 +48,18 @@ def imagenet_input(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3), np.float32)
 
 
-def imagenet_pairs(images: Tensor) -> Tensor:
-    """RGB uint8[B, H, W, 3] to the values of imagenet_input, each image before its mirror image.
+def input_pairs(images: Tensor, colour: str = "imagenet") -> Tensor:
+    """RGB uint8[B, H, W, 3] to the values of network_input, each image before its mirror image.
 
     Returns f32[2B, 3, H, W] in channels_last, on the images' device.
     """
     number, height, width, _ = images.shape
+    table, order = _table(colour), (2, 1, 0) if is_bgr(colour) else (0, 1, 2)
     if images.device.type == "cpu":
         pairs = torch.empty(number, 2, height, width, 3)
-        _fill_pairs(images.numpy(), _TABLE, pairs.numpy())
+        _fill_pairs(images.numpy(), table, order, pairs.numpy())
     else:
-        pairs = _pairs_on_device(images)
+        pairs = _pairs_on_device(images, table, order)
     return pairs.flatten(0, 1).permute(0, 3, 1, 2)
 
 
@@ -49,25 +69,28 @@ def caffe_input(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(shifted, -1, -3))
 
 
-_TABLE = np.ascontiguousarray(imagenet_input(np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3))[..., 0].T)
-"""Input of every value 0..255 of every channel: f32[256, 3]."""
+@cache
+def _table(colour: str) -> np.ndarray:
+    """Input of every value 0..255 in every channel of a network's input: f32[256, 3]."""
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 1, 3)
+    return np.ascontiguousarray(network_input(values, colour)[..., 0].T)
 
 
-def _pairs_on_device(images: Tensor) -> Tensor:
+def _pairs_on_device(images: Tensor, table: np.ndarray, order: tuple[int, ...]) -> Tensor:
     """What _fill_pairs writes, in torch: f32[B, 2, H, W, 3]."""
-    table = torch.from_numpy(_TABLE).to(images.device)
-    values = torch.stack([table[:, channel][images[..., channel].long()] for channel in range(3)], dim=-1)
+    known = torch.from_numpy(table).to(images.device)
+    values = torch.stack([known[:, to][images[..., channel].long()] for to, channel in enumerate(order)], dim=-1)
     return torch.stack([values, values.flip(2)], dim=1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fill_pairs(images, table, out):  # type: ignore[no-untyped-def]
-    """out[:, 0]: images looked up in the table; out[:, 1]: the same from right to left."""
+def _fill_pairs(images, table, order, out):  # type: ignore[no-untyped-def]
+    """out[:, 0]: images looked up in the table, channels in this order; out[:, 1]: the same from right to left."""
     number, height, width, _ = images.shape
     for b in range(number):
         for y in range(height):
             for x in range(width):
                 for c in range(3):
-                    value = table[images[b, y, x, c], c]
+                    value = table[images[b, y, x, order[c]], c]
                     out[b, 0, y, x, c] = value
                     out[b, 1, y, width - 1 - x, c] = value

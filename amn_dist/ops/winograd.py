@@ -7,10 +7,7 @@ so is the gradient of its weights. Agrees with the direct sums to about 1e-5 of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from amn_dist.ops.threads import in_parts
 from amn_dist.ops.winograd_tiles import LANES, gather, spread, spread_gradients
 
 TILE = 4
@@ -133,18 +131,4 @@ def _to_pixels(products: Tensor, band: range, bias: np.ndarray, lowest: np.float
 
 def _in_parts(band: range, work: Callable[[range, slice], object]) -> None:
     """Call work(tiles, their rows in the band) on as many parts of a band as torch has threads."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        work(band, slice(None))
-        return
-    step = max(-(-len(band) // threads), FEWEST_IN_PART)
-    starts = range(0, len(band), step)
-    list(_threads(threads).map(lambda at: work(band[at : at + step], slice(at, at + step)), starts))
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="winograd")
-
-
-os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
+    in_parts(len(band), lambda first, last: work(band[first:last], slice(first, last)), fewest=FEWEST_IN_PART)

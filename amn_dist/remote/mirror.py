@@ -31,12 +31,18 @@ class Workplace:
 
 
 @contextmanager
-def workplace(stage: AnyPath, *, first: bool, keep_log: Callable[[], None] = lambda: None) -> Iterator[Workplace]:
+def workplace(
+    stage: AnyPath,
+    *,
+    first: bool,
+    keep_log: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[Workplace]:
     """The folder a Fit of this stage works in, with the newest checkpoint of the stage; its own if that is local.
 
     first: whether this is the first rank, whose checkpoints and weights are copied to the stage's URL; the weights at
-    the end of the block. keep_log: called before each checkpoint is copied. Raises StageError when the storage does not
-    take them.
+    the end of the block. keep_log: called before each checkpoint is copied. tell: gets a line for every checkpoint that
+    is lost here. Raises StageError when the storage does not take them.
     """
     if isinstance(stage, Path):
         yield Workplace(stage)
@@ -44,7 +50,8 @@ def workplace(stage: AnyPath, *, first: bool, keep_log: Callable[[], None] = lam
     folder = scratch(stage, "fit")
     try:
         with alone(folder):
-            fetch(stage / CHECKPOINTS, folder / CHECKPOINTS)
+            for name in fetch(stage / CHECKPOINTS, folder / CHECKPOINTS):
+                tell(f"{folder}: its checkpoint of step {int(name)} never reached {stage}; it was removed")
     except OSError as error:
         raise StageError(
             f"{folder}: the last checkpoint cannot be fetched ({printable(error)}); make room, or set {SCRATCH}"
@@ -102,24 +109,26 @@ def publish(checkpoint: Path, there: RemotePath) -> None:
             remove_folder(old, first=[STATE])
 
 
-def fetch(there: RemotePath, here: Path) -> None:
+def fetch(there: RemotePath, here: Path) -> list[str]:
     """Make the newest whole checkpoint behind a URL the only one in a local folder.
 
-    What else lies here goes, be it newer: it may be of a run that is no more.
+    What else lies here goes, be it newer: it may be of a run that is no more. Returns the names of newer ones.
     """
     newest = next((there / path.name for path in complete(there) if is_whole(path)), None)
     here.mkdir(exist_ok=True)
+    newer = [path.name for path in complete(here) if newest is None or int(path.name) > int(newest.name)]
     for path in here.iterdir():
         if newest is None or path.name != newest.name or not _same(path, newest):
             shutil.rmtree(path)
     if newest is None or (here / newest.name).is_dir():
-        return
+        return newer
     beside = here / f".tmp-{newest.name}"
     for name, size in files_below(newest).items():
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         with (beside / name).open("wb") as file:
             file.writelines((newest / name).pieces(size))
     os.replace(beside, here / newest.name)
+    return newer
 
 
 def _same(path: Path, other: RemotePath) -> bool:

@@ -13,6 +13,7 @@ from amn_dist.errors import ShardError
 from amn_dist.ops.metrics import confusion, iou
 from amn_dist.report.facts import RunFacts
 from amn_dist.report.tables import ordered, title_of
+from amn_dist.shards.format import kind_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.score import upsample
 
@@ -63,7 +64,7 @@ def columns_of(runs: Sequence[RunFacts], over: str) -> list[Column]:
 
 def last_labels(run: RunFacts, over: str) -> str:
     """The last labels a run made over a set; empty where there are none."""
-    labels = [name for name, (_, field, role) in run.made.items() if role == over and field.endswith(".png")]
+    labels = [name for name, (_, field, role) in run.made.items() if role == over and kind_of(field) == "labels"]
     return labels[-1] if labels else ""
 
 
@@ -71,7 +72,7 @@ def look(photos: ShardSet, columns: Sequence[Column], ordinal: int) -> Look:
     """Compare what every stage made of an image with its truth, or the last labels with the first."""
     labels = [labels_of(photos, column, ordinal) for column in columns]
     if "gt.png" not in photos.fields:
-        plain = [found for found, column in zip(labels, columns, strict=True) if column.field.endswith(".png")]
+        plain = [found for found, column in zip(labels, columns, strict=True) if kind_of(column.field) == "labels"]
         change = float((plain[0] != plain[-1]).mean()) if len(plain) > 1 else None
         return Look(ordinal, (None,) * len(columns), None, change)
     truth = photos.load(ordinal, "gt.png")

@@ -9,6 +9,7 @@ import threading
 import zlib
 from math import prod
 from tokenize import TokenError
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -33,8 +34,10 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 PHOTOS = ("jpg", "png")
 """Fields that hold an image as it was found; a sample has exactly one of them or none."""
-WIDE = ".u16.png"
-"""Ending of fields whose ids need 16 bits."""
+Kind = Literal["tags", "labels", "regions", "maps", "array"]
+"""What a field is as an array: tags; ids of 8 and of 16 bits; float16 maps; any other numbers."""
+ENDINGS: dict[str, Kind] = {".u16.png": "regions", ".png": "labels", ".f16": "maps", ".npy": "array"}
+"""Kind of a field by the end of its name; the first that fits."""
 
 _PARSING = threading.Lock()
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
@@ -55,6 +58,13 @@ def check_field(field: str) -> str:
     return field
 
 
+def kind_of(field: str) -> Kind | None:
+    """What decode makes of a field; None when it is kept as bytes alone. The only place that knows."""
+    if field == "tags":
+        return "tags"
+    return next((kind for ending, kind in ENDINGS.items() if field.endswith(ending)), None)
+
+
 def encode(field: str, array: np.ndarray) -> bytes:
     """Bytes of an array under this field; the same array gives the same bytes.
 
@@ -62,15 +72,16 @@ def encode(field: str, array: np.ndarray) -> bytes:
     uint8[H, W], stored as 8-bit gray; *.u16.png: uint16[H, W], stored as 16-bit gray.
     """
     array = np.asarray(array)
-    if field == "tags":
-        return _checked_tags(array).tobytes()
-    if field.endswith(".png"):
-        return _encode_png(field, array)
-    if field.endswith(".npy"):
-        return _encode_npy(field, array)
-    if field.endswith(".f16"):
-        return _encode_halves(field, array)
-    raise ShardError(f"field {printable(field)}: arrays are stored as tags, *.png, *.f16 or *.npy")
+    match kind_of(field):
+        case "tags":
+            return _checked_tags(array).tobytes()
+        case "labels" | "regions":
+            return _encode_png(field, array)
+        case "array":
+            return _encode_npy(field, array)
+        case "maps":
+            return _encode_halves(field, array)
+    raise ShardError(f"field {printable(field)}: arrays are stored as tags or as {_endings()}")
 
 
 def decode(field: str, data: bytes) -> np.ndarray:
@@ -80,16 +91,17 @@ def decode(field: str, data: bytes) -> np.ndarray:
 
     Raises ShardError when the bytes are not what the field's name promises. Nothing is unpickled.
     """
-    if field == "tags":
-        return _checked_tags(np.frombuffer(data, np.uint8).copy())
-    if field.endswith(".png"):
-        return decode_ids(data, bits=16 if field.endswith(WIDE) else 8)
-    if field.endswith(".npy"):
-        return _decode_npy(data)
-    if field.endswith(".f16"):
-        return decode_halves(data)
+    match kind := kind_of(field):
+        case "tags":
+            return _checked_tags(np.frombuffer(data, np.uint8).copy())
+        case "labels" | "regions":
+            return decode_ids(data, bits=16 if kind == "regions" else 8)
+        case "array":
+            return _decode_npy(data)
+        case "maps":
+            return decode_halves(data)
     raise ShardError(
-        f"field {printable(field)}: only tags, *.png, *.f16 and *.npy are arrays; its bytes can be read as they are"
+        f"field {printable(field)}: only tags and {_endings()} are arrays; its bytes can be read as they are"
     )
 
 
@@ -138,6 +150,10 @@ def sniff(data: bytes) -> str:
     return f"{kind} (starts with {head[:12]!r})"
 
 
+def _endings() -> str:
+    return ", ".join(f"*{ending}" for ending in ENDINGS)
+
+
 def _checked_tags(tags: np.ndarray) -> np.ndarray:
     if tags.dtype != np.uint8 or tags.ndim != 1:
         raise ShardError(f"tags: found {tags.dtype}{list(tags.shape)}, expected uint8[C-1]")
@@ -147,7 +163,7 @@ def _checked_tags(tags: np.ndarray) -> np.ndarray:
 
 
 def _encode_png(field: str, array: np.ndarray) -> bytes:
-    expected = np.uint16 if field.endswith(WIDE) else np.uint8
+    expected = np.uint16 if kind_of(field) == "regions" else np.uint8
     if array.dtype != expected or array.ndim != 2 or not array.size:
         raise ShardError(f"field {field}: found {array.dtype}{list(array.shape)}, expected {expected.__name__}[H, W]")
     stream = io.BytesIO()

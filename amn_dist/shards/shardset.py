@@ -144,7 +144,7 @@ class ShardSet:
         return found
 
     def load(self, ordinal: int, field: str) -> np.ndarray:
-        """The decoded array of tags, *.png, *.f16 or *.npy. Raises ShardError naming tar, sample and field."""
+        """The decoded array of a field that is one (format.kind_of). Raises ShardError naming tar, sample and field."""
         content = self.read(ordinal, field)
         try:
             return decode(field, content)

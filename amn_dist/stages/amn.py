@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.amn import AmnNet, pixel_loss_parts
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbone import build_backbone, input_colour
 from amn_dist.models.groups import backbone_and_head, device_of
 from amn_dist.models.inference import batch_pixels, load_for_inference
 from amn_dist.models.precision import resolve_precision
@@ -44,7 +44,8 @@ class AmnFit:
 
     @property
     def rule(self) -> CropRule:
-        return CropRule(size=self.config.amn.crop, rescale=self.config.amn.rescale)
+        section = self.config.amn
+        return CropRule(size=section.crop, rescale=section.rescale, colour=input_colour(section.backbone))
 
     def network(self) -> nn.Module:
         network = amn_network(self.config, self.num_classes)
@@ -156,7 +157,8 @@ def images_amn(
         names = dropout if isinstance(dropout, bool) else [f"{name}/{place}" for name in dropout[part]]
         return model(pairs, conditions[part].repeat_interleave(2, 0), dropout=names) / 2
 
-    per_image = maps_over_scales(logits, images, scales, device=device, batch_pixels=batch_pixels)
+    colour = model.backbone.colour
+    per_image = maps_over_scales(logits, images, scales, colour=colour, device=device, batch_pixels=batch_pixels)
     return [
         merge_amn(per_scale, own_tags, own_seed, own_seed.shape, gate=gate)
         for per_scale, own_tags, own_seed in zip(per_image, tags, seeds, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbone import build_backbone, input_colour
 from amn_dist.models.cam import CamNet
 from amn_dist.models.groups import backbone_and_head, device_of
 from amn_dist.models.inference import batch_pixels, load_for_inference
@@ -44,7 +44,8 @@ class ClassifyFit:
 
     @property
     def rule(self) -> CropRule:
-        return CropRule(size=self.config.classify.crop, long_side=self.config.classify.long_side)
+        section = self.config.classify
+        return CropRule(size=section.crop, long_side=section.long_side, colour=input_colour(section.backbone))
 
     def network(self) -> nn.Module:
         network = cam_network(self.config, self.num_classes)
@@ -117,7 +118,12 @@ def images_cam(
 ) -> list[Maps]:
     """image_cam of several images of one size, as many in a forward pass as batch_pixels holds."""
     per_image = maps_over_scales(
-        lambda pairs, part, place: model.maps(pairs), images, scales, device=device_of(model), batch_pixels=batch_pixels
+        lambda pairs, part, place: model.maps(pairs),
+        images,
+        scales,
+        colour=model.backbone.colour,
+        device=device_of(model),
+        batch_pixels=batch_pixels,
     )
     stride = model.backbone.strides[-1]
     return [

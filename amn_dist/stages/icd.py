@@ -12,22 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Config, FitSection
-from amn_dist.models.backbone import build_backbone
+from amn_dist.errors import ConfigError
+from amn_dist.models.backbone import build_backbone, input_colour
 from amn_dist.models.groups import device_of
 from amn_dist.models.icd import IcdNet
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
 from amn_dist.models.inference import load_for_inference
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.normalise import centred_input, imagenet_input
+from amn_dist.ops.normalise import network_input
 from amn_dist.ops.regions import refine
 from amn_dist.ops.resize import resize_image, scaled_size
 from amn_dist.ops.signed import signed_activation, signed_labels
 from amn_dist.records import Batch, CropRule, Evidence, Sample, grid_size
 from amn_dist.verbs import Needs
-
-INPUTS = {"imagenet": imagenet_input, "centred": centred_input}
-"""Photograph to network input, by discriminate.colour."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class IcdFit:
             label="regions",
             place="corner",
             interpolation="linear",
-            colour=section.colour,
+            colour=icd_colour(self.config),
         )
 
     def network(self) -> nn.Module:
@@ -103,7 +101,7 @@ class IcdMap:
         return load_for_inference(icd_network(self.config, self.num_classes), self.checkpoint, precision=precision)
 
     def run(self, opened: IcdNet, samples: Iterator[Sample]) -> Iterator[Sample]:
-        options = {**self.config.icd_map.model_dump(), "colour": self.config.discriminate.colour}
+        options = {**self.config.icd_map.model_dump(), "colour": icd_colour(self.config)}
         for sample in samples:
             sample.evidence = evidence_of(*image_icd(opened, sample.image, sample.tags, **options))
             sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
@@ -123,6 +121,16 @@ def icd_network(config: Config, num_classes: int) -> IcdNet:
     )
 
 
+def icd_colour(config: Config) -> str:
+    """How the discriminator wants its input: as its backbone does, or as configured. Raises ConfigError when its
+    backbone is never fed so."""
+    section = config.discriminate
+    try:
+        return input_colour(section.backbone, section.colour)
+    except ConfigError as error:
+        raise ConfigError(f"discriminate.{error}") from error
+
+
 @torch.inference_mode()
 def image_icd(
     model: IcdNet,
@@ -132,14 +140,16 @@ def image_icd(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     pad: int | None = 513,
-    colour: str = "imagenet",
+    colour: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signed logits and CAM logits of one image, each averaged over scales and mirror images at the image's size.
 
-    image: uint8[H, W, 3]. tags: [C-1] multi-hot. pad: side the image is padded to at scale 1, bottom and right.
+    image: uint8[H, W, 3]. tags: [C-1] multi-hot. pad: side the image is padded to at scale 1, bottom and right. colour:
+    in the place of what the backbone wants.
     Returns classes uint8[K] (1-based), signed f32[K, H, W], CAM f32[K, H, W].
     """
     height, width = image.shape[:2]
+    colour = colour or model.backbone.colour
     present = np.flatnonzero(tags)
     total = torch.zeros(2, len(present), height, width, device=device_of(model))
     for scale in scales if len(present) else ():
@@ -171,7 +181,7 @@ def _at_scale(
     height, width = image.shape[:2]
     size = scaled_size(height, width, scale)
     resized = image if size == (height, width) else resize_image(image, size)
-    x = torch.from_numpy(INPUTS[colour](resized))[None]
+    x = torch.from_numpy(network_input(resized, colour))[None]
     x = torch.cat([x, x.flip(-1)]) if flip else x
     least = 0 if pad is None else round((pad - 1) * scale) + 1
     stride = model.backbone.strides[-1]

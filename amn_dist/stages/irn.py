@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbone import build_backbone, input_colour
 from amn_dist.models.groups import backbone_and_head, device_of
 from amn_dist.models.inference import batch_pixels, load_for_inference
 from amn_dist.models.irn import EdgeNet, affinity_loss_parts, pair_counts
@@ -45,7 +45,8 @@ class IrnFit:
 
     @property
     def rule(self) -> CropRule:
-        return CropRule(size=self.config.irn.crop, rescale=self.config.irn.rescale)
+        section = self.config.irn
+        return CropRule(size=section.crop, rescale=section.rescale, colour=input_colour(section.backbone))
 
     def network(self) -> nn.Module:
         network = edge_network(self.config)
@@ -135,7 +136,7 @@ def image_edge(model: EdgeNet, image: np.ndarray, *, pad: int | None = 512) -> n
 def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None = 512) -> list[Tensor]:
     """image_edge of several images of one padded size, in one forward pass, where the network is."""
     height, width = padded_size(images[0].shape[:2], pad)
-    pairs = [mirrored([image], device=device_of(model)) for image in images]
+    pairs = [mirrored([image], colour=model.backbone.colour, device=device_of(model)) for image in images]
     padded = [functional.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pairs]
     logits = model(torch.cat(padded))
     if isinstance(logits, tuple):

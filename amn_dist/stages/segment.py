@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbone import build_backbone, input_colour
 from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.groups import device_of
 from amn_dist.models.inference import batch_pixels, load_for_inference
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.crf import deeplab_crf
-from amn_dist.ops.normalise import caffe_input, imagenet_input
+from amn_dist.ops.normalise import network_input
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Sample
 from amn_dist.verbs import Needs
@@ -44,7 +44,7 @@ class SegmentFit:
     @property
     def rule(self) -> CropRule:
         section = self.config.segment
-        colour = colour_of(self.config)
+        colour = input_colour(section.backbone)
         return CropRule(size=section.crop, scales=section.scales, place="corner", interpolation="linear", colour=colour)
 
     @cached_property
@@ -125,7 +125,7 @@ class PredictMap:
     def run(self, opened: DeepLab, samples: Iterator[Sample]) -> Iterator[Sample]:
         def infer(group: list[Sample]) -> None:
             images = [sample.image for sample in group]
-            found = images_probabilities(opened, images, colour=colour_of(self.config))
+            found = images_probabilities(opened, images)
             for sample, probabilities in zip(group, found, strict=True):
                 sample.made[self.name] = self._labels(sample.image, probabilities)
 
@@ -133,7 +133,7 @@ class PredictMap:
 
     def labels(self, opened: DeepLab, image: np.ndarray) -> dict[str, np.ndarray]:
         """Predicted labels of one image uint8[H, W, 3], by field."""
-        return self._labels(image, image_probabilities(opened, image, colour=colour_of(self.config)))
+        return self._labels(image, image_probabilities(opened, image))
 
     def _labels(self, image: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
         section = self.config.predict
@@ -149,23 +149,16 @@ def segment_network(config: Config, num_classes: int) -> DeepLab:
     return DeepLab(build_backbone(config.segment.backbone), num_classes, branches=config.segment.branches)
 
 
-def colour_of(config: Config) -> str:
-    """How the segmentation network wants its input normalised: the Caffe-style ResNet-101 in its own way."""
-    return "caffe" if config.segment.backbone.name == "resnet101" else "imagenet"
-
-
-def image_probabilities(model: DeepLab, image: np.ndarray, *, colour: str = "caffe") -> np.ndarray:
-    """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 2.6)."""
-    (found,) = images_probabilities(model, [image], colour=colour)
+def image_probabilities(model: DeepLab, image: np.ndarray) -> np.ndarray:
+    """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 4.2, Test)."""
+    (found,) = images_probabilities(model, [image])
     return found
 
 
-def images_probabilities(
-    model: DeepLab, images: Sequence[np.ndarray], *, colour: str = "caffe"
-) -> Iterator[np.ndarray]:
+def images_probabilities(model: DeepLab, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """image_probabilities of several images of one size: one forward pass, full-size maps one after the other."""
-    to_input, size = caffe_input if colour == "caffe" else imagenet_input, images[0].shape[:2]
-    x = torch.from_numpy(to_input(np.stack(images))).to(device_of(model), memory_format=torch.channels_last)
+    size, pixels = images[0].shape[:2], network_input(np.stack(images), model.backbone.colour)
+    x = torch.from_numpy(pixels).to(device_of(model), memory_format=torch.channels_last)
     with torch.inference_mode():
         logits = model(x).float()
     for of_image in logits:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from amn_dist.errors import ConfigError, ShardError
+from amn_dist.shards.format import encode
 from amn_dist.shards.index import Index
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.shards.writer import read_report
+from amn_dist.shards.writer import read_report, write_index, write_shard
 from data_shards.coco import pack_coco
 from data_shards.pack import PACK, plan
 from data_shards.scenes import draw_scene
@@ -258,6 +259,29 @@ def test_verify_lists_all_faults(packed: Path, tmp_path: Path) -> None:
     for told in (f"{first['key']}.jpg: is", f"{second['key']}.tags is at", "000001.json"):
         assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def made_set(folder: Path, fields: dict[str, bytes]) -> Path:
+    """A set of one sample of 2x2 pixels, as a Map would write it."""
+    report = write_shard(folder, 0, [("k", (2, 2), fields)])
+    write_index(folder, kind="made", classes=("background", "a"), reports=[report])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "field", ["activation.f16", "x.npy", "superpixel.u16.png", "seed.png", "tags", "gt.png", "jpg"]
+)
+def test_verify_decodes_every_kind_of_field(tmp_path: Path, field: str) -> None:
+    with pytest.raises(ShardError, match=rf"1 faults: 000000\.tar: k\.{field}: "):
+        verify(made_set(tmp_path / "set", {field: b"neither a picture nor numbers"}))
+
+
+def test_verify_names_what_it_does_not_decode(tmp_path: Path) -> None:
+    sound = {"tags": b"\x01", "activation.f16": encode("activation.f16", np.ones((1, 1, 1), np.float16))}
+    assert "every sample read and decoded" in str(verify(made_set(tmp_path / "a", sound)))
+    found = verify(made_set(tmp_path / "b", {**sound, "meta.json": b"{", "words": b"any"}))
+    assert found.plain == ("meta.json", "words")
+    assert "every sample read; not decoded, only compared with the digest: meta.json words" in str(found)
 
 
 def test_verify_of_foreign_tars(bad: Path, tmp_path: Path) -> None:

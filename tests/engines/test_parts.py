@@ -24,7 +24,7 @@ from amn_dist.engines.meter import Meter
 from amn_dist.engines.network import training_network
 from amn_dist.engines.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.engines.stopping import stop_on_sigterm
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, StageError
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.winograd import WinogradConv2d
 from amn_dist.records import Batch
@@ -259,6 +259,23 @@ def test_folders_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "state.json").write_text("{}")
     assert resumed(tmp_path) == (3.0, 3, [])
+
+
+def test_checkpoints_of_which_none_can_be_read_are_not_trained_over(tmp_path: Path) -> None:
+    saved(tmp_path, [3, 6])
+    for name in ("000003", "000006"):
+        damage_content(tmp_path / name)
+    with pytest.raises(StageError, match=r"000003: cannot be read \(.*\), and there is no older one; --redo"):
+        resumed(tmp_path)
+    assert [path.name for path in complete(tmp_path)] == ["000006", "000003"]
+
+
+def test_what_is_trained_again_outlives_the_checkpoints_that_could_not_be_read(tmp_path: Path) -> None:
+    saved(tmp_path, [3, 9])
+    damage_content(tmp_path / "000009")
+    assert resumed(tmp_path)[:2] == (3.0, 3)
+    saved(tmp_path, [6])
+    assert [path.name for path in complete(tmp_path)] == ["000006", "000003"]
 
 
 def test_state_says_where_the_run_is(tmp_path: Path) -> None:

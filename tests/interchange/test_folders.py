@@ -57,6 +57,15 @@ def test_masks_keep_every_id_under_the_colours_of_voc(made: ShardSet, tmp_path: 
             assert np.array_equal(np.array(picture), made.load(ordinal, "mask.png"))
 
 
+def test_labels_are_told_by_what_the_format_decodes(made: ShardSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"activation\.f16 holds no labels; found mask\.png that do"):
+        masks_of(made.url, field="activation.f16")
+    fields = {"other.png": encode("other.png", np.zeros((2, 2), np.uint8)), "x.npy": encode("x.npy", np.zeros(2))}
+    reports = [write_shard(tmp_path / "set", 0, [("k", (2, 2), fields)])]
+    write_index(tmp_path / "set", kind="other", classes=("background", "a"), reports=reports)
+    assert masks_of(str(tmp_path / "set")).field == "other.png"
+
+
 def test_the_same_export_fills_what_is_missing(made: ShardSet, tmp_path: Path) -> None:
     found, out = masks_of(made.url), tmp_path / "out"
     export_masks(found, out)

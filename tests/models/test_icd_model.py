@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -262,3 +263,29 @@ def test_published_names_are_complete_and_odd_ones_are_named(golden: Path) -> No
     published["arg:fc9_bias"] = published.pop("arg:fc8_bias")
     with pytest.raises(ConfigError, match=r"ICD checkpoint: .*missing: fc8_bias; unknown: fc9_bias"):
         load_icd(published, 21)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (5.0, 0.05), (100.0, 0.1)])
+def test_the_feature_norm_keeps_its_digits(mean: float, deviation: float, training: bool) -> None:
+    torch.manual_seed(0)
+    x = mean + deviation * torch.randn(2, 8, 57, 61)
+    x[:, :, 20:] = mean  # padding
+    x = x.contiguous(memory_format=torch.channels_last)
+    norm = FeatureNorm(8).train(training)
+    nn.init.normal_(norm.bias)
+    norm.running_mean.copy_(x.mean((0, 2, 3)))
+    norm.running_var.copy_(x.double().var((0, 2, 3)))
+    exact, inputs = copy.deepcopy(norm).double(), [x.clone().requires_grad_(), x.double().requires_grad_()]
+    above = torch.randn_like(x)
+    outputs = [norm(inputs[0]), exact(inputs[1])]
+    for out in outputs:
+        out.backward(above.to(out.dtype))
+    for one, two in (outputs, [value.grad for value in inputs]):
+        assert one is not None and two is not None
+        one, two = one.detach(), two.detach()
+        assert float((one.double() - two).abs().max() / two.abs().max()) < 1e-6
+    for each in (norm, exact):
+        each.end_step()
+    torch.testing.assert_close(norm.running_var.double(), exact.running_var, rtol=1e-6, atol=0)
+    torch.testing.assert_close(norm.running_mean.double(), exact.running_mean, rtol=1e-6, atol=1e-7)

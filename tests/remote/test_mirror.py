@@ -69,7 +69,7 @@ def test_the_url_decides_over_a_stale_folder(place: RemotePath, tmp_path: Path) 
     checkpoint(tmp_path / "b", 4, b"of a life ago")
     checkpoint(tmp_path / "b", 8)
     (tmp_path / "b" / ".tmp-000009").mkdir()
-    fetch(place, tmp_path / "b")
+    assert fetch(place, tmp_path / "b") == ["000008"]
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["000004"]
     assert (tmp_path / "b" / "000004" / "snapshot.pt").read_bytes() == b"of this life"
     before = (tmp_path / "b" / "000004").stat()
@@ -94,7 +94,9 @@ def test_a_fit_moves_to_another_machine(place: RemotePath, machine: Machine) -> 
         (work.folder / MODEL).write_bytes(b"learned")
     assert (place / MODEL).read_bytes() == b"learned" and not work.folder.exists()
     machine("first")
-    with workplace(place, first=True) as work:
+    told: list[str] = []
+    with workplace(place, first=True, tell=told.append) as work:
+        assert len(told) == 1 and "checkpoint of step 6 never reached" in told[0]
         assert names(work.folder / CHECKPOINTS) == ["000004"]
         (work.folder / MODEL).write_bytes(b"learned")
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 from PIL import Image
 
 from amn_dist.errors import ShardError
-from amn_dist.shards.format import check_field, check_key, decode, encode
+from amn_dist.shards.format import ENDINGS, check_field, check_key, decode, encode, kind_of
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,29 @@ def test_tags_are_raw_bytes() -> None:
 def test_wrong_arrays_are_refused(field: str, array: np.ndarray, told: str) -> None:
     with pytest.raises(ShardError, match=told):
         encode(field, array)
+
+
+KINDS = {
+    "tags": np.array([0, 1], np.uint8),
+    "labels": np.full((2, 3), 255, np.uint8),
+    "regions": np.full((2, 3), 999, np.uint16),
+    "maps": np.ones((1, 2, 3), np.float16),
+    "array": np.ones(3),
+}
+
+
+@pytest.mark.parametrize("field", ["tags", *(f"x{ending}" for ending in ENDINGS)])
+def test_whatever_has_a_kind_is_encoded_and_decoded(field: str) -> None:
+    array = KINDS[str(kind_of(field))]
+    found = decode(field, encode(field, array))
+    assert found.dtype == array.dtype and np.array_equal(found, array)
+
+
+@pytest.mark.parametrize("field", ["json", "x.json", "jpg", "png", "f16", "x.png.gz", "my_tags"])
+def test_what_has_no_kind_is_bytes_alone(field: str) -> None:
+    assert kind_of(field) is None
+    with pytest.raises(ShardError, match=rf"field {field}: only tags and \*\.u16\.png"):
+        decode(field, b"")
 
 
 def gray(bits: int) -> bytes:
