@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.drawn.bad import write_bad
+from tests.drawn.coco import write_coco
+
 # One thread a process: tests start several, and spinning threads of many pools starve each other. Before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Without a CUDA driver the device kernels are interpreted. Before triton loads.
@@ -18,6 +21,8 @@ LONG = ("pipeline", "engines", "shards")
 """Folders whose files take longest; with several workers they come first, so that none is alone at the end."""
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+DATA = SHARED / "data"
+SOURCES = ("drawn", "shared") if DATA.is_dir() else ("drawn",)
 GOLDEN = {"drawn": Path(__file__).resolve().with_name("golden"), "photographs": SHARED / "golden"}
 """Places of golden fixtures. The second holds those of dense CRFs on photographs, which may not be passed on."""
 
@@ -28,7 +33,7 @@ def golden() -> Path:
     return GOLDEN["drawn"]
 
 
-@pytest.fixture(scope="session", params=[name for name, folder in GOLDEN.items() if folder.is_dir()])
+@pytest.fixture(scope="module", params=[name for name, folder in GOLDEN.items() if folder.is_dir()])
 def crf_golden(request: pytest.FixtureRequest) -> Path:
     """Folder of fixtures of dense CRFs; the test runs on photographs too where they are at hand."""
     return GOLDEN[request.param]
@@ -46,10 +51,33 @@ def photographs() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the small real data sets; the test is skipped without it."""
-    folder = SHARED / "data"
-    if not folder.is_dir():
-        pytest.skip(f"real data sets are absent ({folder})")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"real data sets are absent ({DATA})")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def drawn_bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of files with one fault each (tests/drawn/bad.py)."""
+    return write_bad(tmp_path_factory.mktemp("bad"))
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def bad(request: pytest.FixtureRequest, drawn_bad: Path) -> Path:
+    """Folder of files with one fault each, drawn here; those of the real data sets, too, where they are at hand."""
+    return drawn_bad if request.param == "drawn" else DATA / "bad"
+
+
+@pytest.fixture(scope="session")
+def drawn_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a drawn set of COCO's layout (tests/drawn/coco.py)."""
+    return write_coco(tmp_path_factory.mktemp("coco") / "sample")
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def coco_sample(request: pytest.FixtureRequest, drawn_coco: Path) -> Path:
+    """Folder of a set of COCO's layout, drawn here; one of photographs, too, where it is at hand."""
+    return drawn_coco if request.param == "drawn" else DATA / "coco-sample"
 
 
 @pytest.fixture

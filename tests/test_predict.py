@@ -132,17 +132,17 @@ def test_every_mode_is_seen_as_a_viewer_shows_it(tmp_path: Path) -> None:
     assert (seen[:, :25] == 255).all() and np.array_equal(seen[:, 25:], pixels[:, 25:])
 
 
-def test_a_cmyk_photograph_is_no_negative(shared_data: Path) -> None:
-    good = read_photo(shared_data / "bad" / "base" / "JPEGImages" / "shape_01.jpg").astype(int)
+def test_a_cmyk_photograph_is_no_negative(bad: Path) -> None:
+    good = read_photo(bad / "base" / "JPEGImages" / "shape_01.jpg").astype(int)
     for name in ("cmyk.jpg", "exif_orientation_6.jpg", "png_named.jpg"):
-        found = read_photo(shared_data / "bad" / "images" / name)
+        found = read_photo(bad / "images" / name)
         assert found.shape == good.shape and np.abs(found - good).mean() < 12, name
 
 
-def test_bad_files_are_named_and_the_rest_is_done(run: Path, shared_data: Path, tmp_path: Path) -> None:
-    bad = shared_data / "bad" / "images"
-    places = [bad / "truncated.jpg", bad / "zero_bytes.jpg", bad / "text_named.jpg", tmp_path / "nowhere.jpg"]
-    found = made(run, [*places, bad / "gray.jpg"], tmp_path / "out")
+def test_bad_files_are_named_and_the_rest_is_done(run: Path, bad: Path, tmp_path: Path) -> None:
+    photos = bad / "images"
+    places = [photos / "truncated.jpg", photos / "zero_bytes.jpg", photos / "text_named.jpg", tmp_path / "nowhere.jpg"]
+    found = made(run, [*places, photos / "gray.jpg"], tmp_path / "out")
     for place in places:
         done = found[place.name]
         assert done.mask is None and str(place) in done.note and "\n" not in done.note
@@ -150,9 +150,8 @@ def test_bad_files_are_named_and_the_rest_is_done(run: Path, shared_data: Path, 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"gray.png", "gray.overlay.jpg"}
 
 
-def test_the_command_ends_with_1_after_all_that_could_be_read(run: Path, shared_data: Path, tmp_path: Path) -> None:
-    bad = shared_data / "bad" / "images"
-    places = [str(bad / name) for name in ("text_named.jpg", "gray.jpg")]
+def test_the_command_ends_with_1_after_all_that_could_be_read(run: Path, bad: Path, tmp_path: Path) -> None:
+    places = [str(bad / "images" / name) for name in ("text_named.jpg", "gray.jpg")]
     ended = CliRunner().invoke(app, ["predict", str(run), *places, "--out", str(tmp_path / "out")])
     assert ended.exit_code == 1 and str(tmp_path / "out" / "gray.png") in ended.stdout
     assert f"amn: {places[0]}: not a readable photograph" in ended.stderr

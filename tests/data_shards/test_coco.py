@@ -26,13 +26,13 @@ Tree = dict[str, Any]
 
 
 @pytest.fixture
-def root(shared_data: Path, tmp_path: Path) -> Path:
+def root(bad: Path, tmp_path: Path) -> Path:
     """A copy of the valid miniature set."""
     folder = tmp_path / "root"
     (folder / "annotations").mkdir(parents=True)
-    shutil.copytree(shared_data / "bad" / "coco" / SPLIT, folder / SPLIT)
+    shutil.copytree(bad / "coco" / SPLIT, folder / SPLIT)
     (folder / SPLIT).chmod(0o755)
-    shutil.copyfile(shared_data / "bad" / "coco" / "annotations" / "ok.json", folder / "annotations" / JSON)
+    shutil.copyfile(bad / "coco" / "annotations" / "ok.json", folder / "annotations" / JSON)
     return folder
 
 
@@ -61,8 +61,8 @@ def naive_truth(coco: COCO, image_id: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", ["train2014", "val2014"])
-def test_real_photographs_have_the_truth_of_pycocotools(shared_data: Path, tmp_path: Path, split: str) -> None:
-    sample = shared_data / "coco-sample"
+def test_truth_is_that_of_pycocotools(coco_sample: Path, tmp_path: Path, split: str) -> None:
+    sample = coco_sample
     told: list[str] = []
     index = pack_coco(sample, split, tmp_path / "out", tell=told.append)
     coco = COCO(sample / "annotations" / f"instances_{split}.json")
@@ -87,36 +87,36 @@ def by_id(category: Tree) -> int:
 
 
 @pytest.fixture(scope="module")
-def sample(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+def sample(coco_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     out = tmp_path_factory.mktemp("sample") / "out"
-    pack_coco(shared_data / "coco-sample", SPLIT, out)
+    pack_coco(coco_sample, SPLIT, out)
     return ShardSet.open(out)
 
 
-def test_a_gray_photograph_is_kept_and_loads_in_three_channels(sample: ShardSet, shared_data: Path) -> None:
+def test_a_gray_photograph_is_kept_and_loads_in_three_channels(sample: ShardSet, coco_sample: Path) -> None:
     ordinal = sample.find("COCO_train2014_000000000086")
-    with Image.open(shared_data / "coco-sample" / SPLIT / "COCO_train2014_000000000086.jpg") as image:
+    with Image.open(coco_sample / SPLIT / "COCO_train2014_000000000086.jpg") as image:
         assert image.mode == "L"
         gray = np.array(image)
     (pixels,) = decode_images(iter([("86", sample.image(ordinal))]), loader=Loader(name="torchvision"))
     assert np.array_equal(pixels, np.stack([gray] * 3, axis=-1))
 
 
-def test_unlabelled_images_are_kept_or_left_out(sample: ShardSet, shared_data: Path, tmp_path: Path) -> None:
+def test_unlabelled_images_are_kept_or_left_out(sample: ShardSet, coco_sample: Path, tmp_path: Path) -> None:
     empty = ["COCO_train2014_000000000250", "COCO_train2014_000000000508"]
     for key in empty:
         ordinal = sample.find(key)
         assert not sample.load(ordinal, "tags").any() and not sample.load(ordinal, "gt.png").any()
     told: list[str] = []
-    pack_coco(shared_data / "coco-sample", SPLIT, tmp_path / "out", unlabelled=False, tell=told.append)
+    pack_coco(coco_sample, SPLIT, tmp_path / "out", unlabelled=False, tell=told.append)
     fewer = ShardSet.open(tmp_path / "out")
     assert len(fewer) == len(sample) - 2 and "2 images without annotations are left out" in told[0]
     assert all(fewer.load(ordinal, "tags").any() for ordinal in range(len(fewer)))
 
 
-def test_boxes_alone_give_tags_without_truth(shared_data: Path, tmp_path: Path) -> None:
-    boxes = shared_data / "coco-sample" / "annotations" / "boxes_val2014.json"
-    index = pack_coco(shared_data / "coco-sample", "val2014", tmp_path / "out", annotations=boxes)
+def test_boxes_alone_give_tags_without_truth(coco_sample: Path, tmp_path: Path) -> None:
+    boxes = coco_sample / "annotations" / "boxes_val2014.json"
+    index = pack_coco(coco_sample, "val2014", tmp_path / "out", annotations=boxes)
     assert (index.fields, len(index.classes)) == (("jpg", "tags"), 81)
     shards = ShardSet.open(tmp_path / "out")
     assert len(shards) == 28 and sum(int(shards.load(n, "tags").sum()) for n in range(28)) > 28
@@ -143,8 +143,8 @@ OF_ONE_SAMPLE = {"missing_image_file": 3, "polygon_out_of_bounds": 2, "unknown_c
 
 
 @pytest.mark.parametrize(("name", "told"), BAD)
-def test_bad_annotation_files(root: Path, shared_data: Path, tmp_path: Path, name: str, told: str) -> None:
-    shutil.copyfile(shared_data / "bad" / "coco" / "annotations" / f"{name}.json", root / "annotations" / JSON)
+def test_bad_annotation_files(root: Path, bad: Path, tmp_path: Path, name: str, told: str) -> None:
+    shutil.copyfile(bad / "coco" / "annotations" / f"{name}.json", root / "annotations" / JSON)
     out = tmp_path / "out"
     with pytest.raises(ShardError, match=told) as caught:
         pack_coco(root, SPLIT, out)
@@ -159,8 +159,8 @@ def test_bad_annotation_files(root: Path, shared_data: Path, tmp_path: Path, nam
     assert json.loads((out / "quarantine.json").read_text())["count"] == 1
 
 
-def test_outlines_beyond_the_picture_can_be_cut(root: Path, shared_data: Path, tmp_path: Path) -> None:
-    path = shared_data / "bad" / "coco" / "annotations" / "polygon_out_of_bounds.json"
+def test_outlines_beyond_the_picture_can_be_cut(root: Path, bad: Path, tmp_path: Path) -> None:
+    path = bad / "coco" / "annotations" / "polygon_out_of_bounds.json"
     shutil.copyfile(path, root / "annotations" / JSON)
     pack_coco(root, SPLIT, tmp_path / "out", clip=True)
     coco = COCO(path)

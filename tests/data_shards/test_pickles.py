@@ -73,12 +73,10 @@ def test_older_pickles_are_read(protocol: int) -> None:
     assert found["keys"].tolist() == [0, 1, 2] and np.array_equal(found["cam"], CUBE)
 
 
-def test_a_file_that_runs_code_is_refused_by_name(
-    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_runs_code_is_refused_by_name(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ShardError, match=r"names io\.open, which no array needs"):
-        read_pickled_dict((shared_data / "bad" / "pickle" / "cls_labels.npy").read_bytes())
+        read_pickled_dict((bad / "pickle" / "cls_labels.npy").read_bytes())
     assert not list(tmp_path.iterdir())
 
 

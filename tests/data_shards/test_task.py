@@ -26,10 +26,9 @@ Pack = Callable[..., Index]
 
 
 @pytest.fixture(params=["synthetic", "voc", "folder", "coco"])
-def pack(request: pytest.FixtureRequest, tmp_path: Path) -> Pack:
+def pack(request: pytest.FixtureRequest, bad: Path, tmp_path: Path) -> Pack:
     if request.param == "synthetic":
         return partial(pack_synthetic, images=9, size=(32, 48), shard_size=2)
-    bad = request.getfixturevalue("shared_data") / "bad"
     if request.param == "voc":
         return partial(pack_voc, bad / "base", "train", shard_size=2)
     if request.param == "coco":
@@ -62,10 +61,10 @@ def two_workers() -> Iterator[Farm]:
 
 
 def test_two_processes_pack_the_same_bytes_and_go_on_where_it_stopped(
-    two_workers: Farm, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_workers: Farm, coco_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample, out = shared_data / "coco-sample", tmp_path / "out"
-    pack = partial(pack_coco, sample, "val2014", shard_size=4)
+    out = tmp_path / "out"
+    pack = partial(pack_coco, coco_sample, "val2014", shard_size=4)
     pack(out=tmp_path / "threads")
     monkeypatch.chdir(tmp_path)
     pack(out=Path("out"), farm=two_workers)
@@ -79,12 +78,10 @@ def test_two_processes_pack_the_same_bytes_and_go_on_where_it_stopped(
     assert (out / "000000.tar").stat().st_mtime_ns == kept
 
 
-def test_bad_samples_found_by_processes_are_named_or_left_out(
-    two_workers: Farm, shared_data: Path, tmp_path: Path
-) -> None:
+def test_bad_samples_found_by_processes_are_named_or_left_out(two_workers: Farm, bad: Path, tmp_path: Path) -> None:
     root = tmp_path / "base"
-    shutil.copytree(shared_data / "bad" / "base", root, copy_function=shutil.copyfile)
-    shutil.copyfile(shared_data / "bad" / "images" / "truncated.jpg", root / "JPEGImages" / "shape_02.jpg")
+    shutil.copytree(bad / "base", root, copy_function=shutil.copyfile)
+    shutil.copyfile(bad / "images" / "truncated.jpg", root / "JPEGImages" / "shape_02.jpg")
     with pytest.raises(ShardError, match=r"1 of 3 samples are bad: \[shape_02\].*truncated"):
         pack_voc(root, "train", tmp_path / "out", shard_size=1, farm=two_workers)
     pack_voc(root, "train", tmp_path / "out", shard_size=1, skip_bad=True, farm=two_workers)
@@ -109,7 +106,7 @@ def test_a_worker_that_sees_another_folder_refuses(tmp_path: Path) -> None:
         task.legs(split=True)[0].open()
 
 
-def test_a_shard_takes_its_own_sources_along_and_no_others(shared_data: Path, tmp_path: Path) -> None:
+def test_a_shard_takes_its_own_sources_along_and_no_others(coco_sample: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 
     class Weigh(LocalFarm):
@@ -119,16 +116,16 @@ def test_a_shard_takes_its_own_sources_along_and_no_others(shared_data: Path, tm
             assert task.chunks(1) == (Chunk(1, 0, 10),)
             return super().run(task, numbers)
 
-    pack_coco(shared_data / "coco-sample", "train2014", tmp_path / "out", shard_size=10, farm=Weigh())
-    # 746 annotations of 34 bytes and 100 images; the outlines themselves are 300 kB.
+    pack_coco(coco_sample, "train2014", tmp_path / "out", shard_size=10, farm=Weigh())
+    # Some 740 annotations of 34 bytes and 100 images; the outlines themselves are 300 kB.
     assert len(seen) == 10 and sum(seen) < 110_000
 
 
-def test_no_farm_unless_asked_for_and_needed(shared_data: Path, tmp_path: Path) -> None:
+def test_no_farm_unless_asked_for_and_needed(tmp_path: Path) -> None:
     with packing_farm(None, None) as farm:
         assert farm is None
     index = pack_synthetic(tmp_path / "out", images=4, size=(32, 48))
     with packing_farm(None, "nowhere:1") as farm:
         assert pack_synthetic(tmp_path / "out", images=4, size=(32, 48), farm=farm) == index
         with pytest.raises(ShardError, match="no such folder"):
-            pack_coco(shared_data, "train2014", tmp_path / "other", farm=farm)
+            pack_coco(tmp_path, "train2014", tmp_path / "other", farm=farm)

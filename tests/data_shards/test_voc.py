@@ -36,21 +36,21 @@ BAD = [
 
 
 @pytest.fixture
-def root(shared_data: Path, tmp_path: Path) -> Path:
+def root(bad: Path, tmp_path: Path) -> Path:
     """A copy of the valid miniature set."""
     folder = tmp_path / "base"
-    shutil.copytree(shared_data / "bad" / "base", folder)
+    shutil.copytree(bad / "base", folder)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
 
 
 @pytest.fixture
-def place(shared_data: Path, root: Path):
+def place(bad: Path, root: Path):
     """Put a bad file in the place of a good one."""
 
-    def put(bad: str, good: str) -> None:
-        shutil.copyfile(shared_data / "bad" / bad, root / good)
+    def put(spoiled: str, good: str) -> None:
+        shutil.copyfile(bad / spoiled, root / good)
 
     return put
 
@@ -75,9 +75,9 @@ def test_packing_twice_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "000000.tar").read_bytes() == (tmp_path / "b" / "000000.tar").read_bytes()
 
 
-@pytest.mark.parametrize(("bad", "good", "told"), BAD)
-def test_bad_files_stop_the_pack(root: Path, place, tmp_path: Path, bad: str, good: str, told: tuple) -> None:
-    place(bad, good)
+@pytest.mark.parametrize(("spoiled", "good", "told"), BAD)
+def test_bad_files_stop_the_pack(root: Path, place, tmp_path: Path, spoiled: str, good: str, told: tuple) -> None:
+    place(spoiled, good)
     with pytest.raises(ShardError) as caught:
         pack_voc(root, "train", tmp_path / "out")
     text = str(caught.value)
@@ -86,9 +86,9 @@ def test_bad_files_stop_the_pack(root: Path, place, tmp_path: Path, bad: str, go
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("bad", "good", "told"), BAD)
-def test_bad_files_can_be_left_out(root: Path, place, tmp_path: Path, bad: str, good: str, told: tuple) -> None:
-    place(bad, good)
+@pytest.mark.parametrize(("spoiled", "good", "told"), BAD)
+def test_bad_files_can_be_left_out(root: Path, place, tmp_path: Path, spoiled: str, good: str, told: tuple) -> None:
+    place(spoiled, good)
     out = tmp_path / "out"
     index = pack_voc(root, "train", out, skip_bad=True)
     assert [entry.key for entry in ShardSet.open(out).shard(0)] == ["shape_02", "shape_03"]
@@ -147,9 +147,9 @@ def test_a_changed_input_is_other_input(root: Path, place, tmp_path: Path) -> No
         pack_voc(root, "train", tmp_path / "out")
 
 
-@pytest.mark.parametrize(("bad", "field"), [("images/gray.jpg", "jpg"), ("images/png_named.jpg", "png")])
-def test_legal_oddities_are_packed_untouched(root: Path, place, tmp_path: Path, bad: str, field: str) -> None:
-    place(bad, IMAGE)
+@pytest.mark.parametrize(("spoiled", "field"), [("images/gray.jpg", "jpg"), ("images/png_named.jpg", "png")])
+def test_legal_oddities_are_packed_untouched(root: Path, place, tmp_path: Path, spoiled: str, field: str) -> None:
+    place(spoiled, IMAGE)
     pack_voc(root, "train", tmp_path / "out")
     shards = ShardSet.open(tmp_path / "out")
     assert set(shards.entry(0).fields) == {field, "tags", "gt.png"}

@@ -82,12 +82,10 @@ def test_a_published_file_is_converted_whole_or_refused(golden: Path, tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {"cam.pth", "short.pth", "out"}
 
 
-def test_a_checkpoint_that_runs_code_is_refused(
-    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_that_runs_code_is_refused(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"weights\.pth: .* names io\.open; nothing of it was run"):
-        convert_weights(shared_data / "bad" / "pickle" / "weights.pth", "cam", tmp_path / "x.safetensors")
+        convert_weights(bad / "pickle" / "weights.pth", "cam", tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
 

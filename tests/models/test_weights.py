@@ -40,8 +40,17 @@ def test_without_weights_a_backbone_keeps_its_own() -> None:
     assert same(network, backbone())
 
 
-def test_half_precision_safetensors_are_widened(shared_data: Path) -> None:
-    file = shared_data / "weights" / "vgg16_imagenet_features.fp16.safetensors"
+def test_half_precision_safetensors_are_widened(tmp_path: Path) -> None:
+    halves = {name: tensor.half() for name, tensor in backbone("vgg16", 16, seed=1).state_dict().items()}
+    save_file(halves, tmp_path / "half.safetensors")
+    check_widened(tmp_path / "half.safetensors")
+
+
+def test_features_of_imagenet_are_widened(shared_data: Path) -> None:
+    check_widened(shared_data / "weights" / "vgg16_imagenet_features.fp16.safetensors")
+
+
+def check_widened(file: Path) -> None:
     network = backbone("vgg16", 16)
     load_backbone_weights(network, str(file))
     theirs = load_file(file)
@@ -115,12 +124,10 @@ def test_weights_of_another_architecture_give_one_short_line(tmp_path: Path) -> 
     assert len(str(caught.value)) < 600
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(
-    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"weights.pth: cannot be read as weights") as caught:
-        load_backbone_weights(backbone("vgg16", 16), str(shared_data / "bad" / "pickle" / "weights.pth"))
+        load_backbone_weights(backbone("vgg16", 16), str(bad / "pickle" / "weights.pth"))
     assert not list(tmp_path.iterdir())
     assert "\n" not in str(caught.value)
 

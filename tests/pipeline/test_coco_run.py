@@ -1,4 +1,4 @@
-"""The COCO configurations over real photographs, small and short, in this process."""
+"""The COCO configurations, small and short, in this process."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SHORT = (
 
 
 @pytest.fixture(scope="module")
-def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(coco_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few images of the sample, packed."""
     root = tmp_path_factory.mktemp("coco")
     for split, role in (("train2014", "train"), ("val2014", "val")):
-        tree = json.loads((shared_data / "coco-sample" / "annotations" / f"instances_{split}.json").read_text())
+        tree = json.loads((coco_sample / "annotations" / f"instances_{split}.json").read_text())
         wanted = IMAGES[split]
         tree["images"] = [
             image
@@ -48,7 +48,7 @@ def data(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree["annotations"] = [found for found in tree["annotations"] if found["image_id"] in ids]
         (root / split).mkdir()
         for image in tree["images"]:
-            shutil.copyfile(shared_data / "coco-sample" / split / image["file_name"], root / split / image["file_name"])
+            shutil.copyfile(coco_sample / split / image["file_name"], root / split / image["file_name"])
         (root / "annotations").mkdir(exist_ok=True)
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(tree))
         pack_coco(root, split, root / role, shard_size=2)

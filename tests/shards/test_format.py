@@ -103,10 +103,10 @@ def test_npy_that_lies_about_its_size_is_refused_before_allocation() -> None:
         decode("x.npy", stream.getvalue() + b"\0" * 64)
 
 
-def test_npy_with_objects_is_never_unpickled(shared_data, tmp_path, monkeypatch) -> None:
+def test_npy_with_objects_is_never_unpickled(bad, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ShardError, match="object"):
-        decode("x.npy", (shared_data / "bad" / "pickle" / "cls_labels.npy").read_bytes())
+        decode("x.npy", (bad / "pickle" / "cls_labels.npy").read_bytes())
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], form: int, **headers
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("truncated", r"shape_03\.jpg declares 2530 bytes"),
+        ("truncated", r"shape_03\.jpg declares {} bytes"),
         ("parent_path", r"evil\.jpg.*parent"),
         ("absolute_path", r"wsss_evil_absolute\.jpg.*absolute"),
         ("symlink", r"shape_03\.jpg is a symbolic link"),
@@ -32,15 +32,16 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], form: int, **headers
         ("huge_declared_size", r"shape_02\.jpg declares 8589934591 bytes"),
     ],
 )
-def test_bad_tars_are_refused(shared_data: Path, name: str, told: str) -> None:
-    path = shared_data / "bad" / "tar" / f"{name}.tar"
+def test_bad_tars_are_refused(bad: Path, name: str, told: str) -> None:
+    path = bad / "tar" / f"{name}.tar"
+    told = told.format((bad / "base" / "JPEGImages" / "shape_03.jpg").stat().st_size)
     with pytest.raises(ShardError, match=told) as caught:
         check_tar(path)
     assert str(path) in str(caught.value)
 
 
-def test_the_good_tar_is_accepted_at_its_offsets(shared_data: Path) -> None:
-    path = shared_data / "bad" / "tar" / "ok.tar"
+def test_the_good_tar_is_accepted_at_its_offsets(bad: Path) -> None:
+    path = bad / "tar" / "ok.tar"
     members = check_tar(path)
     content = path.read_bytes()
     with tarfile.open(path) as tar:
