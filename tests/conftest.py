@@ -18,9 +18,6 @@ from hypothesis import settings
 from tests.drawn.bad import write_bad
 from tests.drawn.coco import write_coco
 
-from tests.drawn.bad import write_bad
-from tests.drawn.coco import write_coco
-
 # One thread a process: tests start several, and spinning threads of many pools starve each other. Before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Without a CUDA driver the device kernels are interpreted. Before triton loads.
