@@ -10,6 +10,7 @@ from rich.console import Console
 
 from amn_dist.config import Config
 from amn_dist.doctor import Check
+from amn_dist.errors import printable
 from amn_dist.farms.local import LocalFarm
 from amn_dist.pipeline import Pipeline
 from amn_dist.runs import Run
@@ -27,12 +28,12 @@ FIT = {
 def try_out() -> Check:
     """Run every stage of method amn in this process, with the engines of a real run; the farm is this process."""
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             _run(Path(folder))
-        except Exception as error:  # whatever is wrong with the machine
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            return Check("trial run", False, told, "mend what is named; amn --debug doctor --try shows where")
+    except Exception as error:  # whatever is wrong with the machine
+        told = f"{type(error).__name__}: {printable(error)}"
+        return Check("trial run", False, told, "mend what is named; amn --debug doctor --try shows where")
     return Check("trial run", True, f"every stage over 8 drawn scenes in {time.monotonic() - start:.0f} s")
 
 
