@@ -170,13 +170,13 @@ def show(
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("show.png"),
 ) -> None:
     """Draw samples through the stages as one picture."""
-    from amn_dist.report.gallery import gallery, named, places, spread
+    from amn_dist.report.gallery import gallery, named, places, spread, write_picture
 
     sets, missing = places(place)
     for text in missing:
         say(f"amn: {text}", err=True)
     picture = gallery(named(sets, keys) if keys else spread(sets, 4))
-    picture.save(out)
+    write_picture(picture, out)
     say(f"{out} ({picture.width}x{picture.height})")
 
 
@@ -270,7 +270,8 @@ def single(line: Any, name: str, verb: str, *, redo: str | None = None, member: 
     """One stage of the right verb."""
     stage = line.stage(name)
     if stage.verb != verb:
-        raise StageError(f"{name} is a {stage.verb}, not a {verb}; use `amn {stage.verb} ... {name}`")
+        command = "amn score RUN" if stage.verb == "score" else f"amn {stage.verb} ... {name}"
+        raise ConfigError(f"{name} is a {stage.verb}, not a {verb}; use `{command}`")
     line.execute(only=name, redo=redo, member=member)
 
 

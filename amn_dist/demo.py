@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from amn_dist.config import load_config
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, printable
 from amn_dist.pipeline import Pipeline, start_farm
 from amn_dist.report.gallery import gallery, places, spread
 from amn_dist.report.page import write_report
@@ -39,10 +39,13 @@ def run_demo(
     start = time.monotonic()
     if not CONFIG.is_file():
         raise ConfigError(f"{CONFIG}: not there; the demo runs from a clone of the repository")
+    for setting in settings:
+        if setting.partition("=")[0].strip() in ("method", "name"):
+            raise ConfigError(f"--set {printable(setting)}: the demo runs amn and irn; `amn run` runs any method")
+    configs = {m: load_config(CONFIG, (f"method={m}", f"name={m}", *settings)) for m in ("amn", "irn")}
     data = folder / "data"
     pack_synthetic(data / "train", images=images, seed=0)
     pack_synthetic(data / "val", images=max(images // 5, 16), seed=VAL_SEED)
-    configs = {m: load_config(CONFIG, (f"method={m}", f"name={m}", *settings)) for m in ("amn", "irn")}
     with contextlib.closing(start_farm(configs["amn"])) as farm:
         lines = {
             method: Pipeline(config, Run(folder / method), data, console=console, farm=farm, decision=decision)

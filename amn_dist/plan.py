@@ -48,15 +48,24 @@ def work(line: Pipeline, stage: Stage) -> str:
     if stage.verb == "map":
         return f"{images} images"
     section = getattr(line.config, stage.name)
+    if section.batch > images:
+        return f"none: {images} images, a batch of {section.batch}"
     steps = section.steps or section.epochs * (images // section.batch)
     return f"{steps} steps of {section.batch}"
 
 
 def cost(line: Pipeline, stage: Stage) -> str:
-    """Measured seconds of a done stage; for others the rate of the same stage in a sibling run, scaled."""
+    """Measured seconds of a done stage; for others the rate of the same stage in a sibling run, scaled.
+
+    A stage that follows another runs in its stream, and its time is part of that one's.
+    """
     seconds = measured(line.run.stage(stage.name))
+    if line.run.is_done(stage) and seconds is not None:
+        return f"{seconds:.0f} s"
+    if stage.follows is not None:
+        return f"with {stage.follows}"
     if line.run.is_done(stage):
-        return "" if seconds is None else f"{seconds:.0f} s"
+        return ""
     rate = next(filter(None, (rated(other.stage(stage.name)) for other in line.run.siblings())), None)
     if rate is None or stage.verb == "score":
         return "not measured yet"

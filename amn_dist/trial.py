@@ -28,12 +28,12 @@ FIT = {
 def try_out() -> Check:
     """Run every stage of method amn in this process, with the engines of a real run; the farm is this process."""
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             _run(Path(folder))
-        except Exception as error:  # whatever is wrong with the machine
-            told = f"{type(error).__name__}: {printable(error)}"
-            return Check("trial run", False, told, "mend what is named; amn --debug doctor --try shows where")
+    except Exception as error:  # whatever is wrong with the machine
+        told = f"{type(error).__name__}: {printable(error)}"
+        return Check("trial run", False, told, "mend what is named; amn --debug doctor --try shows where")
     return Check("trial run", True, f"every stage over 8 drawn scenes in {time.monotonic() - start:.0f} s")
 
 

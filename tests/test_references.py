@@ -139,12 +139,17 @@ def commands(path: Path) -> Iterator[list[str]]:
             yield words
 
 
+@cache
+def top() -> Any:
+    return typer.main.get_command(app)
+
+
 def known_options(words: list[str]) -> tuple[str, set[str], list[str]]:
     """The command that some words begin with, the options it has, the words behind its name; none for a wrong name.
 
     `...` in the place of a command stands for any.
     """
-    command: Any = typer.main.get_command(app)
+    command: Any = top()
     context = command.make_context("amn", [], resilient_parsing=True)
     while hasattr(command, "commands") and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,7 +37,8 @@ def export_coco(found: Artefact, out: Path) -> int:
     except OSError as error:
         raise ShardError(f"{out}: cannot be written ({printable(error)}); make room, run again") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
     return count
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from amn_dist.errors import ConfigError, StageError, quoted
+from amn_dist.errors import ConfigError, ShardError, StageError, quoted
 from amn_dist.methods import Stage
 from amn_dist.models.backbone import COLOURS
 from amn_dist.models.official import load_published, published_state
@@ -54,8 +55,9 @@ def convert_weights(file: Path, kind: Kind, out: Path) -> Converted:
         raise ConfigError(f"{out}: found the ending {quoted(out.suffix)}, expected .safetensors")
     found = read_state(file)
     network, classes = _load_named(file, kind, found)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_network(network, out)
+    with named(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_network(network, out)
     return Converted(out, len(found), len(network.state_dict()), classes)
 
 
@@ -96,9 +98,21 @@ def export_weights(line: Pipeline, name: str, out: Path) -> bool:
         raise StageError(f"{line.run.stage(name)}: not finished; run `amn run` until {name} first")
     ours = read_tensors(line.run.checkpoint(name))
     theirs = _published(KINDS[name], ours, aliases=out.suffix == ".pth")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, ours if theirs is None else theirs)
+    with named(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write(out, ours if theirs is None else theirs)
     return theirs is not None
+
+
+@contextmanager
+def named(out: Path) -> Iterator[None]:
+    """What keeps a file from being written is raised as a ShardError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or access, run again"
+        ) from error
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

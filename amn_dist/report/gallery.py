@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from amn_dist.config import Loader
-from amn_dist.errors import PLACE, ShardError, printable, quoted
+from amn_dist.errors import PLACE, ConfigError, ShardError, printable, quoted
 from amn_dist.loaders.decode import decode_images
 from amn_dist.ops.resize import upsample
 from amn_dist.pipeline import reopen
 from amn_dist.report.facts import open_made
 from amn_dist.report.pictures import heat, overlay, sheet
 from amn_dist.report.tables import title_of
+from amn_dist.shards.commit import commit
 from amn_dist.shards.paths import AnyPath, is_file
 from amn_dist.shards.shardset import ShardSet
 
@@ -63,6 +66,18 @@ def row(shown: Shown, ordinal: int) -> list[tuple[str, np.ndarray]]:
     for title, made, field in shown.columns:
         pictures.append((title, picture(photo, made.load(made.find(key), field))))
     return pictures
+
+
+def write_picture(picture: Image.Image, out: Path) -> None:
+    """Write a picture as its ending says, whole or not at all. Raises ConfigError for an ending of no picture."""
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form not in Image.SAVE:
+        raise ConfigError(
+            f"{out}: found the ending {printable(out.suffix) or 'none'}, expected one such as .png or .jpg"
+        )
+    stream = io.BytesIO()
+    picture.save(stream, form)
+    commit(out, stream.getvalue())
 
 
 def picture(photo: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -29,7 +29,6 @@ def write_report(folders: Sequence[AnyPath], out: Path, *, images: int = 200) ->
     Raises ConfigError for a folder that is no run. What else is missing or damaged is named in the report.
     """
     page = render(read_runs(folders), images=images)
-    out.parent.mkdir(parents=True, exist_ok=True)
     # A name may hold half a surrogate pair, which no file can.
     write_text(out, page.encode("utf-8", "backslashreplace").decode())
     return out.stat().st_size
