@@ -134,13 +134,14 @@ def untrained(line: Pipeline, stage: Stage) -> nn.Module:
 def _input_note(line: Pipeline, stage: Stage) -> str:
     """What to look at when weights under published names are not fed as the published code feeds them."""
     assert stage.fit is not None
-    colour, published = (
-        stage.fit(line.config, line.num_classes).rule.colour,
-        COLOURS[getattr(line.config, stage.name).backbone.name][-1],
-    )
-    if colour == published:
+    colour = stage.fit(line.config, line.num_classes).rule.colour
+    wanted = COLOURS[getattr(line.config, stage.name).backbone.name][-1]
+    if colour == wanted:
         return ""
-    return f"{stage.name}: published weights want {published} input, the run feeds {colour}; set {stage.name}.colour"
+    return (
+        f"{stage.name}: published weights want {wanted} input, this run feeds {colour}; "
+        f"unless they are your own, set {stage.name}.colour={wanted}"
+    )
 
 
 def _settle(line: Pipeline, stage: Stage, file: Path, network: nn.Module) -> None:

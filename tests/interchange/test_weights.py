@@ -173,3 +173,16 @@ def test_weights_leave_a_run_under_our_names_where_no_published_network_is_their
     assert out.keys() == ours.keys() and all(torch.equal(out[name], ours[name]) for name in ours)
     with pytest.raises(ConfigError, match=r"found the ending '\.npz'"):
         export_weights(line, "classify", tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize(("colour", "told"), [("imagenet", "set discriminate.colour=centred"), ("centred", "")])
+def test_weights_under_published_names_are_fed_as_published_or_told(
+    data: Path, tmp_path: Path, colour: str, told: str
+) -> None:
+    random = {"backbone": {"weights": None}, "colour": colour}
+    tree = {"name": "x", "method": "icd", "data": {"val": None}, "discriminate": random}
+    line = Pipeline(Config.model_validate(tree), Run(tmp_path / "a"), data)
+    ours = untrained(line, line.stage("discriminate")).state_dict()
+    save_file(published_state("icd", ours, aliases=False), tmp_path / "icd.safetensors")
+    note = adopt_weights(line, "discriminate", tmp_path / "icd.safetensors").note
+    assert told in note and bool(note) == bool(told)

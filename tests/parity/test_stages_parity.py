@@ -75,7 +75,9 @@ def test_image_to_pseudo_mask(golden: Path) -> None:
     source, _ = opened(golden, Path(meta["inputs_from"]).stem)
     model = load_irn(weights(golden, "irn_affinity_displacement_loss"), 21).eval()
     edge = image_edge(model, source["in_image"], pad=512)
-    np.testing.assert_allclose(edge, z["out_edge"][0], atol=1e-5)
+    # Three quarters and more of the input are padding here, and the published run lost digits over it: its norms summed
+    # squares in float32. It is 7.1e-5 from the same network in float64, we are 8e-7 (tests/stages/test_images.py).
+    np.testing.assert_allclose(edge, z["out_edge"][0], atol=1e-4)
     classes = (source["out_keys"] + 1).astype(np.uint8)
     mask = pseudo_mask(source["out_cam"][-len(classes) :], edge, classes, source["in_image"].shape[:2])
     sure = ~z["out_margin_below_1e-3"]
