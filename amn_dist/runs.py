@@ -102,8 +102,9 @@ class Run:
         path = self.stage(name) / "origin.json"
         if not path.is_file():
             return None
-        found: Origin = read_json(path, Origin)
-        return found.as_json()
+        read_json(path, Origin)  # refuses what is no origin; it may hold more, such as what work was begun from
+        found: dict[str, Any] = read_json(path)
+        return found
 
     def imported(self, name: str) -> str | None:
         """Name of the file a Fit's weights were imported from; None when they were trained, or are not there."""

@@ -203,5 +203,5 @@ def test_shards_over_other_images_or_with_other_fields_are_not_kept(run: Run) ->
 def test_a_damaged_origin_is_told_apart(run: Run) -> None:
     half_trained(run, origin())
     write_json(run.stage("classify") / "origin.json", json.loads("{}"))
-    with pytest.raises(ConfigError, match="made with setting"):
+    with pytest.raises(ConfigError, match="missing required field `settings`; mend it, or --redo classify"):
         settle(run, CLASSIFY, origin(), (), UNDECIDED)

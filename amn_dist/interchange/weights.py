@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from amn_dist.errors import ConfigError, ShardError, StageError, quoted
+from amn_dist.errors import ConfigError, ShardError, StageError, printable, quoted
 from amn_dist.methods import Stage
 from amn_dist.models.backbone import COLOURS
 from amn_dist.models.official import load_published, published_state
@@ -110,9 +110,7 @@ def named(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ShardError(
-            f"{out}: cannot be written ({error.strerror or error}); make room or access, run again"
-        ) from error
+        raise ShardError(f"{out}: cannot be written ({printable(error)}); make room or access, run again") from error
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

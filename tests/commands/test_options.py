@@ -27,12 +27,13 @@ def test_a_run_lies_under_its_name_unless_told(config: Path, finished: Path, amn
         assert (config.parent / where / "cam" / "index.json").is_file()
 
 
-def test_settings_go_over_the_file_the_last_one_wins(config: Path, finished: Path, amn: Say) -> None:
-    words = ("--set", "irn.epochs=3", "--set", "irn.epochs=5", "--set", "irn={batch: 4}")
-    done = amn("plan", "c.yaml", "--data", finished.parent, *words[:4])
+def test_settings_go_over_the_file(config: Path, finished: Path, amn: Say) -> None:
+    done = amn("plan", "c.yaml", "--data", finished.parent, "--set", "irn.epochs=5")
     assert done.code == 0 and "10 steps of 2" in done.out
-    done = amn("plan", "c.yaml", "--data", finished.parent, *words)
+    done = amn("plan", "c.yaml", "--data", finished.parent, "--set", "irn={batch: 4}")
     assert done.code == 0 and "3 steps of 4" in done.out
+    done = amn("plan", "c.yaml", "--data", finished.parent, "--set", "irn.epochs=3", "--set", "irn.epochs=5")
+    assert done.code == 2 and "found irn.epochs=3 and irn.epochs=5, expected irn.epochs once" in done.err
 
 
 def test_a_stage_alone_as_other_launchers_start_it(config: Path, finished: Path, amn: Say) -> None:
@@ -75,7 +76,7 @@ def test_pictures_are_written_where_they_are_asked_for(finished: Path, amn: Say,
         (("score", "nowhere"), 2, "nowhere: not a run"),
         (("report", "nowhere"), 2, "nowhere: not a run"),
         (("show", "nowhere"), 2, "nowhere: not a run"),
-        (("show", "RUN", "nokey"), 2, "no sample nokey; keys are in the shard reports"),
+        (("show", "RUN", "nokey"), 2, "no sample 'nokey'; keys are in the shard reports"),
         (("show", "RUN", "--out", "a.nix"), 2, "a.nix: found the ending .nix, expected one such as .png or .jpg"),
         (("show", "RUN", "--out", "c.yaml/a.png"), 2, "c.yaml/a.png: cannot be written"),
         (("report", "RUN", "--out", "c.yaml/r.html"), 1, "c.yaml/r.html: cannot be written"),

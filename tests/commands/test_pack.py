@@ -124,7 +124,7 @@ def test_a_table_of_classes_decides(voc: Path, mistake: Callable[..., str], tmp_
         (("synthetic", "--out", "taken", "--images", "2"), "taken: cannot be written to"),
         (
             ("synthetic", "--out", "out", "--images", "2", "--shard-size", "0"),
-            "shard size: found 0, expected at least 1",
+            "'--shard-size': Input should be greater than or equal to 1",
         ),
         (("synthetic", "--out", "nix://x/y", "--images", "2"), "nix://x/y"),
     ],

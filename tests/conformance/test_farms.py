@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from amn_dist.config import Config, Loader
 from amn_dist.config import Farm as FarmSection
@@ -178,8 +179,10 @@ def test_pools_fit_the_cluster(settings: dict[str, Any], resources: dict[str, fl
 
 
 def test_a_share_no_gpu_has_is_refused() -> None:
-    with pytest.raises(ConfigError, match="gpus_per_worker"):
-        kinds(FarmSection(gpus_per_worker=4.0), {"CPU": 8, "GPU": 2})
+    with pytest.raises(ValidationError, match="gpus_per_worker"):
+        FarmSection(gpus_per_worker=4.0)
+    with pytest.raises(ConfigError, match=r"gpus_per_worker: found 1\.0, but the cluster has 0\.5 GPU"):
+        kinds(FarmSection(), {"CPU": 8, "GPU": 0.5})
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,10 @@ def test_masks_keep_every_id_under_the_colours_of_voc(made: ShardSet, tmp_path: 
 
 
 def test_labels_are_told_by_what_the_format_decodes(made: ShardSet, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"activation\.f16 holds no labels; found mask\.png that do"):
+    with pytest.raises(
+        ConfigError,
+        match=r"holds activation\.f16, expected labels .*; amn export maps hands",
+    ):
         masks_of(made.url, field="activation.f16")
     fields = {"other.png": encode("other.png", np.zeros((2, 2), np.uint8)), "x.npy": encode("x.npy", np.zeros(2))}
     reports = [write_shard(tmp_path / "set", 0, [("k", (2, 2), fields)])]
