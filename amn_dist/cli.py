@@ -22,7 +22,7 @@ from amn_dist.commands.lines import plain_console, say
 from amn_dist.commands.options import Address, DataOption, Out, RunOption, RunPath, Settings
 from amn_dist.commands.pack import pack
 from amn_dist.errors import PLACE, AmnError, ConfigError, StageError, printable
-from amn_dist.shards.paths import AnyPath, path_of
+from amn_dist.storage.paths import AnyPath, path_of
 from amn_dist.variables import whole_number
 
 INTERRUPTED = 130
@@ -73,7 +73,7 @@ def run(
 @app.command()
 def plan(config: ConfigPath, data: DataOption = Path("."), run: RunOption = None, set: Settings = None) -> None:
     """Say what is done and what is next, with an estimate of its cost."""
-    from amn_dist.plan import plan_table
+    from amn_dist.commands.plan import plan_table
 
     plain_console().print(plan_table(pipeline(config, data, run, set)))
 
@@ -118,7 +118,7 @@ def score(
     ] = None,
 ) -> None:
     """Score everything a run has made so far: per-class IoU, mIoU, threshold curves."""
-    from amn_dist.pipeline import reopen
+    from amn_dist.runs.pipeline import reopen
 
     for setting in set or ():
         if not setting.strip().startswith("score."):
@@ -149,7 +149,7 @@ def predict(
     out: Out = Path("predictions"),
 ) -> None:
     """Segment photographs of any size with the network of a finished run: masks and overlays."""
-    from amn_dist.predict import predict_files
+    from amn_dist.commands.predict import predict_files
 
     unread = 0
     for done in predict_files(run, images, out):
@@ -191,15 +191,15 @@ def doctor(
     trial: Annotated[bool, typer.Option("--try", help="Run every stage over a few drawn scenes; a minute.")] = False,
 ) -> None:
     """Say what this machine (or cluster) can do, which versions it has, and what is missing."""
-    from amn_dist.doctor import examine
+    from amn_dist.commands.doctor.machine import examine
 
     checks = examine()
     if cluster or address is not None:
-        from amn_dist.checkup import examine_cluster
+        from amn_dist.commands.doctor.cluster import examine_cluster
 
         checks += examine_cluster(address, run)
     if trial:
-        from amn_dist.trial import try_out
+        from amn_dist.commands.doctor.trial import try_out
 
         checks.append(try_out())
     table = Table(box=None)
@@ -221,7 +221,7 @@ def demo(
     set: Settings = None,
 ) -> None:
     """Draw synthetic scenes, run irn and amn on them, print scores, write a report. Minutes on two cores."""
-    from amn_dist.demo import run_demo
+    from amn_dist.commands.demo import run_demo
 
     console = plain_console()
     run_demo(run, images=images, settings=tuple(set or ()), console=console, redo=redo, decision=decision(keep))
@@ -250,8 +250,8 @@ def pipeline(
     keep: bool = False,
 ) -> Any:
     """The pipeline of a configuration file."""
-    from amn_dist.pipeline import Pipeline
-    from amn_dist.runs import Run, read_config
+    from amn_dist.runs.pipeline import Pipeline
+    from amn_dist.runs.run import Run, read_config
 
     loaded = read_config(config, tuple(settings or ()))
     folder = Run(run or Path("runs") / loaded.name)
@@ -260,7 +260,7 @@ def pipeline(
 
 def decision(keep: bool) -> Any:
     """What becomes of unfinished work of another origin: as the options say, or as whoever sits before us does."""
-    from amn_dist.unfinished import Decision
+    from amn_dist.runs.unfinished import Decision
 
     somebody = sys.stdin.isatty() and sys.stderr.isatty()
     return Decision(keep, partial(typer.confirm, default=False, err=True) if somebody else None)
@@ -278,7 +278,7 @@ def single(line: Any, name: str, verb: str, *, redo: str | None = None, member: 
 def show_scores(folder: AnyPath, *, classes: bool = False) -> None:
     """Print a run's score tables, and what is missing in them."""
     from amn_dist.report.tables import class_table, protocol_notes, score_table, threshold_table
-    from amn_dist.runs import read_json
+    from amn_dist.runs.run import read_json
 
     console = plain_console()
     scores = read_json(folder / "score" / "score.json")

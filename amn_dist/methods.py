@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from amn_dist.config import Config
+from amn_dist.interfaces import Fit, Map
 from amn_dist.shards.format import kind_of
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
@@ -38,7 +39,6 @@ from amn_dist.stages.refine import RefineMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.stages.segment import PredictMap, SegmentFit
 from amn_dist.stages.superpixel import SuperpixelMap
-from amn_dist.verbs import Fit, Map
 
 
 @dataclass(frozen=True)

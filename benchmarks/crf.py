@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.models.allocator import keep_freed_memory
-from amn_dist.ops.crf import Backend, dense_crf, hard_label_unary
-from amn_dist.ops.lattice import bilateral_lattice, gaussian_lattice, tile_order
-from amn_dist.ops.mean_field import mean_field
+from amn_dist.ops.crf.dense import Backend, dense_crf, hard_label_unary
+from amn_dist.ops.crf.lattice import bilateral_lattice, gaussian_lattice, tile_order
+from amn_dist.ops.crf.mean_field import mean_field
 from benchmarks.harness import PHOTOGRAPHS, Timing, one_core, race, write_result
 from benchmarks.inputs import smooth_logits, two_labellings
 

@@ -17,7 +17,7 @@ from amn_dist.config import Farm as FarmSection
 from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm, connect
-from amn_dist.verbs import Needs
+from amn_dist.interfaces import Needs
 from benchmarks.harness import race, write_result
 from benchmarks.memory import anonymous_mib
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amn_dist.ops.regions import refine
+from amn_dist.ops.region_means import refine
 from benchmarks.harness import one_core, race, write_result
 from benchmarks.reference.dense_refine import dense_refine
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from amn_dist.interfaces import Fit
 from amn_dist.records import IGNORE, Batch
-from amn_dist.verbs import Fit
 
 
 def training_batch(fit: Fit, count: int, classes: int) -> Batch:

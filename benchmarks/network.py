@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from amn_dist.config import Backbone
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.inference import prepare
 from benchmarks.harness import one_core, race, write_result

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Backbone
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.inference import prepare
 from amn_dist.models.irn import EdgeNet
 from amn_dist.models.norm import GroupNorm

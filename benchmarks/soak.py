@@ -33,12 +33,12 @@ from amn_dist.config import Farm as FarmSection
 from amn_dist.config import Loader
 from amn_dist.farms.farm import Chunk
 from amn_dist.farms.stream import Row, Source
+from amn_dist.interfaces import Needs
 from amn_dist.loaders.order import batch_ordinals, steps_per_epoch
 from amn_dist.records import Sample
-from amn_dist.shards.commit import clean_unfinished
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, write_index, write_shard
-from amn_dist.verbs import Needs
+from amn_dist.storage.atomic import clean_unfinished
 from benchmarks.harness import write_result
 from benchmarks.memory import anonymous_mib
 from data_shards import source as packing

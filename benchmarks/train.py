@@ -24,20 +24,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from amn_dist.config import Config, load_config
 from amn_dist.config import Engine as EngineSection
-from amn_dist.engines.engine import Engine, build_engine, joined
-from amn_dist.engines.gang import Gang
-from amn_dist.engines.torch import TorchEngine
+from amn_dist.interfaces import Fit
 from amn_dist.loaders.batches import batches
-from amn_dist.models.blueprint import EPSILON, FixedBatchNorm
+from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm
+from amn_dist.models.backbones.resnet import Bottleneck
 from amn_dist.models.precision import native_bf16
-from amn_dist.models.resnet import Bottleneck
 from amn_dist.records import Batch
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.amn import AmnFit
 from amn_dist.stages.classify import ClassifyFit
 from amn_dist.stages.irn import IrnFit
 from amn_dist.stages.segment import SegmentFit
-from amn_dist.verbs import Fit
+from amn_dist.training.engines.engine import Engine, build_engine, joined
+from amn_dist.training.engines.torch import TorchEngine
+from amn_dist.training.world import Gang
 from benchmarks.device.steps import engine_step
 from benchmarks.harness import race, rates, write_result
 from benchmarks.inputs import training_batch

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amn_dist.ops.walk import random_walk, random_walks
+from amn_dist.ops.walk.walk import random_walk, random_walks
 from benchmarks.harness import Timing, one_core, race, write_result
 from benchmarks.inputs import walk_scene
 from benchmarks.reference.dense_walk import dense_walk

@@ -13,7 +13,7 @@ import numpy as np
 from amn_dist.errors import ShardError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
-from amn_dist.shards.paths import RemotePath, path_of
+from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import read_classes
 from data_shards.instances import Instances, Listed, Range, read_instances
 from data_shards.outlines import draw, paint, read_outline

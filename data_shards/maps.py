@@ -17,12 +17,12 @@ import numpy as np
 from amn_dist.documents import read_json
 from amn_dist.errors import PLACE, ShardError, listed, printable
 from amn_dist.records import grid_size
-from amn_dist.shards.commit import clean_unfinished, commit_json, json_bytes
 from amn_dist.shards.format import encode
 from amn_dist.shards.index import INDEX, Index, ShardReport
-from amn_dist.shards.paths import AnyPath, RemotePath, path_of
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.shards.writer import Row, read_report, write_index, write_shard
+from amn_dist.storage.atomic import clean_unfinished, commit_json, json_bytes
+from amn_dist.storage.paths import AnyPath, RemotePath, path_of
 from data_shards.mapfile import Scale, read_maps
 from data_shards.pack import QUARANTINE, Plan
 from data_shards.source import key_of, read_file, stamp_of

@@ -16,11 +16,11 @@ from math import ceil
 from amn_dist.documents import read_json
 from amn_dist.errors import ConfigError, ShardError, listed, printable
 from amn_dist.farms.farm import Farm
-from amn_dist.shards.commit import MARK, clean_unfinished, commit_json, json_bytes
 from amn_dist.shards.index import INDEX, Index, ShardReport
-from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, shard_name, write_index
+from amn_dist.storage.atomic import MARK, clean_unfinished, commit_json, json_bytes
+from amn_dist.storage.paths import AnyPath
 from data_shards.shard import Bad, Packed, pack_shard
 from data_shards.source import Source, check_keys
 from data_shards.task import pack_task

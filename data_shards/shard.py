@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from amn_dist.errors import ShardError
 from amn_dist.shards.format import encode
-from amn_dist.shards.paths import AnyPath
 from amn_dist.shards.writer import Row, read_report, shard_name, write_shard
+from amn_dist.storage.paths import AnyPath
 from data_shards.photo import check_photo, check_truth
 from data_shards.source import Source, named
 

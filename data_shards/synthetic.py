@@ -10,7 +10,7 @@ import numpy as np
 from amn_dist.errors import ConfigError
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
-from amn_dist.shards.paths import RemotePath, path_of
+from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND
 from data_shards.pack import pack
 from data_shards.scenes import draw_scene

@@ -11,8 +11,8 @@ from typing import Any
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Chunk, Farm, Report, Task
-from amn_dist.shards.paths import AnyPath
-from amn_dist.verbs import Needs
+from amn_dist.interfaces import Needs
+from amn_dist.storage.paths import AnyPath
 from data_shards.shard import Packed, pack_shard
 from data_shards.source import Source
 

@@ -14,9 +14,9 @@ from typing import BinaryIO
 from amn_dist.errors import PLACE, ShardError, listed, printable
 from amn_dist.shards.format import PHOTOS, decode, kind_of
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
-from amn_dist.shards.paths import AnyPath, RemotePath, is_file, path_of
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import Member, check_open_tar, check_samples, check_tar
+from amn_dist.storage.paths import AnyPath, RemotePath, is_file, path_of
 from data_shards.photo import Photo, check_photo, check_truth
 
 

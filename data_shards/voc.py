@@ -14,7 +14,7 @@ from defusedxml.ElementTree import fromstring
 from amn_dist.errors import PLACE, ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
-from amn_dist.shards.paths import RemotePath, path_of
+from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
 from data_shards.source import (

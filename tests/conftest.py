@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import settings
 
+from amn_dist.storage.paths import RemotePath
+from amn_dist.storage.scratch import SCRATCH
 from tests.drawn.bad import write_bad
 from tests.drawn.coco import write_coco
 
@@ -24,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-LONG = ("pipeline", "engines", "shards")
+LONG = ("runs", "training", "storage")
 """Folders whose files take longest; with several workers they come first, so that none is alone at the end."""
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
@@ -210,3 +213,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.explore)
             if _explores(config):
                 item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture
+def place() -> RemotePath:
+    """An empty folder behind a URL."""
+    return RemotePath(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Moves this process to the machine of a name, as far as local folders go; returns its folder."""
+
+    def move(name: str) -> Path:
+        monkeypatch.setenv(SCRATCH, str(tmp_path / name))
+        return tmp_path / name
+
+    move("first")
+    return move

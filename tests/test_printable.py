@@ -24,34 +24,34 @@ from safetensors.torch import save_file
 
 from amn_dist import telemetry
 from amn_dist.cli import main
+from amn_dist.commands.predict import found_at, read_photo, targets_of
 from amn_dist.config import Config, parse_config
-from amn_dist.engines.checkpoints import complete, is_whole
-from amn_dist.engines.gang import join_gang
 from amn_dist.errors import MESSAGE, AmnError, printable
 from amn_dist.farms.farm import failed_shards
 from amn_dist.farms.ray.faults import cause_of_death, last_line, traceback_of
-from amn_dist.inputs import locate, open_images
 from amn_dist.interchange.artefacts import masks_of
 from amn_dist.interchange.folders import claim
 from amn_dist.interchange.weights import convert_weights
 from amn_dist.loaders.decode import check_photo as check_header
 from amn_dist.models.weights import read_tensors
-from amn_dist.pipeline import reopen
-from amn_dist.predict import found_at, read_photo, targets_of
-from amn_dist.remote.lease import read_holder
 from amn_dist.report.facts import read_run
 from amn_dist.report.gallery import Shown, row
 from amn_dist.report.page import render
 from amn_dist.report.progress import read_progress
 from amn_dist.report.tables import class_table
-from amn_dist.runs import read_config, read_json, weights_digest
+from amn_dist.runs.inputs import locate, open_images
+from amn_dist.runs.pipeline import reopen
+from amn_dist.runs.run import read_config, read_json, weights_digest
 from amn_dist.shards.format import check_field, check_key, decode, encode
 from amn_dist.shards.index import Index, ShardReport, parse
-from amn_dist.shards.paths import path_of
-from amn_dist.shards.patience import patiently
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import check_tar
 from amn_dist.shards.writer import write_index, write_shard
+from amn_dist.storage.lease import read_holder
+from amn_dist.storage.paths import path_of
+from amn_dist.storage.retry import patiently
+from amn_dist.training.checkpoints import complete, is_whole
+from amn_dist.training.world import join_gang
 from data_shards.classes import check_classes, multi_hot, read_classes
 from data_shards.coco import pack_coco
 from data_shards.folder import pack_folder

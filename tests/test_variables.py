@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from amn_dist.engines.gang import join_gang
 from amn_dist.errors import ConfigError
 from amn_dist.shards.cache import cache_here
-from amn_dist.shards.patience import patiently
-from amn_dist.shards.s3 import S3Objects
+from amn_dist.storage.retry import patiently
+from amn_dist.storage.s3 import S3Objects
+from amn_dist.training.world import join_gang
 from amn_dist.variables import number, whole_number
 
 NO_NUMBERS = ("", " 1", "1\n", "²", "３", "1_0", "-1", "+1", "nan", "inf", "1e999", "0x1", "9" * 5000, "\x1b[2J", "1,5")

@@ -63,7 +63,7 @@ def export_weights(
 ) -> None:
     """Weights of a learned stage, under published names where its network is a published one."""
     from amn_dist.interchange.weights import export_weights
-    from amn_dist.pipeline import reopen
+    from amn_dist.runs.pipeline import reopen
 
     published = export_weights(reopen(run), stage, out)
     say(f"{out}: {stage} under {'published' if published else 'our own'} names")

@@ -10,7 +10,7 @@ import typer
 from amn_dist.commands.lines import say
 from amn_dist.commands.options import DataOption, OutAnywhere, Settings, SkipBad
 from amn_dist.errors import ConfigError
-from amn_dist.shards.paths import AnyPath, path_of
+from amn_dist.storage.paths import AnyPath, path_of
 
 imports = typer.Typer(help="Take over maps and weights that other code made.", no_args_is_help=True)
 
@@ -77,8 +77,8 @@ def import_weights(
 
 def _line(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:
     """A run that is there, or one that is to begin."""
-    from amn_dist.pipeline import Pipeline, reopen
-    from amn_dist.runs import Run, read_config
+    from amn_dist.runs.pipeline import Pipeline, reopen
+    from amn_dist.runs.run import Run, read_config
 
     if config is None:
         return reopen(run)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amn_dist.shards.paths import path_of
+from amn_dist.storage.paths import path_of
 
 RunPath = Annotated[Any, typer.Argument(parser=path_of, metavar="RUN|URL", help="Folder of a run.")]
 RunOption = Annotated[

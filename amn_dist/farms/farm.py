@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from amn_dist.errors import MESSAGE, StageError, printable
-from amn_dist.verbs import Needs
+from amn_dist.interfaces import Needs
 
 
 @dataclass(frozen=True, slots=True)

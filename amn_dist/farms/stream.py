@@ -11,12 +11,12 @@ import numpy as np
 
 from amn_dist.config import Loader
 from amn_dist.farms.farm import Chunk
+from amn_dist.interfaces import Map, Needs, Tally
 from amn_dist.loaders.decode import decode_images
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.shards.writer import write_shard
-from amn_dist.verbs import Map, Needs, Tally
 
 Row = tuple[str, tuple[int, int], dict[str, bytes]]
 """A sample about to be written: key, (H, W), encoded fields."""

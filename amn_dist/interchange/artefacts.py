@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.methods import ACTIVATION, is_labels, scored
-from amn_dist.pipeline import Pipeline, reopen
+from amn_dist.runs.pipeline import Pipeline, reopen
 from amn_dist.shards.index import INDEX
-from amn_dist.shards.paths import is_file, path_of
 from amn_dist.shards.shardset import Entry, ShardSet
+from amn_dist.storage.paths import is_file, path_of
 
 Result = TypeVar("Result")
 

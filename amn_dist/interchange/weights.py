@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError, ShardError, StageError, printable, quoted
 from amn_dist.methods import Stage
-from amn_dist.models.backbone import COLOURS
+from amn_dist.models.backbones.backbone import COLOURS
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import check_fit, read_tensors, save_network
-from amn_dist.pipeline import Pipeline
-from amn_dist.runs import file_digest, imported_origin, write_json
-from amn_dist.shards.paths import AnyPath
-from amn_dist.unfinished import work_of
+from amn_dist.runs.pipeline import Pipeline
+from amn_dist.runs.run import file_digest, imported_origin, write_json
+from amn_dist.runs.unfinished import work_of
+from amn_dist.storage.paths import AnyPath
 
 KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
 """Which published network a Fit's is."""

@@ -13,10 +13,10 @@ import torch
 
 from amn_dist.config import Loader
 from amn_dist.errors import ConfigError, ShardError, printable
-from amn_dist.loaders.ahead import ahead
 from amn_dist.loaders.crops import draw_crop
 from amn_dist.loaders.decode import Encoded, crop_decoder
 from amn_dist.loaders.order import batch_ordinals, check_world, steps_per_epoch
+from amn_dist.loaders.prefetch import ahead
 from amn_dist.records import Batch, CropRule
 from amn_dist.shards.shardset import ShardSet
 

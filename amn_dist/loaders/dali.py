@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from amn_dist.errors import PLACE, ShardError, printable
-from amn_dist.loaders.ahead import ahead as work_ahead
 from amn_dist.loaders.crops import canvas_corner
 from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
+from amn_dist.loaders.prefetch import ahead as work_ahead
 from amn_dist.ops.normalise import is_bgr
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN

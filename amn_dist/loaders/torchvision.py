@@ -15,9 +15,9 @@ from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from amn_dist.errors import ShardError, printable
-from amn_dist.loaders.ahead import ahead
 from amn_dist.loaders.crops import Crop, cut_image
 from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
+from amn_dist.loaders.prefetch import ahead
 from amn_dist.ops.normalise import is_bgr
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN, JPEG_MAGIC

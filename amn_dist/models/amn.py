@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.models.aspp import Aspp
-from amn_dist.models.backbone import Backbone
+from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.ops.dropout import named_dropout
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.models.backbone import Backbone
+from amn_dist.models.backbones.backbone import Backbone
 
 
 class CamNet(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.models.aspp import Aspp
-from amn_dist.models.backbone import Backbone
+from amn_dist.models.backbones.backbone import Backbone
 
 BRANCHES = (0.5, 0.75)
 """Published scales beside the full image."""

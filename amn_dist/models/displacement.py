@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amn_dist.models.unit import Unit, crop
+from amn_dist.models.edge_unit import Unit, crop
 from amn_dist.ops.affinity import pair_labels, path_directions
 
 EPSILON = 1e-5

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amn_dist.models import caffe_resnet, resnet
-from amn_dist.models.blueprint import EPSILON, FixedBatchNorm
+from amn_dist.models.backbones import caffe_resnet, resnet
+from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm
 from amn_dist.models.winograd import winograd_can
 from amn_dist.ops.winograd import winograd_conv, winograd_weights
 

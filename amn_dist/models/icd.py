@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.models.backbone import Backbone
-from amn_dist.models.blueprint import initialise_convolutions
-from amn_dist.models.running import FeatureNorm, SignStatistics
-from amn_dist.ops.regions import cell_regions
+from amn_dist.models.backbones.backbone import Backbone
+from amn_dist.models.backbones.blueprint import initialise_convolutions
+from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
+from amn_dist.ops.region_means import cell_regions
 
 DEVIATION = 0.01
 """Deviation of the initial weights of directions and of the published layers that yield classes."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from amn_dist.models.allocator import keep_freed_memory
-from amn_dist.models.backbone import Backbone
+from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.fused import fuse
-from amn_dist.models.groups import device_of
+from amn_dist.models.parameter_groups import device_of
 from amn_dist.models.weights import load_network
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amn_dist.models.backbone import Backbone
+from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.displacement import DisplacementBranch
-from amn_dist.models.unit import Unit, crop
+from amn_dist.models.edge_unit import Unit, crop
 from amn_dist.ops.affinity import pair_affinity, pair_labels
 from amn_dist.records import IGNORE
 

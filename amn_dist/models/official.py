@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from amn_dist import config
 from amn_dist.errors import ConfigError, printable
 from amn_dist.models.amn import AmnNet
-from amn_dist.models.backbone import Backbone, build_backbone
+from amn_dist.models.backbones.backbone import Backbone, build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.icd import IcdNet

@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 from amn_dist.models.aspp import RATES
-from amn_dist.models.vgg import numbered_convolutions
+from amn_dist.models.backbones.vgg import numbered_convolutions
 from amn_dist.models.weights import COUNTER
 
 Kind = Literal["cam", "amn", "irn", "deeplab", "icd"]

@@ -13,8 +13,8 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError, printable, quoted
-from amn_dist.models.backbone import Backbone
-from amn_dist.shards.paths import RemotePath, path_of
+from amn_dist.models.backbones.backbone import Backbone
+from amn_dist.storage.paths import RemotePath, path_of
 
 Network = TypeVar("Network", bound=nn.Module)
 

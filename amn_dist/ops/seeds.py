@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from amn_dist.ops.arrays import Array, as_array, as_floats, same_kind
-from amn_dist.ops.crf import Backend, dense_crf, hard_label_unary
+from amn_dist.ops.crf.dense import Backend, dense_crf, hard_label_unary
 from amn_dist.records import IGNORE
 
 

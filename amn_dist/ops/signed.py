@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from amn_dist.ops.crf import Backend, dense_crf
+from amn_dist.ops.crf.dense import Backend, dense_crf
 from amn_dist.records import IGNORE
 
 EPSILON = 1e-5

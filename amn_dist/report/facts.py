@@ -9,12 +9,12 @@ from typing import Any
 from amn_dist.documents import read_json
 from amn_dist.errors import MESSAGE, AmnError, ConfigError, printable
 from amn_dist.methods import Stage, scored
-from amn_dist.pipeline import Pipeline, reopen
 from amn_dist.report.progress import Progress, read_progress
 from amn_dist.report.tables import has_threshold, readable
-from amn_dist.runs import LAST_FILE
-from amn_dist.shards.paths import AnyPath, is_file
+from amn_dist.runs.pipeline import Pipeline, reopen
+from amn_dist.runs.run import LAST_FILE
 from amn_dist.shards.shardset import ShardSet
+from amn_dist.storage.paths import AnyPath, is_file
 from amn_dist.telemetry import METRICS
 
 

@@ -15,13 +15,13 @@ from amn_dist.config import Loader
 from amn_dist.errors import PLACE, ConfigError, ShardError, printable, quoted
 from amn_dist.loaders.decode import decode_images
 from amn_dist.ops.resize import upsample
-from amn_dist.pipeline import reopen
 from amn_dist.report.facts import open_made
 from amn_dist.report.pictures import heat, overlay, sheet
 from amn_dist.report.tables import title_of
-from amn_dist.shards.commit import commit
-from amn_dist.shards.paths import AnyPath, is_file
+from amn_dist.runs.pipeline import reopen
 from amn_dist.shards.shardset import ShardSet
+from amn_dist.storage.atomic import commit
+from amn_dist.storage.paths import AnyPath, is_file
 
 Column = tuple[str, ShardSet, str]
 """Title, shards and field of what a stage made."""

@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from amn_dist.errors import ShardError
-from amn_dist.ops.metrics import confusion, iou
+from amn_dist.ops.metrics.counts import confusion, iou
 from amn_dist.report.facts import RunFacts
 from amn_dist.report.tables import ordered, title_of
 from amn_dist.shards.format import kind_of

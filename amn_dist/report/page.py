@@ -17,8 +17,8 @@ from amn_dist.report.curves import loss_charts, threshold_charts
 from amn_dist.report.facts import RunFacts, read_runs
 from amn_dist.report.grids import ROLES, run_grid, summary_grid, threshold_grid, time_grid
 from amn_dist.report.tables import percent, protocol_notes
-from amn_dist.runs import write_text
-from amn_dist.shards.paths import AnyPath
+from amn_dist.runs.run import write_text
+from amn_dist.storage.paths import AnyPath
 
 PAGE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from amn_dist.documents import read_json
-from amn_dist.shards.paths import AnyPath
+from amn_dist.storage.paths import AnyPath
 
 Points = list[tuple[float, float]]
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.errors import ShardError, printable, quoted
-from amn_dist.shards.halves import decode_halves, encode_halves
+from amn_dist.shards.float16 import decode_halves, encode_halves
 
 MAX_SIDE = 16384
 """Pixels on the longer side of any picture we decode; above it a file is taken for a bomb."""

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, printable, quoted
-from amn_dist.shards.commit import json_bytes
 from amn_dist.shards.format import MAX_SIDE, PHOTOS, check_field, check_key
+from amn_dist.storage.atomic import json_bytes
 
 VERSION: Final = 1
 INDEX = "index.json"

@@ -14,8 +14,8 @@ import numpy as np
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, VERSION, Index, ShardReport, parse
-from amn_dist.shards.paths import RemotePath
 from amn_dist.shards.store import Store, open_store
+from amn_dist.storage.paths import RemotePath
 
 REPORTS = 128
 """Shards whose reports a process keeps parsed."""

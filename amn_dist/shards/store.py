@@ -13,8 +13,8 @@ from typing import Protocol
 
 from amn_dist.shards.cache import cache_here
 from amn_dist.shards.index import ShardInfo
-from amn_dist.shards.paths import RemotePath, path_of
-from amn_dist.shards.readahead import ReadAhead
+from amn_dist.storage.paths import RemotePath, path_of
+from amn_dist.storage.readahead import ReadAhead
 
 OPEN_FILES = 64
 """Tars a process keeps open."""

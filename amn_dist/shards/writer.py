@@ -12,11 +12,11 @@ from pathlib import Path
 from webdataset import TarWriter
 
 from amn_dist.errors import ShardError, StageError, printable
-from amn_dist.shards.commit import clean_unfinished, commit, json_bytes
-from amn_dist.shards.folders import AT_ONCE
 from amn_dist.shards.format import check_field, check_key
 from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
-from amn_dist.shards.paths import AnyPath, RemotePath, path_of
+from amn_dist.storage.atomic import clean_unfinished, commit, json_bytes
+from amn_dist.storage.folders import AT_ONCE
+from amn_dist.storage.paths import AnyPath, RemotePath, path_of
 
 __all__ = ["clean_unfinished", "index_all", "read_report", "read_reports", "shard_name", "write_index", "write_shard"]
 

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.amn import AmnNet, pixel_loss_parts
-from amn_dist.models.backbone import build_backbone, input_colour
-from amn_dist.models.groups import backbone_and_head, device_of
+from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.parameter_groups import backbone_and_head, device_of
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.cam import Maps, merge_amn
-from amn_dist.ops.mirror import maps_over_scales
+from amn_dist.ops.multiscale import maps_over_scales
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Evidence, Sample
-from amn_dist.verbs import Needs
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection

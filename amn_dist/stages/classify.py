@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbone import build_backbone, input_colour
+from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.cam import CamNet
-from amn_dist.models.groups import backbone_and_head, device_of
 from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.parameter_groups import backbone_and_head, device_of
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.cam import Maps, merge_cam
-from amn_dist.ops.mirror import maps_over_scales
+from amn_dist.ops.multiscale import maps_over_scales
 from amn_dist.records import Batch, CropRule, Evidence, Sample
-from amn_dist.verbs import Needs
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection

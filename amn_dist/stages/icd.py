@@ -13,19 +13,19 @@ from torch.nn import functional
 
 from amn_dist.config import Config, FitSection
 from amn_dist.errors import ConfigError
-from amn_dist.models.backbone import build_backbone, input_colour
-from amn_dist.models.groups import device_of
+from amn_dist.interfaces import Needs
+from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.icd import IcdNet
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
 from amn_dist.models.inference import load_for_inference
+from amn_dist.models.parameter_groups import device_of
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.normalise import network_input
-from amn_dist.ops.regions import refine
+from amn_dist.ops.region_means import refine
 from amn_dist.ops.resize import resize_image, scaled_size
 from amn_dist.ops.signed import signed_activation, signed_labels
 from amn_dist.records import Batch, CropRule, Evidence, Sample, grid_size
-from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from amn_dist.config import IcdSeed
+from amn_dist.interfaces import Needs
 from amn_dist.ops.seeds import confident_seed
 from amn_dist.ops.signed import refine_labels, two_threshold_labels
 from amn_dist.records import Evidence, Sample
-from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbone import build_backbone, input_colour
-from amn_dist.models.groups import backbone_and_head, device_of
+from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.inference import batch_pixels, load_for_inference
 from amn_dist.models.irn import EdgeNet, affinity_loss_parts, pair_counts
+from amn_dist.models.parameter_groups import backbone_and_head, device_of
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.mirror import mirrored
+from amn_dist.ops.multiscale import mirrored
 from amn_dist.ops.resize import sample_labels
-from amn_dist.ops.walk import pseudo_masks
+from amn_dist.ops.walk.walk import pseudo_masks
 from amn_dist.records import Batch, CropRule, Sample, grid_size
-from amn_dist.verbs import Needs
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection

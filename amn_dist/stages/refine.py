@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from amn_dist.errors import ShardError
+from amn_dist.interfaces import Needs
 from amn_dist.ops.resize import upsample
 from amn_dist.records import Evidence, Sample, grid_size
-from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)

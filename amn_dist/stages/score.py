@@ -10,9 +10,8 @@ import numpy as np
 
 from amn_dist.config import Protocol
 from amn_dist.errors import ShardError
-from amn_dist.ops.metrics import label_counts, mean_iou, protocol_iou
-from amn_dist.ops.resize import upsample
-from amn_dist.ops.threshold_analysis import (
+from amn_dist.ops.metrics.counts import label_counts, mean_iou, protocol_iou
+from amn_dist.ops.metrics.threshold_analysis import (
     GRID,
     activation_iou,
     add_image,
@@ -21,7 +20,8 @@ from amn_dist.ops.threshold_analysis import (
     no_sums,
     object_figures,
 )
-from amn_dist.ops.thresholds import threshold_confusions
+from amn_dist.ops.metrics.thresholds import threshold_confusions
+from amn_dist.ops.resize import upsample
 from amn_dist.records import Sample
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

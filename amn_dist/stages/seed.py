@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from amn_dist.config import Seed
+from amn_dist.interfaces import Needs
 from amn_dist.ops.seeds import confident_seed
 from amn_dist.records import IGNORE, Evidence, Sample
-from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbone import build_backbone, input_colour
+from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.deeplab import DeepLab
-from amn_dist.models.groups import device_of
 from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.parameter_groups import device_of
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.crf import deeplab_crf
+from amn_dist.ops.crf.dense import deeplab_crf
 from amn_dist.ops.normalise import network_input
 from amn_dist.ops.resize import sample_labels
 from amn_dist.records import IGNORE, Batch, CropRule, Sample
-from amn_dist.verbs import Needs
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection

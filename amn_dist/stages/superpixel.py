@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from amn_dist.config import Superpixel
+from amn_dist.interfaces import Needs
 from amn_dist.ops.superpixel import felzenszwalb_regions
 from amn_dist.records import Sample
-from amn_dist.verbs import Needs
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ KERNELS: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10), "iterat
 
 
 def pairs(setting: Setting) -> dict[str, Any]:
-    from amn_dist.ops.crf import hard_label_unary
-    from amn_dist.ops.crf_device import gaussian_batch, mean_field_batch
-    from amn_dist.ops.lattice import bilateral_lattice
-    from amn_dist.ops.mean_field import mean_field
+    from amn_dist.ops.crf.dense import hard_label_unary
+    from amn_dist.ops.crf.device import gaussian_batch, mean_field_batch
+    from amn_dist.ops.crf.lattice import bilateral_lattice
+    from amn_dist.ops.crf.mean_field import mean_field
 
     torch.set_num_threads(1)
     batch = 2 if setting.tiny else 8

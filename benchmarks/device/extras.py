@@ -37,9 +37,9 @@ def jpeg(file: Path, seed: int, size: tuple[int, int]) -> Path:
 
 def deepspeed(setting: Setting) -> dict[str, Any]:
     """A classifier's step on DeepSpeed beside the torch engine's, both in bf16."""
-    from amn_dist.engines.deepspeed import DeepSpeedEngine
-    from amn_dist.engines.engine import joined
-    from amn_dist.engines.torch import TorchEngine
+    from amn_dist.training.engines.deepspeed import DeepSpeedEngine
+    from amn_dist.training.engines.engine import joined
+    from amn_dist.training.engines.torch import TorchEngine
     from benchmarks.device.steps import engine_step, published_fit
 
     fit, count = published_fit("classify", tiny=setting.tiny)

@@ -51,7 +51,7 @@ def photos(setting: Setting, scales: Sequence[float] = SCALES) -> Photos:
 
 def cam(setting: Setting) -> dict[str, Any]:
     """Classifier, four scales and their mirror images."""
-    from amn_dist.models.backbone import build_backbone
+    from amn_dist.models.backbones.backbone import build_backbone
     from amn_dist.models.cam import CamNet
     from amn_dist.stages.classify import images_cam
     from benchmarks.reference.published_maps import cam_maps
@@ -72,7 +72,7 @@ def cam(setting: Setting) -> dict[str, Any]:
 def amn(setting: Setting) -> dict[str, Any]:
     """AMN, four scales and their mirror images; dropout off to compare, on to time, as published."""
     from amn_dist.models.amn import AmnNet
-    from amn_dist.models.backbone import build_backbone
+    from amn_dist.models.backbones.backbone import build_backbone
     from amn_dist.stages.amn import images_amn
     from benchmarks.reference.published_maps import amn_maps
 
@@ -94,7 +94,7 @@ def amn(setting: Setting) -> dict[str, Any]:
 
 def edges(setting: Setting) -> dict[str, Any]:
     """IRN's edges at one scale; the published network computes displacements beside them."""
-    from amn_dist.models.backbone import build_backbone
+    from amn_dist.models.backbones.backbone import build_backbone
     from amn_dist.models.irn import EdgeNet
     from amn_dist.stages.irn import images_edge
     from benchmarks.reference.published_maps import edge_map

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from amn_dist.interfaces import Fit
 from amn_dist.records import Batch
-from amn_dist.verbs import Fit
 from benchmarks.device.figures import Setting, counted_flops, row
 from benchmarks.harness import race
 from benchmarks.inputs import training_batch
 from benchmarks.reference.published_settings import CLASSES, published_settings
 
 if TYPE_CHECKING:
-    from amn_dist.engines.engine import Engine
+    from amn_dist.training.engines.engine import Engine
 
 TOLERANCES = {"fp32": 1e-2, "bf16": 5e-2}
 """Relative, of the first loss; float32 convolutions may be rounded to TF32, as in published runs."""
@@ -32,8 +32,8 @@ def engine_step(engine: Engine, fit: Fit, batch: Batch) -> float:
 
 def step(setting: Setting, stage: str) -> dict[str, Any]:
     """A stage at its published batch and crop."""
-    from amn_dist.engines.gang import Gang
-    from amn_dist.engines.torch import TorchEngine
+    from amn_dist.training.engines.torch import TorchEngine
+    from amn_dist.training.world import Gang
     from benchmarks.reference.published_train import published_step
 
     fit, count = published_fit(stage, tiny=setting.tiny)

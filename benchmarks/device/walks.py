@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from amn_dist.ops.chebyshev import chebyshev_coefficients
+from amn_dist.ops.walk.chebyshev import chebyshev_coefficients
 from benchmarks.device.figures import Setting, row
 from benchmarks.harness import race
 from benchmarks.inputs import walk_scene
@@ -20,7 +20,7 @@ GRIDS = ((94, 125), (120, 160))
 
 
 def walks(setting: Setting) -> dict[str, Any]:
-    from amn_dist.ops.walk_gpu import walks as batched
+    from amn_dist.ops.walk.gpu import walks as batched
 
     steps, small = (16, (6, 9)) if setting.tiny else (256, (32, 40))
     walk = partial(batched, radius=5, beta=10.0, steps=steps)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amn_dist.models.backbone import Backbone
+from amn_dist.interfaces import Fit
+from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.records import Batch
-from amn_dist.verbs import Fit
 
 
 class DetachingBackbone(nn.Module):

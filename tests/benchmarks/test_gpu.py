@@ -50,7 +50,7 @@ def test_floors_are_operations_and_bytes_over_the_peak() -> None:
 
 def test_a_part_that_lacks_a_package_or_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "amn_dist.ops.walk_gpu", raising=False)
+    monkeypatch.delitem(sys.modules, "amn_dist.ops.walk.gpu", raising=False)
     assert attempted("walk", TINY) == {"skipped": "needs triton, which is not installed"}
     monkeypatch.setitem(PARTS, "broken", ("figures:counted_flops", 1))
     failed = attempted("broken", TINY)["failed"]
@@ -69,10 +69,9 @@ def test_networks_need_no_pydantic() -> None:
     block = (
         "import sys; sys.modules.update(dict.fromkeys(('pydantic', 'yaml', 'rich', 'ray', 'deepspeed', 'webdataset')))"
     )
-    rooms = "classify, amn_dist.stages.amn, amn_dist.stages.irn, amn_dist.stages.segment, amn_dist.engines.torch"
-    code = (
-        f"{block}; import benchmarks.gpu, benchmarks.harness, amn_dist.stages.{rooms}; benchmarks.harness.environment()"
-    )
+    work = ", ".join(f"amn_dist.stages.{name}" for name in ("classify", "amn", "irn", "segment"))
+    code = f"{block}; import benchmarks.gpu, benchmarks.harness, amn_dist.training.engines.torch, {work}; "
+    code += "benchmarks.harness.environment()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -21,10 +21,10 @@ from amn_dist.config import Loader
 from amn_dist.errors import AmnError
 from amn_dist.farms.ray.farm import RayFarm
 from amn_dist.farms.stream import MapTask, Source
+from amn_dist.interfaces import Needs
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report
-from amn_dist.verbs import Needs
 
 CHUNK = 2
 

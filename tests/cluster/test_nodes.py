@@ -17,9 +17,9 @@ import pytest
 from amn_dist.config import Farm as FarmSection
 from amn_dist.farms.farm import Report
 from amn_dist.farms.local import LocalFarm
+from amn_dist.farms.ray.driver import IN_FLIGHT
 from amn_dist.farms.ray.farm import RayFarm
 from amn_dist.farms.ray.nodes import make_token
-from amn_dist.farms.ray.run import IN_FLIGHT
 from amn_dist.shards.shardset import ShardSet
 from data_shards.synthetic import pack_synthetic
 

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from amn_dist.config import Config
-from amn_dist.pipeline import Pipeline
-from amn_dist.runs import Run
+from amn_dist.runs.pipeline import Pipeline
+from amn_dist.runs.run import Run
 from data_shards.synthetic import pack_synthetic
 
 FIT = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from amn_dist.config import dump_config
-from amn_dist.runs import read_config
+from amn_dist.runs.run import read_config
 from amn_dist.shards.shardset import ShardSet
 
 Say = Callable[..., Any]

@@ -22,13 +22,13 @@ from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm, connect, kinds
 from amn_dist.farms.stream import MapTask, Source
+from amn_dist.interfaces import Map, Needs
 from amn_dist.models.weights import save_network
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.classify import CamMap, cam_network
 from amn_dist.stages.seed import SeedMap
 from amn_dist.telemetry import summary
-from amn_dist.verbs import Map, Needs
 from data_shards.synthetic import pack_synthetic
 
 CHUNK = 3

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from amn_dist.commands.plan import progress
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interchange.weights import adopt_weights, convert_weights, export_weights, untrained
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import save_network
-from amn_dist.pipeline import Pipeline, reopen
-from amn_dist.plan import progress
-from amn_dist.runs import Run, read_json, reuse
+from amn_dist.runs.pipeline import Pipeline, reopen
+from amn_dist.runs.run import Run, read_json, reuse
 from data_shards.synthetic import pack_synthetic
 
 LISTS: dict[Kind, str] = {

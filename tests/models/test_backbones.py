@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amn_dist import config
 from amn_dist.errors import ConfigError
-from amn_dist.models.backbone import Backbone, build_backbone
-from amn_dist.models.blueprint import FixedBatchNorm
+from amn_dist.models.backbones.backbone import Backbone, build_backbone
+from amn_dist.models.backbones.blueprint import FixedBatchNorm
 
 ALL = [("resnet50", 16), ("resnet101", 8), ("vgg16", 16), ("vgg16", 8), ("small", 8)]
 

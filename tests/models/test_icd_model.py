@@ -13,13 +13,13 @@ from torch.nn import functional
 
 from amn_dist.config import Backbone
 from amn_dist.errors import ConfigError
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.icd import Directions, IcdNet, Reading, top_down_weight
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, signed_share, top_down_part
 from amn_dist.models.official import load_icd
-from amn_dist.models.running import FeatureNorm, SignStatistics
+from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.models.weights import load_network, save_network
-from amn_dist.ops.regions import refine
+from amn_dist.ops.region_means import refine
 
 SMALL = Backbone(name="small", stride=8, weights=None, frozen_taps=0)
 CLASSES = 4

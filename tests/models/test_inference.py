@@ -10,8 +10,8 @@ from torch import nn
 
 from amn_dist.config import Backbone as Section
 from amn_dist.config import Infer
-from amn_dist.models.backbone import build_backbone
-from amn_dist.models.blueprint import FixedBatchNorm
+from amn_dist.models.backbones.backbone import build_backbone
+from amn_dist.models.backbones.blueprint import FixedBatchNorm
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.fused import FusedBlock, FusedConv

@@ -10,7 +10,7 @@ from torch.nn import functional
 from amn_dist import config
 from amn_dist.models.amn import DROPOUT, AmnNet
 from amn_dist.models.aspp import Aspp
-from amn_dist.models.backbone import Backbone, build_backbone
+from amn_dist.models.backbones.backbone import Backbone, build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.irn import EdgeNet

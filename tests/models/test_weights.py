@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from amn_dist import config
 from amn_dist.errors import ConfigError
 from amn_dist.models.amn import AmnNet
-from amn_dist.models.backbone import Backbone, build_backbone
+from amn_dist.models.backbones.backbone import Backbone, build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.inference import load_for_inference
 from amn_dist.models.irn import EdgeNet

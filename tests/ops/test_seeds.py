@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from amn_dist.ops.crf import dense_crf, hard_label_unary
+from amn_dist.ops.crf.dense import dense_crf, hard_label_unary
 from amn_dist.ops.resize import resize_image
 from amn_dist.ops.seeds import confident_seed, threshold_labels
 

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.config import Discriminate
-from amn_dist.engines.optimiser import rate_factor
 from amn_dist.loaders.crops import Crop, cut_image, cut_regions
 from amn_dist.models.icd import Directions, IcdNet, top_down_weight
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
 from amn_dist.models.official import load_icd
-from amn_dist.models.running import FeatureNorm, SignStatistics
-from amn_dist.ops.metrics import confusion, mean_iou, scores
-from amn_dist.ops.regions import refine
+from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
+from amn_dist.ops.metrics.counts import confusion, mean_iou, scores
+from amn_dist.ops.region_means import refine
 from amn_dist.ops.signed import label_unary, refine_labels, signed_labels
 from amn_dist.ops.superpixel import compact, merge_regions
+from amn_dist.training.optimiser import rate_factor
 from data_shards.classes import VOC
 from data_shards.voc import read_labels
 from tests.golden.make_weights import as_torch, make_weights

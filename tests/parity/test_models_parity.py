@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from amn_dist import config
 from amn_dist.models.amn import pixel_loss, pixel_loss_parts
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.displacement import displacement_losses
 from amn_dist.models.irn import affinity_loss_parts, affinity_losses, pair_counts
 from amn_dist.models.official import load_amn, load_cam, load_deeplab, load_irn

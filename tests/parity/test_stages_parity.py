@@ -12,7 +12,7 @@ import torch
 
 from amn_dist.models.inference import prepare
 from amn_dist.models.official import load_amn, load_cam, load_irn
-from amn_dist.ops.walk import pseudo_mask
+from amn_dist.ops.walk.walk import pseudo_mask
 from amn_dist.stages.amn import image_amn
 from amn_dist.stages.classify import image_cam
 from amn_dist.stages.irn import image_edge

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from amn_dist.config import Config, dump_config
 from amn_dist.methods import stages
-from amn_dist.pipeline import Pipeline
-from amn_dist.runs import LAST_FILE, Run, write_json, write_text
+from amn_dist.runs.pipeline import Pipeline
+from amn_dist.runs.run import LAST_FILE, Run, write_json, write_text
 from amn_dist.shards.format import encode
 from amn_dist.shards.writer import write_index, write_shard
 from amn_dist.telemetry import stage_log

@@ -26,7 +26,7 @@ from amn_dist.report.grids import Grid, summary_grid, threshold_grid
 from amn_dist.report.looks import columns_of
 from amn_dist.report.page import write_report
 from amn_dist.report.tables import class_table, comparison, readable, score_table, threshold_table, title_of
-from amn_dist.runs import read_config, read_json
+from amn_dist.runs.run import read_config, read_json
 from benchmarks.seeds import markdown, protocols
 from benchmarks.seeds import spread as over_seeds
 

@@ -16,7 +16,7 @@ from amn_dist.errors import ConfigError
 from amn_dist.loaders.crops import draw_crop
 from amn_dist.loaders.decode import Encoded, crop_decoder
 from amn_dist.methods import Stage, stages
-from amn_dist.models.backbone import COLOURS, build_backbone
+from amn_dist.models.backbones.backbone import COLOURS, build_backbone
 from amn_dist.models.inference import prepare
 from amn_dist.ops.normalise import network_input
 from amn_dist.stages.amn import amn_network, image_amn

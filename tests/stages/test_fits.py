@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from amn_dist.config import Config
+from amn_dist.interfaces import Fit
 from amn_dist.models.amn import pixel_loss
 from amn_dist.models.irn import affinity_losses
 from amn_dist.ops.resize import sample_labels
@@ -16,7 +17,6 @@ from amn_dist.stages.amn import AmnFit
 from amn_dist.stages.classify import ClassifyFit
 from amn_dist.stages.irn import IrnFit
 from amn_dist.stages.segment import SegmentFit
-from amn_dist.verbs import Fit
 
 CLASSES = 5
 SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}

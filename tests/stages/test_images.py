@@ -11,7 +11,7 @@ from torch import nn
 
 from amn_dist.config import Backbone
 from amn_dist.models.amn import AmnNet
-from amn_dist.models.backbone import build_backbone
+from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
 from amn_dist.models.inference import prepare

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from amn_dist.ops.metrics import confusion, iou, mean_iou
+from amn_dist.ops.metrics.counts import confusion, iou, mean_iou
 from amn_dist.records import Sample
 from amn_dist.stages.score import ScoreTally, artefact_scores, upsample
 

@@ -14,9 +14,9 @@ import ray
 from amn_dist.config import Farm as FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.farms.farm import Report, Task
+from amn_dist.farms.ray.driver import IN_FLIGHT, Run
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Kind, Pool
-from amn_dist.farms.ray.run import IN_FLIGHT, Run
 from amn_dist.farms.schedule import Room, Schedule
 
 ALL, NETWORK, CPU = "workers", "network", "cpu"

@@ -1,0 +1,158 @@
+"""New photographs through a finished run: masks and overlays."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from amn_dist.errors import ConfigError, ShardError, StageError, printable
+from amn_dist.ops.resize import resize_image, resize_label
+from amn_dist.report.pictures import overlay, palette_png
+from amn_dist.runs.pipeline import Pipeline, reopen
+from amn_dist.shards.format import BROKEN, check_size
+from amn_dist.stages.segment import PredictMap
+from amn_dist.storage.atomic import commit
+from amn_dist.storage.paths import AnyPath
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+"""What a folder is searched for."""
+WORKING_PIXELS, WORKING_VALUES = 2**22, 2**26
+"""Most pixels, and most probabilities (pixels times classes), of a photograph that memory is held for; a larger one is
+segmented at a smaller size."""
+SMALLEST = 16
+"""Pixels a side that the network needs; smaller photographs are continued by their last row and column."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What became of a photograph. mask: None when it could not be read. note: why, or what was done to it."""
+
+    photo: Path
+    mask: Path | None
+    note: str = ""
+
+
+def predict_files(run: AnyPath, places: Sequence[Path], out: Path) -> Iterator[Predicted]:
+    """Write NAME.png (VOC palette) and NAME.overlay.jpg for every photograph; those of a folder keep their paths in it.
+
+    A photograph that cannot be read is told and the rest goes on. Raises ConfigError when two would be written to one
+    name, or one over a photograph.
+    """
+    targets = targets_of(places, out)
+    step = segmenter(reopen(run))
+    opened = step.open()
+    for photo, target in targets.items():
+        try:
+            pixels = read_photo(photo)
+        except ShardError as error:
+            yield Predicted(photo, None, str(error))
+            continue
+        yield Predicted(photo, target, segment(step, opened, pixels, photo, target))
+
+
+def targets_of(places: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The mask of every photograph, in order: under its name, with its ending where two differ in that alone."""
+    named = [(photo, name) for place in places for photo, name in found_at(place, out)]
+    stems = Counter(name.with_suffix("") for _, name in named)
+    targets: dict[Path, Path] = {}
+    for photo, name in named:
+        stem = name.with_suffix("") if stems[name.with_suffix("")] == 1 else name
+        target = out / stem.parent / f"{stem.name}.png"
+        if target in targets.values():
+            raise ConfigError(f"{photo}: a second photograph for {target}; predict them into two folders")
+        targets[photo] = target
+    over = {photo.resolve() for photo in targets} & {target.resolve() for target in targets.values()}
+    if over:
+        raise ConfigError(f"{min(over)}: would be overwritten by a mask; choose another --out")
+    return targets
+
+
+def found_at(place: Path, out: Path) -> list[tuple[Path, PurePath]]:
+    """A photograph, or all below a folder but what lies in `out`, with the paths they are known by."""
+    if not os.path.isdir(place):
+        return [(place, PurePath(place.name))]
+    paths = (path for path in sorted(place.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file())
+    inside = [path for path in paths if not path.resolve().is_relative_to(out.resolve())]
+    if not inside:
+        raise ConfigError(f"{place}: holds no photographs; expected {', '.join(ENDINGS)}")
+    return [(path, PurePath(path.relative_to(place))) for path in inside]
+
+
+def segmenter(line: Pipeline) -> PredictMap:
+    """The predict stage of a run. Raises StageError when its network is not trained yet."""
+    weights = line.run.checkpoint("segment")
+    if not line.run.is_done(line.stage("segment")):
+        raise StageError(f"{weights}: not there yet; finish the run with `amn run` first")
+    return PredictMap(line.config, line.num_classes, str(weights))
+
+
+def segment(step: PredictMap, opened: Any, pixels: np.ndarray, photo: Path, target: Path) -> str:
+    """Write mask and overlay of a photograph uint8[H, W, 3]; returns what there is to say about it.
+
+    The mask has the photograph's size; the overlay that of the work.
+    """
+    size = (pixels.shape[0], pixels.shape[1])
+    worked = working_size(size, step.num_classes)
+    shown = pixels if worked == size else resize_image(pixels, worked)
+    labels = labels_of(step, opened, shown)
+    commit(target, palette_png(labels if worked == size else resize_label(labels, size)))
+    stream = io.BytesIO()
+    Image.fromarray(overlay(shown, labels)).save(stream, "JPEG", quality=92)
+    commit(target.with_suffix(".overlay.jpg"), stream.getvalue())
+    if worked == size:
+        return ""
+    return f"{photo}: {size[1]}x{size[0]} pixels, segmented at {worked[1]}x{worked[0]}; its mask is enlarged"
+
+
+def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
+    """The size (H, W) a photograph is segmented at: its own, or the largest of its shape that memory is held for."""
+    pixels = min(WORKING_PIXELS, WORKING_VALUES // num_classes)
+    share = math.sqrt(pixels / (size[0] * size[1]))
+    return size if share >= 1 else (max(int(size[0] * share), 1), max(int(size[1] * share), 1))
+
+
+def labels_of(step: PredictMap, opened: Any, pixels: np.ndarray) -> np.ndarray:
+    """Labels uint8[H, W] of a photograph uint8[H, W, 3], however small: after the CRF where the run has one."""
+    height, width = pixels.shape[:2]
+    below, right = max(SMALLEST - height, 0), max(SMALLEST - width, 0)
+    made = step.labels(opened, np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge"))
+    return made.get("mask.png", made["raw.png"])[:height, :width]
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """A photograph as uint8[H, W, 3] RGB, as a viewer shows it: upright by EXIF, transparency over white.
+
+    CMYK, gray, palette and 16-bit pictures are converted. Raises ShardError naming the file and the fault.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(image.width, image.height)
+            return np.array(opaque(ImageOps.exif_transpose(image)))
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}: not there") from error
+    except ShardError as error:
+        raise ShardError(f"{path}: {error}") from error
+    except BROKEN as error:
+        raise ShardError(f"{path}: not a readable photograph ({printable(error)})") from error
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB."""
+    if image.mode.startswith(("I", "F")):
+        if image.mode == "F":
+            raise ShardError("has floating-point pixels; convert to 8 bits a channel")
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return image.convert("RGB")

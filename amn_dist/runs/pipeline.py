@@ -1,0 +1,400 @@
+"""What is done, run the next. The only place that chooses backends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from amn_dist.config import Config, dump_config
+from amn_dist.errors import MESSAGE, ConfigError, StageError, printable
+from amn_dist.farms.farm import Farm
+from amn_dist.farms.stream import Join, MapTask, Source
+from amn_dist.methods import Stage, scored, stages
+from amn_dist.runs.fitting import train_here
+from amn_dist.runs.inputs import open_given, open_images
+from amn_dist.runs.journal import Journal, journal
+from amn_dist.runs.run import (
+    LAST_FILE,
+    DataPlace,
+    Origin,
+    Run,
+    file_digest,
+    imported_origin,
+    origin_of,
+    read_config,
+    read_json,
+    reuse,
+    write_json,
+    write_text,
+)
+from amn_dist.runs.scoring import COUNTS, count_sets, read_counts, score_tables, write_counts
+from amn_dist.runs.unfinished import UNDECIDED, Decision, settle
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
+from amn_dist.storage.lease import holding
+from amn_dist.storage.paths import AnyPath, is_file, path_of
+from amn_dist.storage.scratch import scratch
+from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
+from amn_dist.training.launchers import leaving_faults, train_together, train_with_torchrun
+from amn_dist.training.loop import STOP
+from amn_dist.variables import whole_number
+
+
+@dataclass
+class Pipeline:
+    """One experiment on its way: configuration, data, run folder."""
+
+    config: Config
+    run: Run
+    data: AnyPath
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    _workers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
+    farm: Farm | None = None
+    """Workers lent by the caller; without them execute() starts its own when the first Map needs them."""
+    address: str | None = None
+    reuse: bool = True
+    decision: Decision = UNDECIDED
+    """What becomes of work that was begun from other settings, inputs or code."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return stages(self.config)
+
+    @cached_property
+    def sets(self) -> dict[str, ShardSet]:
+        """The image sets by role."""
+        return open_images(self.config, self.data)
+
+    @cached_property
+    def given(self) -> dict[str, ShardSet]:
+        """The shard sets from outside the run that stages read, by setting; each lies over its stage's images."""
+        return open_given(self.config, self.data, self.stages, self.sets)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.sets["train"].classes)
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name. Raises ConfigError naming the stages there are."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise ConfigError(
+            f"{printable(name)}: no stage of method {self.config.method}; stages: "
+            f"{', '.join(stage.name for stage in self.stages)}"
+        )
+
+    def execute(
+        self, *, until: str | None = None, redo: str | None = None, only: str | None = None, member: bool = False
+    ) -> None:
+        """Run what is not done yet, in order; `redo` drops a stage and all that reads it first.
+
+        member: this process is one of a gang whose leader holds the run and keeps its records.
+        """
+        wanted = self._wanted(until, only)
+        if member:
+            return self._advance_member(wanted[0])
+        with self.locked():
+            if redo is not None:
+                self.run.drop(self.readers(self.stage(redo)))
+            self._check_unchanged(wanted)
+            self._settle(stage for stage in wanted if self._is_fed(stage))
+            self.describe()
+            with contextlib.ExitStack() as stack:
+                self._workers = stack
+                for stage in wanted:
+                    self._advance(stage, wanted)
+
+    def readers(self, stage: Stage) -> list[str]:
+        """The stage and every later stage that depends on it."""
+        names = [stage.name]
+        for later in self.stages:
+            if later.verb == "score" or any(name in names for name in later.reads):
+                names.append(later.name)
+        return list(dict.fromkeys(names))
+
+    def state(self, stage: Stage) -> str:
+        """`done`, `begun` or `open`."""
+        if self.run.is_done(stage):
+            return "done"
+        return "begun" if self.run.origin(stage.name) is not None else "open"
+
+    def origin(self, stage: Stage) -> Origin:
+        """From what the stage is (or would be) made; every stage it reads must be done.
+
+        A stage that follows another takes over what that one is made from: its maps never reach the disk.
+        """
+        if self.run.is_done(stage) and (file := self.run.imported(stage.name)) is not None:
+            digest = (self.run.origin(stage.name) or {})["inputs"].get("file", "")
+            return imported_origin(self.config, stage, file, digest, self.num_classes)
+        read = [name for name in stage.reads if name != stage.follows]
+        if stage.verb == "score":
+            read = self._scored_stages()
+        inputs = {name: self.run.digest(self.stage(name)) for name in read}
+        over = self.sets if stage.verb == "score" else [stage.over]
+        inputs |= {f"{role} set": self.sets[role].digest for role in over}
+        if stage.given is not None:
+            inputs[f"{stage.given[0]} set"] = self.given[stage.given[0]].digest
+        origin = origin_of(self.config, stage, inputs)
+        return origin if stage.follows is None else origin.after(self.origin(self.stage(stage.follows)))
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the run's folder: one driver at a time."""
+        return holding(self.run.folder, self._say)
+
+    def _farm(self) -> Farm:
+        """The workers of this run, started when the first Map needs them."""
+        if self.farm is None:
+            self.farm = start_farm(self.config, self.address)
+            self._workers.callback(self._stop_farm)
+        return self.farm
+
+    def _stop_farm(self) -> None:
+        """Let the workers go; a Fit between two Maps may have done so already."""
+        if self.farm is not None:
+            self.farm.close()
+            self.farm = None
+
+    def describe(self) -> None:
+        """Write what the run is: configuration, where its data lies, on what it runs."""
+        folder = self.run.folder
+        write_text(folder / "config.yaml", dump_config(self.config))
+        write_json(folder / "data.json", {"data": str(self.data.resolve())})
+        write_json(folder / "environment.json", environment())
+
+    def _check_unchanged(self, wanted: Sequence[Stage]) -> None:
+        """Refuse settings that no longer fit what is finished, before anything of the run is touched."""
+        for stage in wanted:
+            if stage.verb == "score" or not self.run.is_done(stage):
+                continue
+            before = [self.stage(name) for name in stage.reads]
+            if all(self.run.is_done(other) for other in before):
+                self.run.check_unchanged(stage, self.origin(stage))
+
+    def _is_fed(self, stage: Stage) -> bool:
+        """Whether all that a stage is made from is there, so that its origin is known."""
+        before = [self.stage(name) for name in stage.reads if name != stage.follows]
+        fed = stage.follows is None or self._is_fed(self.stage(stage.follows))
+        return fed and all(self.run.is_done(other) for other in before)
+
+    def _settle(self, begun: Iterable[Stage]) -> None:
+        """Decide what becomes of work that stages began from another origin, before any of it is touched."""
+        for stage in begun:
+            if stage.verb != "score" and self.state(stage) == "begun":
+                fields = self._build(stage).fields if stage.verb == "map" else ()
+                told = settle(self.run, stage, self.origin(stage), fields, self.decision)
+                if told:
+                    self._say(told)
+
+    def _begin(self, stage: Stage, origin: Origin) -> None:
+        if self.run.begin(stage, origin) and stage.verb != "score":
+            self._say(f"{stage.name}: was begun from other settings, inputs or code; nothing of it was finished")
+
+    def _reused(self, stage: Stage, origin: Origin) -> str | None:
+        """Take the stage from a run that has it, unless work of more than one origin is to be gone on with here."""
+        mixed = "before" in (self.run.origin(stage.name) or {})
+        return reuse(self.run, stage, origin) if self.reuse and not mixed else None
+
+    def _wanted(self, until: str | None, only: str | None) -> list[Stage]:
+        if only is not None:
+            return [self.stage(only)]
+        if until is None:
+            return list(self.stages)
+        names = [stage.name for stage in self.stages]
+        return list(self.stages[: names.index(self.stage(until).name) + 1])
+
+    def _advance(self, stage: Stage, wanted: Sequence[Stage]) -> None:
+        missing = [name for name in stage.reads if name != stage.follows and not self.run.is_done(self.stage(name))]
+        if missing:
+            raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
+        origin = self.origin(stage)
+        if stage.verb == "score" and self.run.origin("score") == origin.as_json() and self._score_again():
+            return
+        if self.run.is_done(stage) and stage.verb != "score":
+            self.run.check_unchanged(stage, origin)  # a stage it reads may have been made anew in this call
+            if self.run.imported(stage.name):
+                self._say(f"{stage.name}: weights of {self.run.imported(stage.name)}, imported, not trained here")
+            return
+        self._settle([stage, *self._followers(stage, wanted)])
+        other = self._reused(stage, origin)
+        if other is not None:
+            self._say(f"{stage.name}: taken from run {other}, same settings, inputs and code")
+            return
+        self._begin(stage, origin)
+        start = time.monotonic()
+        with journal(self.run.stage(stage.name)) as kept, stage_log(kept.folder, stage.name, self.console) as log:
+            if stage.verb == "fit":
+                self._fit(stage, log, kept)
+            elif stage.verb == "map":
+                self._map(stage, log, wanted)
+            else:
+                self._score(log)
+            log({"done": True, "seconds": round(time.monotonic() - start, 3)})
+        self._say(f"{stage.name}: done in {time.monotonic() - start:.0f} s")
+
+    def _fit(self, stage: Stage, log: StageLog, kept: Journal) -> None:
+        (self.run.stage(stage.name) / STOP).unlink(missing_ok=True)  # it asked an earlier process
+        if self.config.engine.processes > 1 and "RANK" not in os.environ:
+            self._gang(stage, log, kept)
+        else:
+            self._fit_here(stage, log, kept.try_push)
+        digest = file_digest(self.run.checkpoint(stage.name))
+        write_json(self.run.stage(stage.name) / "done.json", {"digest": digest})
+
+    def _advance_member(self, stage: Stage) -> None:
+        """This rank's share of a Fit; the first rank keeps the log."""
+        folder = self.run.stage(stage.name)
+        with leaving_faults(folder):
+            if whole_number("RANK", 0):
+                return self._fit_here(stage, lambda record: None, lambda: None)
+            with journal(folder, "member") as kept, stage_log(kept.folder, stage.name, self.console) as log:
+                self._fit_here(stage, log, kept.try_push)
+
+    def _fit_here(self, stage: Stage, observe: Observe, keep_log: Callable[[], None]) -> None:
+        labels = None if stage.label is None else (self.open(stage.label[0]), stage.label[1])
+        images, folder = self.sets["train"], self.run.stage(stage.name)
+        train_here(self.config, stage, images, labels, folder=folder, observe=observe, keep_log=keep_log)
+
+    def _gang(self, stage: Stage, log: StageLog, kept: Journal) -> None:
+        folder, engine = self.run.stage(stage.name), self.config.engine
+        train = self._with_ray(stage, log, kept) if engine.launcher == "ray" else self._with_torchrun(stage)
+
+        def start() -> None:
+            with kept.handed_over():
+                train()
+
+        train_together(start, folder, retries=engine.retries, tell=lambda text: log({"warning": text}))
+
+    def _with_ray(self, stage: Stage, log: StageLog, kept: Journal) -> Callable[[], None]:
+        from amn_dist.farms.ray.training import leave_ray, train_in_ray
+
+        self._stop_farm()  # its workers hold the cores and devices that the gang needs
+        self._workers.callback(leave_ray)
+        work = partial(train_member, self.run.folder.resolve(), self.data.resolve(), stage.name)
+        folder = self.run.stage(stage.name)
+        own = folder if isinstance(folder, Path) else scratch(folder, "ray")
+
+        def start() -> None:
+            with following(log, bring=kept.try_pull, every_s=kept.look_s):
+                train_in_ray(work, self.config.engine, farm=self.config.farm, address=self.address, folder=own)
+
+        return start
+
+    def _with_torchrun(self, stage: Stage) -> Callable[[], None]:
+        command = ["fit", str(self.run.folder / "config.yaml"), stage.name]
+        command += ["--run", str(self.run.folder), "--data", str(self.data), "--member"]
+        return partial(train_with_torchrun, command, self.config.engine)
+
+    def _map(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
+        stream = self._stream(stage, wanted)
+        images = self.sets[stage.over]
+        kept = {member.name: self.run.stage(member.name) for member in stream if not self.run.is_done(member)}
+        for member in stream:
+            if member.name in kept and member is not stage:
+                self._begin(member, self.origin(member))
+        for folder in kept.values():
+            clean_unfinished(folder)
+        task = MapTask(
+            name="+".join(member.name for member in stream),
+            source=self._source(stage.over, stream),
+            maps=tuple(self._build(member) for member in stream),
+            folders=tuple(str(kept[member.name]) if member.name in kept else None for member in stream),
+            sizes=images.shard_sizes,
+            chunk=self.config.farm.chunk,
+        )
+        reports = zip(*(read_reports(folder, len(images.shard_sizes)) for folder in kept.values()), strict=True)
+        todo = [number for number, found in enumerate(reports) if None in found]
+        done = len(images) - sum(images.shard_sizes[n] for n in todo)
+        start = time.monotonic()
+        for report in self._farm().run(task, todo):
+            observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
+        for name, folder in kept.items():
+            index_all(folder, kind=name, classes=images.classes, count=len(images.shard_sizes))
+
+    def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
+        """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""
+        before = [self.stage(stage.follows)] if stage.follows else []
+        after = self._followers(stage, wanted)
+        return [*before, stage, *(later for later in after if self._reused(later, self.origin(later)) is None)]
+
+    def _followers(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
+        """The wanted maps that take this one's from memory and are not done."""
+        return [later for later in wanted if later.follows == stage.name and not self.run.is_done(later)]
+
+    def _build(self, stage: Stage) -> Any:
+        assert stage.map is not None
+        weights = "" if stage.checkpoint is None else str(self.run.checkpoint(stage.checkpoint).resolve())
+        return stage.map(self.config, self.num_classes, weights)
+
+    def _source(self, over: str, stream: Sequence[Stage]) -> Source:
+        """The images with all that the maps of a stream read beside them."""
+        pairs = dict.fromkeys(pair for member in stream for pair in member.joins)
+        joins = [self._join(name, name, kind) for name, kind in pairs]
+        given = [member.given for member in stream if member.given is not None]
+        joins += [Join(name, self.given[name].url, kind, self.given[name].digest) for name, kind in given]
+        return Source(self.sets[over].url, tuple(joins), self.config.loader, digest=self.sets[over].digest)
+
+    def _join(self, name: str, made: str, kind: str) -> Join:
+        """A field of a finished Map, under a name."""
+        return Join(name, str(self.run.stage(made).resolve()), kind, self.run.digest(self.stage(made)))
+
+    def open(self, name: str) -> ShardSet:
+        """The shard set a finished Map wrote."""
+        return ShardSet.open(str(self.run.stage(name)))
+
+    def _scored_stages(self) -> list[str]:
+        return sorted({stage for stage, _, _ in scored(self.config).values() if self.run.is_done(self.stage(stage))})
+
+    def _score(self, observe: Observe) -> None:
+        made = self._scored_stages()
+        counts = count_sets(self.config, self.sets, made, self._join, self._farm, observe)
+        write_counts(self.run.stage("score") / COUNTS, counts)
+        write_json(self.run.stage("score") / LAST_FILE["score"], score_tables(self.config, self.sets, made, counts))
+
+    def _score_again(self) -> bool:
+        """Bring the tables up to date from the counts; False where there are no counts."""
+        counts = read_counts(self.run.stage("score") / COUNTS)
+        if counts is None:
+            return False
+        tables = score_tables(self.config, self.sets, self._scored_stages(), counts)
+        path = self.run.stage("score") / LAST_FILE["score"]
+        with contextlib.suppress(StageError):
+            if path.is_file() and read_json(path) == tables:
+                return True
+        write_json(path, tables)
+        return True
+
+    def _say(self, text: str) -> None:
+        self.console.print(printable(text, MESSAGE), markup=False, highlight=False)
+
+
+def train_member(folder: AnyPath, data: AnyPath, name: str) -> None:
+    """One rank's share of a Fit of the run in `folder`, in a process that a launcher has told its rank."""
+    Pipeline(read_config(folder / "config.yaml"), Run(folder), data).execute(only=name, member=True)
+
+
+def start_farm(config: Config, address: str | None = None) -> Farm:
+    """The configured farm. address: a running Ray cluster to work in."""
+    if config.farm.name == "local":
+        from amn_dist.farms.local import LocalFarm
+
+        return LocalFarm()
+    from amn_dist.farms.ray.farm import RayFarm
+
+    return RayFarm(config.farm, address=address)
+
+
+def reopen(folder: AnyPath, settings: tuple[str, ...] = ()) -> Pipeline:
+    """The pipeline of an existing run, from what the run says of itself; settings go over that."""
+    if not is_file(folder / "config.yaml") or not is_file(folder / "data.json"):
+        raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
+    data = path_of(read_json(folder / "data.json", DataPlace).data)
+    return Pipeline(read_config(folder / "config.yaml", settings), Run(folder), data)

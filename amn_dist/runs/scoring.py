@@ -1,0 +1,108 @@
+"""The scores of a run: counts over everything its stages made, summed over shards, and the tables they give."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from amn_dist.config import Config
+from amn_dist.errors import AmnError
+from amn_dist.farms.farm import Farm
+from amn_dist.farms.stream import Join, Source, TallyTask
+from amn_dist.methods import scored
+from amn_dist.runs.run import write_bytes
+from amn_dist.shards.shardset import ShardSet
+from amn_dist.stages.score import ScoreTally, artefact_scores
+from amn_dist.storage.paths import AnyPath
+from amn_dist.telemetry import Observe
+
+OpenJoin = Callable[[str, str, str], Join]
+"""A field of a finished Map, under a name: name, stage, field."""
+Counts = dict[str, np.ndarray]
+"""Sums by set, artefact and part, as `train/walk/counts`; images of a set as `train/images`. No setting of `score`
+moves them."""
+COUNTS = "counts.npz"
+
+
+def count_sets(
+    config: Config,
+    sets: Mapping[str, ShardSet],
+    made: list[str],
+    join: OpenJoin,
+    farm: Callable[[], Farm],
+    observe: Observe,
+) -> Counts:
+    """Count what was made over every set with a truth. made: the finished stages among the scored. farm: starts the
+    workers, when there is anything to count."""
+    counts: Counts = {}
+    for over, images in sets.items():
+        joins = {
+            n: join(n, stage, field) for n, (stage, field, of) in scored(config).items() if stage in made and of == over
+        }
+        if joins and "gt.png" in images.fields:
+            found = _count_set(config, images, joins, farm(), observe)
+            counts |= {f"{over}/{name}": value for name, value in found.items()}
+    return counts
+
+
+def score_tables(config: Config, sets: Mapping[str, ShardSet], made: list[str], counts: Counts) -> dict[str, Any]:
+    """What score.json holds: class names, scores by set, what is missing."""
+    wanted = scored(config)
+    missing = [f"{name}: not made yet" for name in dict.fromkeys(w[0] for w in wanted.values() if w[0] not in made)]
+    tables: dict[str, Any] = {}
+    for over, images in sets.items():
+        sums = {key.removeprefix(f"{over}/"): value for key, value in counts.items() if key.startswith(f"{over}/")}
+        if "gt.png" not in images.fields:
+            missing.append(f"{over}: its images have no truth (gt.png)")
+        elif sums:
+            names = [name for name, (stage, _, of) in wanted.items() if stage in made and of == over]
+            tables[over] = _table(config, over, sums, names)
+            if not any(sums[key][:-1].any() for key in sums if key.endswith(("/counts", "/histogram"))):
+                missing.append(f"{over}: its truth is 255 everywhere, nothing can be compared with it")
+    return {"classes": list(sets["train"].classes), "sets": tables, "missing": missing}
+
+
+def write_counts(path: AnyPath, counts: Counts) -> None:
+    """Keep counts, so that other settings of `score` need no other pass."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **counts)  # type: ignore[arg-type]
+    write_bytes(path, stream.getvalue())
+
+
+def read_counts(path: AnyPath) -> Counts | None:
+    """Counts that were kept; None where there are none that can be read."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (AmnError, OSError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _table(config: Config, over: str, sums: Counts, names: list[str]) -> dict[str, Any]:
+    """The scores of artefacts over one set."""
+    protocol, threshold = config.score.by(over), config.score.threshold
+    rows = {name: artefact_scores(sums, name, threshold=threshold, protocol=protocol) for name in names}
+    return {"images": int(sums["images"][0]), "protocol": protocol, "rows": rows}
+
+
+def _count_set(config: Config, images: ShardSet, joins: Mapping[str, Join], farm: Farm, observe: Observe) -> Counts:
+    """Sums of artefacts over one set."""
+    truth = Join("truth", images.url, "gt.png")
+    source = Source(images.url, (truth, *joins.values()), config.loader, pixels=False, digest=images.digest)
+    tally = ScoreTally(len(images.classes), tuple(joins))
+    return _sums(TallyTask("score", source, tally, images.shard_sizes), farm, observe)
+
+
+def _sums(task: TallyTask, farm: Farm, observe: Observe) -> Counts:
+    sums: Counts = {}
+    start = time.monotonic()
+    for report in farm.run(task, range(len(task.sizes))):
+        observe(report.metrics(before=0, total=sum(task.sizes), seconds=time.monotonic() - start))
+        for name, value in (report.record or {}).items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums

@@ -1,0 +1,160 @@
+"""Checkpoints of a Fit: whole or not there at all; the newest that can be read is gone on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import torch
+
+from amn_dist.documents import read_json
+from amn_dist.errors import StageError, printable
+from amn_dist.storage.folders import files_below, remove_folder
+from amn_dist.storage.paths import AnyPath
+from amn_dist.training.engines.engine import Engine
+from amn_dist.training.snapshot import UNREADABLE
+from amn_dist.training.world import Gang, lost_peer
+
+KEEP = 2
+"""Checkpoints that stay, of those up to the last one saved."""
+STATE = "state.json"
+"""Says what the checkpoint is; written last into the temporary folder."""
+STEP = re.compile(r"[0-9]{6,18}")
+"""Name of a checkpoint's folder."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a checkpoint was taken, and by whom. consumed: global samples. files: bytes by relative path. mark: drawn
+    for every checkpoint, which tells copies of it from others of the same step."""
+
+    step: Count
+    consumed: Count
+    engine: str
+    zero: Count
+    processes: Count
+    files: dict[str, Count]
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Of a State, what must be there."""
+
+    files: dict[str, Count]
+
+
+def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> None:
+    """Write folder/NNNNNN under a temporary name, rename it, keep it and the one before; every rank calls it.
+
+    Raises StageError on every rank when the first one cannot write.
+    """
+    temporary = folder / f".tmp-{state.step:06d}"
+    for part in (
+        lambda: _prepare(folder, temporary) if gang.rank == 0 else None,
+        lambda: engine.save(temporary),
+        lambda: _finish(temporary, folder, state) if gang.rank == 0 else None,
+    ):
+        fault = gang.first(_fault(part, gang))
+        if fault is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise StageError(
+                f"{folder}: checkpoint of step {state.step} cannot be written ({fault}); older ones are whole; "
+                "free space, then the same command goes on"
+            )
+
+
+def _fault(part: Callable[[], None], gang: Gang) -> str | None:
+    try:
+        part()
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        if gang.rank != 0 or lost_peer(error):
+            raise
+        return printable(error)
+    return None
+
+
+def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable[[str], None]) -> tuple[Engine, int]:
+    """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
+
+    The checkpoint may be another engine's, ZeRO stage's or number of processes'. Raises StageError, on every rank, when
+    there are checkpoints and none can be read: training does not begin anew over them by itself.
+    """
+    engine = build()
+    names = gang.first([path.name for path in complete(folder)])
+    for place, name in enumerate(names, 1):
+        state, fault = _try_load(folder / name, engine)
+        if gang.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
+            assert state is not None
+            return engine, state.step
+        engine.close()
+        told = f"{folder / name}: cannot be read ({fault or 'on another rank'})"
+        if place == len(names):
+            raise StageError(f"{told}, and there is no older one; --redo of this stage drops it and begins anew")
+        warn(f"{told}; the one before is taken")
+        engine = build()
+    return engine, 0
+
+
+def complete(folder: AnyPath) -> list[AnyPath]:
+    """Finished checkpoints, newest first."""
+    found = [path for path in folder.glob("[0-9]*") if STEP.fullmatch(path.name) and (path / STATE).is_file()]
+    return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def is_whole(path: AnyPath) -> bool:
+    """Whether a finished checkpoint has all its files."""
+    try:
+        found: Listed = read_json((path / STATE).read_bytes(), Listed)
+        return _files(path) == found.files
+    except (OSError, ValueError):
+        return False
+
+
+def _try_load(path: Path, engine: Engine) -> tuple[State | None, str | None]:
+    try:
+        state: State = read_json((path / STATE).read_bytes(), State)
+        if state.step != int(path.name):
+            return None, f"{STATE} is of step {state.step}"
+        if not is_whole(path):
+            return None, "files are missing or of another size"
+        engine.load(path)
+    except UNREADABLE as error:
+        return None, f"{type(error).__name__}: {printable(error)}"
+    return state, None
+
+
+def _prepare(folder: Path, temporary: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".tmp-*"):
+        shutil.rmtree(left)
+    temporary.mkdir()
+
+
+def _finish(temporary: Path, folder: Path, state: State) -> None:
+    record: dict[str, Any] = {**asdict(state), "files": _files(temporary), "mark": secrets.token_hex(8)}
+    (temporary / STATE).write_text(json.dumps(record, indent=1))
+    final = folder / f"{state.step:06d}"
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    # Newer ones could not be read, else this one would not have been trained again.
+    kept = [path for path in complete(folder) if int(path.name) <= state.step][:KEEP]
+    for old in complete(folder):
+        if old not in kept:
+            remove_folder(old, first=[STATE])
+
+
+def _files(path: AnyPath) -> dict[str, int]:
+    return {name: size for name, size in files_below(path).items() if name != STATE}

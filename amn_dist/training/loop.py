@@ -1,0 +1,214 @@
+"""The one training loop. Started alone, by torchrun, by the deepspeed launcher or inside Ray Train."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from amn_dist.config import Engine as EngineSection
+from amn_dist.config import FitSection
+from amn_dist.errors import ConfigError, StageError
+from amn_dist.interfaces import Fit, Stepwise
+from amn_dist.records import Batch
+from amn_dist.telemetry import versions
+from amn_dist.training.checkpoints import State, resume, save_checkpoint
+from amn_dist.training.engines.engine import Engine, build_engine, joined
+from amn_dist.training.meter import Meter, peak_memory_gib
+from amn_dist.training.optimiser import rate_factor
+from amn_dist.training.stopping import stop_on_sigterm
+from amn_dist.training.world import Gang, check_versions, naming_lost_peers
+
+MODEL = "model.safetensors"
+"""Weights a Fit ends with."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a Fit's checkpoints, in its own."""
+STOP = "stop"
+"""A file of this name in the Fit's folder asks for what SIGTERM asks for; it reaches gangs on other machines."""
+NAMED_KEYS = 32
+"""Keys an error message spells out."""
+
+BatchesFrom = Callable[[int], Iterator[Batch]]
+Observe = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What stays the same over a Fit. steps: optimiser steps in all. pieces: micro-batches a step on every rank."""
+
+    fit: Fit
+    folder: Path
+    section: EngineSection
+    gang: Gang
+    seed: int
+    steps: int
+    pieces: int
+    observe: Observe
+    saved: Callable[[Path], None]
+
+    def state(self, step: int) -> State:
+        """What a checkpoint after `step` steps says of itself."""
+        zero = self.section.zero if self.section.name == "deepspeed" else 0
+        return State(step, step * self.fit.section.batch, self.section.name, zero, self.gang.size, {})
+
+    def save(self, engine: Engine, step: int) -> None:
+        """Write a checkpoint; every rank calls it."""
+        folder = self.folder / CHECKPOINTS
+        save_checkpoint(folder, engine, self.gang, self.state(step))
+        if self.gang.rank == 0:
+            self.saved(folder / f"{step:06d}")
+
+
+def fit(
+    fit: Fit,
+    batches_from: BatchesFrom,
+    *,
+    folder: Path,
+    engine: EngineSection,
+    seed: int,
+    samples: int,
+    observe: Observe,
+    saved: Callable[[Path], None] = lambda checkpoint: None,
+) -> Path:
+    """Train to the end, from the newest checkpoint in `folder` if there is one; returns folder/model.safetensors.
+
+    batches_from: this rank's batches from a global sample on. samples: size of the training set. observe: gets a
+    record every log_every steps, on every rank: step, steps, the parts of the global loss, lr of the first group,
+    images_per_s, data_wait (share of time), gradient_norm, memory_gib (peak of this process); or a warning. saved: gets
+    the folder of every finished checkpoint, on the first rank.
+    Raises StageError for a loss that is not finite (before the update; the step and the keys are named) and after
+    SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first); PeerLost when another rank is gone.
+    """
+    with joined(engine) as gang:
+        pieces = count_pieces(fit.section, gang.size)
+        steps = count_steps(fit.section, samples)
+        course = Course(fit, Path(folder), engine, gang, seed, steps, pieces, observe, saved)
+        with naming_lost_peers(gang, fit.name):
+            return _train(course, batches_from)
+
+
+def count_steps(section: FitSection, samples: int) -> int:
+    """Optimiser steps of a Fit. Raises ConfigError when an epoch holds no whole batch."""
+    if section.batch > samples:
+        raise ConfigError(f"batch {section.batch}: the training set has {samples} images; set a smaller batch")
+    return section.steps or section.epochs * (samples // section.batch)
+
+
+def count_pieces(section: FitSection, processes: int) -> int:
+    """Micro-batches of a step, the same on every rank. Raises ConfigError when that cannot be."""
+    small, large = section.batch // processes, -(-section.batch // processes)
+    if small == 0:
+        raise ConfigError(f"batch {section.batch}: {processes} processes need one image each; use fewer processes")
+    micro = section.micro_batch or large
+    if -(-small // micro) != -(-large // micro):
+        raise ConfigError(
+            f"micro_batch {micro}: shares of {small} and {large} images need different numbers of micro-batches; "
+            f"make batch {section.batch} a multiple of the {processes} processes, or set micro_batch to 0"
+        )
+    return -(-large // micro)
+
+
+def numbered_seed(*parts: object) -> int:
+    """A seed from any values that print."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
+
+
+def _train(course: Course, batches_from: BatchesFrom) -> Path:
+    check_versions(course.gang, versions())
+    running, done = _start(course)
+    path = course.folder / MODEL
+    try:
+        _run(course, running, batches_from, done)
+        if course.gang.rank == 0:
+            _save_model(running.network, path)
+    finally:
+        running.close()
+    course.gang.wait()
+    return path
+
+
+def _start(course: Course) -> tuple[Engine, int]:
+    def build() -> Engine:
+        torch.manual_seed(numbered_seed(course.seed, course.fit.name, "network"))
+        return build_engine(course.fit, course.section, course.gang, pieces=course.pieces)
+
+    return resume(course.folder / CHECKPOINTS, build, course.gang, lambda text: course.observe({"warning": text}))
+
+
+def _run(course: Course, engine: Engine, batches_from: BatchesFrom, done: int) -> None:
+    if done >= course.steps:
+        return
+    section = course.fit.section
+    with ExitStack() as stack:
+        signalled = stack.enter_context(stop_on_sigterm())
+
+        def asked() -> bool:
+            return signalled.is_set() or (course.gang.rank == 0 and (course.folder / STOP).exists())
+
+        source = batches_from(done * section.batch)
+        stack.callback(getattr(source, "close", lambda: None))
+        meter = Meter(section.batch)
+        for step in range(done, course.steps):
+            parts, stopping = _step(course, engine, meter.next(source), step, asked)
+            now = step + 1
+            if now % section.log_every == 0 or now == course.steps:
+                rate = engine.initial_rates[0] * rate_factor(section, step, course.steps)
+                cost = {"gradient_norm": float(engine.norm), "memory_gib": peak_memory_gib(course.gang.device)}
+                course.observe({"step": now, "steps": course.steps, **parts, "lr": rate, **meter.read(), **cost})
+            if now % section.checkpoint_every == 0 or now == course.steps or stopping:
+                course.save(engine, now)
+            if stopping and now < course.steps:
+                raise StageError(f"{course.fit.name}: stopped at step {now}; the same command goes on")
+
+
+def _step(
+    course: Course, engine: Engine, batch: Batch, step: int, asked: Callable[[], bool]
+) -> tuple[dict[str, float], bool]:
+    """One update. Returns the parts of the global loss, and whether any rank was asked to stop."""
+    batch = batch.to(course.gang.device)
+    pooled = course.gang.sum(course.fit.normalisers(batch))
+    torch.manual_seed(numbered_seed(course.seed, course.fit.name, step, course.gang.rank))
+    pieces = list(batch.split(course.fit.section.micro_batch or len(batch)))
+    parts = list(engine.accumulate(pieces, pooled))
+    names = list(parts[0])
+    local = torch.stack([torch.stack([part[name].double() for name in names]) for part in parts]).cpu()
+    stop = torch.tensor([float(asked())], dtype=torch.float64)
+    sums = course.gang.sum(torch.cat([local.sum(0), stop])).tolist()
+    found = dict(zip(names, sums, strict=False))
+    if not all(map(math.isfinite, sums)):
+        bad = (piece for piece, row in zip(pieces, local, strict=True) if not row.isfinite().all())
+        raise _not_finite(course, step, found, bad)
+    engine.update(rate_factor(course.fit.section, step, course.steps))
+    if isinstance(engine.network, Stepwise):
+        engine.network.end_step()
+    return found, sums[-1] > 0
+
+
+def _not_finite(course: Course, step: int, parts: dict[str, float], bad: Iterator[Batch]) -> StageError:
+    """The same error on every rank. bad: this rank's micro-batches with such a loss."""
+    keys = course.gang.gather([key for piece in bad for key in piece.keys])
+    named = ", ".join(keys[:NAMED_KEYS]) + (f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else "")
+    losses = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+    return StageError(
+        f"{course.fit.name}: step {step + 1}: the loss is not finite ({losses}) with {named}; it was not stepped on; "
+        "lower the rates or look at these samples"
+    )
+
+
+def _save_model(network: nn.Module, path: Path) -> None:
+    """Write parameters and buffers as safetensors; the file appears whole or not at all."""
+    # Copies: DeepSpeed's parameters are views of one buffer.
+    state = network.state_dict().items()
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
+    beside = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, beside)
+    os.replace(beside, path)

@@ -1,0 +1,57 @@
+"""Work ahead: in order, bounded, with an end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from amn_dist.loaders.prefetch import ahead
+
+
+def slow_first(item: int) -> int:
+    time.sleep(0.02 if item % 3 == 0 else 0)
+    return item * item
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_results_come_in_order(threads: int, depth: int) -> None:
+    groups = [[1, 2, 3], [], [6], [7, 8]]
+    assert list(ahead(slow_first, groups, threads=threads, depth=depth)) == [[1, 4, 9], [], [36], [49, 64]]
+
+
+def test_only_so_many_groups_are_begun() -> None:
+    asked: list[int] = []
+
+    def groups() -> Iterator[list[int]]:
+        for number in range(100):
+            asked.append(number)
+            yield [number]
+
+    made = ahead(slow_first, groups(), threads=2, depth=3)
+    next(made)
+    assert asked == [0, 1, 2, 3]
+    made.close()
+
+
+def test_an_error_comes_where_its_group_would() -> None:
+    def work(item: int) -> int:
+        if item == 2:
+            raise ValueError("two")
+        return item
+
+    made = ahead(work, [[0], [1], [2], [3]], threads=2, depth=2)
+    assert [next(made), next(made)] == [[0], [1]]
+    with pytest.raises(ValueError, match="two"):
+        next(made)
+
+
+def test_closing_ends_the_threads() -> None:
+    made = ahead(slow_first, ([number] for number in range(1000)), threads=3, depth=2)
+    next(made)
+    assert any(thread.name.startswith("ahead") for thread in threading.enumerate())
+    made.close()
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
