@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -96,6 +96,9 @@ class Backbone(Strict):
 
 class FitSection(Strict):
     """What every learned stage has in common."""
+
+    ARCHITECTURE: ClassVar[tuple[str, ...]] = ("backbone",)
+    """Settings that say what the network is: weights fit where they are equal."""
 
     backbone: Backbone = Backbone()
     batch: Count = 16
@@ -192,6 +195,7 @@ class Refine(Strict):
 class Amn(FitSection):
     """Activation manipulation network (amn 2.3, 3.2, 4.1)."""
 
+    ARCHITECTURE = ("backbone", "condition")
     backbone: Backbone = Backbone(frozen_taps=1)
     optimiser: Literal["sgd", "adam"] = "adam"
     lr: Rate = 5e-6
@@ -229,6 +233,7 @@ class Superpixel(Strict):
 class Discriminate(FitSection):
     """Intra-class discriminator: classifier, directions and top-down head, trained together (icd 4)."""
 
+    ARCHITECTURE = ("backbone", "cam_head", "width", "colour")
     backbone: Backbone = Backbone(name="vgg16_deeplab", stride=8, frozen_taps=0)
     batch: Count = 32
     epochs: Count = 20
@@ -318,6 +323,7 @@ class Walk(Strict):
 class Segment(FitSection):
     """DeepLabV2 on the pseudo-masks (amn 2.6, 3.5, 4.2)."""
 
+    ARCHITECTURE = ("backbone", "branches")
     backbone: Backbone = Backbone(name="resnet101", stride=8, frozen_taps=0)
     batch: Count = 10
     steps: Count | None = 20_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,10 +12,28 @@ from torch import Tensor, nn
 from amn_dist.records import Batch, CropRule, Sample
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import FitSection
+    from amn_dist.config import Config, FitSection
 
 Needs = Literal["network", "cpu"]
 """What a Map asks of a worker: the device its network runs on, or processor cores alone."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is built from.
+
+    classes: names in the order of their ids, background first. weights: those of the Fit that a Map runs, a
+    .safetensors on this machine or behind a URL; empty for any other stage.
+    """
+
+    config: Config
+    classes: tuple[str, ...]
+    weights: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """C, background included."""
+        return len(self.classes)
 
 
 class Fit(Protocol):
@@ -82,6 +101,17 @@ class Map(Protocol):
 
     def run(self, opened: Any, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The samples in order, with this stage's evidence and fields added."""
+        ...
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A Map with weights that no stage of the run has trained. Origins hold their digests: it is made again when they
+    change."""
+
+    @property
+    def weight_files(self) -> Mapping[str, str]:
+        """Path of every file of weights, by a name."""
         ...
 
 

@@ -1,35 +1,22 @@
-"""The methods: small graphs over the same stages. Read this page first.
+"""The methods: small graphs over the same stages, and what each stage makes. Read this page first.
 
-| stage     | verb | reads                              | yields                         |
-|-----------|------|------------------------------------|--------------------------------|
-| classify  | fit  | images, tags                       | classifier                     |
-| cam       | map  | images, classifier                 | stride-4 activation            |
-| cam_seed  | map  | images, full-size maps of cam      | labels with 255                |
-| superpixel | map | images                             | regions of like colour         |
-| discriminate | fit | images, tags, superpixel        | ICD network                    |
-| icd_map   | map  | images, ICD network                | stride-4 activation            |
-| icd_seed  | map  | images, full-size maps of icd_map  | labels, with 255 without CRF   |
-| refine    | map  | images, maps from outside the run  | stride-4 activation            |
-| refine_seed | map | images, full-size maps of refine  | labels with 255                |
-| amn       | fit  | images, tags, the first seed       | AMN network                    |
-| amn_map   | map  | images, AMN network, first seed    | stride-4 activation            |
-| amn_seed  | map  | images, full-size maps of amn_map  | labels with 255                |
-| irn       | fit  | images, the last seed              | edge network                   |
-| walk      | map  | images, edge network, activation   | pseudo-masks                   |
-| segment   | fit  | images, pseudo-masks               | segmentation network           |
-| predict   | map  | validation images, that network    | labels, raw and after a CRF    |
-| score     | map  | all of it, truth                   | IoU and threshold curves       |
+STAGES says what every stage is and yields, `stages` which of them a method consists of and what each reads. A stage's
+name is also its section of the configuration, its folder in the run, its argument on the command line and its prefix in
+the log. CONTRIBUTING.md shows how one is added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from amn_dist.config import Config
-from amn_dist.interfaces import Fit, Map
-from amn_dist.shards.format import kind_of
+from amn_dist.config import Config, FitSection
+from amn_dist.errors import printable
+from amn_dist.interfaces import Context, Fit, Map
+from amn_dist.models.published import Kind as Published
+from amn_dist.records import ACTIVATION
+from amn_dist.shards.format import Kind, kind_of
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
 from amn_dist.stages.icd import IcdFit, IcdMap, icd_colour
@@ -40,121 +27,258 @@ from amn_dist.stages.seed import SeedMap
 from amn_dist.stages.segment import PredictMap, SegmentFit
 from amn_dist.stages.superpixel import SuperpixelMap
 
+SetName = Literal["train", "val"]
+"""The image set that a stage works over."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a Map writes for every image: one field of its shards.
+
+    name: in scores and options; no two of all stages share one. title: in tables and pictures. field: its ending says
+    the format (shards/format.py).
+    """
+
+    name: str
+    title: str
+    field: str
+
+    @property
+    def kind(self) -> Kind | None:
+        """maps: activations, scored at every threshold. labels: scored as they are. regions: not scored."""
+        return kind_of(self.field)
+
+    @property
+    def is_activation(self) -> bool:
+        return self.kind == "maps"
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether it holds a class for every pixel."""
+        return self.kind == "labels"
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it is compared with the truth."""
+        return self.is_activation or self.is_labels
+
 
 @dataclass(frozen=True)
 class Stage:
     """One node of a method.
 
-    name: also its config section, its folder in the run, its command-line argument and its log prefix.
-    label: stage and field a Fit learns from. checkpoint: the Fit a Map runs. joins: stages (and fields) a Map reads
-    beside the images. follows: the Map whose full-size maps it takes from memory, in the same stream. given: the
-    setting of its section that names a shard set from outside the run, and the field it reads there.
+    over: the set it works over. fit, map: how its work is built. checkpoint: the Fit whose network a Map runs. follows:
+    the Map whose full-size maps it takes from memory, in the same stream. reads: artefacts it reads beside the images,
+    by the name under which it finds them; a Fit finds what it learns from as `label`. outside: the setting of its
+    section that names a shard set from outside the run, whose activation it finds under that name. makes: what it
+    yields. published: the published network that a Fit's weights are exchanged with. seeded: whether a Map draws random
+    numbers.
     """
 
     name: str
     verb: Literal["fit", "map", "score"]
-    over: Literal["train", "val"] = "train"
-    label: tuple[str, str] | None = None
+    over: SetName = "train"
+    fit: Callable[[Context], Fit] | None = None
+    map: Callable[[Context], Map] | None = None
     checkpoint: str | None = None
-    joins: tuple[tuple[str, str], ...] = ()
     follows: str | None = None
-    given: tuple[str, str] | None = None
-    fit: Callable[[Config, int], Fit] | None = None
-    map: Callable[[Config, int, str], Map] | None = None
+    reads: Mapping[str, str] = field(default_factory=dict)
+    outside: str | None = None
+    makes: tuple[Artefact, ...] = ()
+    published: Published | None = None
+    seeded: bool = False
+
+    def reading(self, **artefacts: str) -> Stage:
+        """The stage where these artefacts are what it reads."""
+        return replace(self, reads=artefacts)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Names of the stages whose artefacts it depends on."""
-        label = (self.label[0],) if self.label else ()
-        checkpoint = (self.checkpoint,) if self.checkpoint else ()
-        follows = (self.follows,) if self.follows else ()
-        return (*label, *checkpoint, *(name for name, _ in self.joins), *follows)
+    def depends_on(self) -> tuple[str, ...]:
+        """Names of the stages whose work it needs."""
+        read = [maker_of(artefact).name for artefact in self.reads.values()]
+        return tuple(name for name in (self.checkpoint, *read, self.follows) if name is not None)
+
+    def build(self, context: Context) -> Fit | Map:
+        """Its Fit or Map. Raises TypeError for score, which has neither."""
+        factory = self.fit or self.map
+        if factory is None:
+            raise TypeError(f"{self.name} is neither a Fit nor a Map")
+        return factory(context)
+
+    def made(self, config: Config) -> tuple[Artefact, ...]:
+        """What it yields as configured."""
+        if self.map is None:
+            return ()
+        fields = self.map(Context(config, ())).fields
+        made = tuple(artefact for artefact in self.makes if artefact.field in fields)
+        if len(made) < len(fields):
+            raise TypeError(f"{self.name} writes {', '.join(fields)}; list each among what its Stage makes")
+        return made
 
     def module(self, config: Config) -> str:
         """The module that says how it works, as a dotted name below the package."""
-        work = self.fit(config, 2) if self.fit else self.map(config, 2, "") if self.map else None
-        return "stages.score" if work is None else type(work).__module__.partition(".")[2]
+        if self.verb == "score":
+            return "stages.score"
+        return type(self.build(Context(config, ("background", "object")))).__module__.partition(".")[2]
+
+    def architecture(self, config: Config) -> frozenset[str]:
+        """Settings of a Fit that say what its network is."""
+        section = getattr(config, self.name)
+        return frozenset(section.ARCHITECTURE) if isinstance(section, FitSection) else frozenset()
 
 
-ACTIVATION = "activation.f16"
-"""The field of stride-4 maps of an image's classes."""
+CLASSIFY = Stage("classify", "fit", fit=lambda c: ClassifyFit(c.config, c.num_classes), published="cam")
+CAM = Stage(
+    "cam",
+    "map",
+    map=lambda c: CamMap(c.config, c.num_classes, c.weights),
+    checkpoint="classify",
+    makes=(Artefact("cam", "CAM", ACTIVATION),),
+)
+CAM_SEED = Stage(
+    "cam_seed",
+    "map",
+    map=lambda c: SeedMap("cam_seed", c.config.cam_seed),
+    follows="cam",
+    makes=(Artefact("cam_seed", "CAM seed", "seed.png"),),
+)
+SUPERPIXEL = Stage(
+    "superpixel",
+    "map",
+    map=lambda c: SuperpixelMap(c.config.superpixel),
+    makes=(Artefact("superpixel", "superpixels", "superpixel.u16.png"),),
+)
+DISCRIMINATE = Stage(
+    "discriminate",
+    "fit",
+    fit=lambda c: IcdFit(c.config, c.num_classes),
+    reads={"label": "superpixel"},
+    published="icd",
+)
+ICD_MAP = Stage(
+    "icd_map",
+    "map",
+    map=lambda c: IcdMap(c.config, c.num_classes, c.weights),
+    checkpoint="discriminate",
+    makes=(Artefact("icd_map", "ICD", ACTIVATION),),
+)
+ICD_SEED = Stage(
+    "icd_seed",
+    "map",
+    map=lambda c: IcdSeedMap(c.config.icd_seed, c.num_classes),
+    follows="icd_map",
+    makes=(Artefact("icd_seed", "ICD seed", "seed.png"),),
+)
+REFINE = Stage(
+    "refine",
+    "map",
+    map=lambda c: RefineMap(),
+    outside="maps",
+    makes=(Artefact("refine", "maps given", ACTIVATION),),
+)
+REFINE_SEED = Stage(
+    "refine_seed",
+    "map",
+    map=lambda c: SeedMap("refine_seed", c.config.refine_seed),
+    follows="refine",
+    makes=(Artefact("refine_seed", "their seed", "seed.png"),),
+)
+AMN = Stage("amn", "fit", fit=lambda c: AmnFit(c.config, c.num_classes), published="amn")
+AMN_MAP = Stage(
+    "amn_map",
+    "map",
+    map=lambda c: AmnMap(c.config, c.num_classes, c.weights),
+    checkpoint="amn",
+    makes=(Artefact("amn_map", "AMN", ACTIVATION),),
+    seeded=True,
+)
+AMN_SEED = Stage(
+    "amn_seed",
+    "map",
+    map=lambda c: SeedMap("amn_seed", c.config.amn_seed),
+    follows="amn_map",
+    makes=(Artefact("amn_seed", "AMN seed", "seed.png"),),
+)
+IRN = Stage("irn", "fit", fit=lambda c: IrnFit(c.config, c.num_classes), published="irn")
+WALK = Stage(
+    "walk",
+    "map",
+    map=lambda c: WalkMap(c.config, c.num_classes, c.weights),
+    checkpoint="irn",
+    makes=(Artefact("walk", "pseudo-mask", "mask.png"),),
+)
+SEGMENT = Stage("segment", "fit", fit=lambda c: SegmentFit(c.config, c.num_classes), published="deeplab")
+PREDICT = Stage(
+    "predict",
+    "map",
+    over="val",
+    map=lambda c: PredictMap(c.config, c.num_classes, c.weights),
+    checkpoint="segment",
+    makes=(Artefact("predict_raw", "prediction", "raw.png"), Artefact("predict", "prediction + CRF", "mask.png")),
+)
+SCORE = Stage("score", "score")
 
-CLASSIFY = Stage("classify", "fit", fit=ClassifyFit)
-CAM = Stage("cam", "map", checkpoint="classify", map=CamMap)
-CAM_SEED = Stage("cam_seed", "map", follows="cam", map=lambda c, n, w: SeedMap("cam_seed", c.cam_seed))
-SUPERPIXEL = Stage("superpixel", "map", map=lambda c, n, w: SuperpixelMap(c.superpixel))
-DISCRIMINATE = Stage("discriminate", "fit", label=("superpixel", "superpixel.u16.png"), fit=IcdFit)
-ICD_MAP = Stage("icd_map", "map", checkpoint="discriminate", map=IcdMap)
-ICD_SEED = Stage("icd_seed", "map", follows="icd_map", map=lambda c, n, w: IcdSeedMap(c.icd_seed, n))
-REFINE = Stage("refine", "map", given=("maps", "activation.f16"), map=lambda c, n, w: RefineMap())
-REFINE_SEED = Stage("refine_seed", "map", follows="refine", map=lambda c, n, w: SeedMap("refine_seed", c.refine_seed))
-AMN_SEED = Stage("amn_seed", "map", follows="amn_map", map=lambda c, n, w: SeedMap("amn_seed", c.amn_seed))
+STAGES = (
+    *(CLASSIFY, CAM, CAM_SEED),
+    *(SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED),
+    *(REFINE, REFINE_SEED),
+    *(AMN, AMN_MAP, AMN_SEED),
+    *(IRN, WALK),
+    *(SEGMENT, PREDICT, SCORE),
+)
+"""Every stage of every method, in the order in which a method has them."""
+
+ARTEFACTS = {artefact.name: artefact for stage in STAGES for artefact in stage.makes}
+"""Everything that any stage makes, by name, in that order."""
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
     """The stages of the configured method, each after everything it reads."""
-    head: tuple[Stage, ...] = (CLASSIFY, CAM, CAM_SEED)
-    activation, seed = "cam", "cam_seed"
+    first, activation, seed = _first_stages(config)
+    chosen = list(first)
+    if config.method in ("amn", "icd_amn", "refine"):
+        chosen += [AMN.reading(label=seed), AMN_MAP.reading(seed=seed), AMN_SEED]
+        activation, seed = "amn_map", "amn_seed"
+    labels = seed
+    if config.pseudo_mask == "walk":
+        chosen += [IRN.reading(label=seed), WALK.reading(activation=activation)]
+        labels = "walk"
+    chosen.append(SEGMENT.reading(label=labels))
+    if config.data.val is not None:
+        chosen.append(PREDICT)
+    return (*chosen, SCORE)
+
+
+def _first_stages(config: Config) -> tuple[tuple[Stage, ...], str, str]:
+    """Where the first activation and the first seed come from, and their names."""
     if config.method in ("icd", "icd_amn"):
         icd_colour(config)  # what cannot be is refused before anything is made
-        head = (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED)
-        activation, seed = "icd_map", "icd_seed"
+        return (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED), "icd_map", "icd_seed"
     if config.method == "refine":
-        head, activation, seed = (REFINE, REFINE_SEED), "refine", "refine_seed"
-    if config.method in ("amn", "icd_amn", "refine"):
-        head += _amn(seed)
-        activation, seed = "amn_map", "amn_seed"
-    mask = (seed, "seed.png")
-    if config.pseudo_mask == "walk":
-        head += _walk(activation, seed)
-        mask = ("walk", "mask.png")
-    head += (Stage("segment", "fit", label=mask, fit=SegmentFit),)
-    if config.data.val is not None:
-        head += (Stage("predict", "map", over="val", checkpoint="segment", map=PredictMap),)
-    return (*head, Stage("score", "score"))
+        return (REFINE, REFINE_SEED), "refine", "refine_seed"
+    return (CLASSIFY, CAM, CAM_SEED), "cam", "cam_seed"
 
 
-def _amn(seed: str) -> tuple[Stage, ...]:
-    """AMN on the seed of an earlier stage."""
-    label = (seed, "seed.png")
-    return (
-        Stage("amn", "fit", label=label, fit=AmnFit),
-        Stage("amn_map", "map", checkpoint="amn", joins=(label,), map=lambda c, n, w: AmnMap(c, n, w, seed)),
-        AMN_SEED,
-    )
-
-
-def _walk(activation: str, seed: str) -> tuple[Stage, ...]:
-    """IRN on a seed, and its walk from an activation."""
-    return (
-        Stage("irn", "fit", label=(seed, "seed.png"), fit=IrnFit),
-        Stage(
-            "walk",
-            "map",
-            checkpoint="irn",
-            joins=((activation, "activation.f16"),),
-            map=lambda c, n, w: WalkMap(c, n, w, activation),
-        ),
-    )
-
-
-def scored(config: Config) -> dict[str, tuple[str, str, str]]:
-    """What score looks at, every activation and all labels: name -> (stage, field, set it lies over)."""
-    found: dict[str, tuple[str, str, str]] = {}
+def scored(config: Config) -> Iterator[tuple[Stage, Artefact]]:
+    """What score looks at: every activation and all labels of the method, with the stage that makes them."""
     for stage in stages(config):
-        fields = stage.map(config, 0, "").fields if stage.map is not None else ()
-        for field in sorted(filter(is_scored, fields), key=lambda field: field != "raw.png"):
-            plain = field != "raw.png" and stage.name not in found
-            name = stage.name if plain else f"{stage.name}_{field.partition('.')[0]}"
-            found[name] = (stage.name, field, stage.over)
-    return found
+        yield from ((stage, artefact) for artefact in stage.made(config) if artefact.is_scored)
 
 
-def is_scored(field: str) -> bool:
-    """Whether a field can be compared with a truth."""
-    return field == ACTIVATION or is_labels(field)
+def maker_of(artefact: str) -> Stage:
+    """The stage that makes an artefact. Raises KeyError for one that no stage makes."""
+    return _MAKERS[artefact]
 
 
-def is_labels(field: str) -> bool:
-    """Whether a field holds a class for every pixel; regions (16 bits) are none."""
-    return kind_of(field) == "labels"
+_MAKERS = {artefact.name: stage for stage in STAGES for artefact in stage.makes}
+
+
+def title_of(artefact: str) -> str:
+    """What people call an artefact; one of another version goes by its own name."""
+    return ARTEFACTS[artefact].title if artefact in ARTEFACTS else printable(artefact)
+
+
+def in_order(artefacts: Iterator[str] | Mapping[str, object] | list[str]) -> list[str]:
+    """Names of artefacts, each once, in the order in which they are made; unknown ones behind them as they come."""
+    names = dict.fromkeys(artefacts)
+    return [*(name for name in ARTEFACTS if name in names), *(name for name in names if name not in ARTEFACTS)]

@@ -17,6 +17,9 @@ from torch import Tensor
 IGNORE = 255
 """Label of a pixel without a decision; never counted in a loss or a score."""
 
+ACTIVATION = "activation.f16"
+"""The field of stride-4 maps of an image's classes, f16[K, h, w] in [0, 1]."""
+
 
 def grid_size(height: int, width: int, stride: int = 4) -> tuple[int, int]:
     """Size of the stride-4 grid over an image: (H - 1) // 4 + 1 and the same for W (amn 1.2)."""

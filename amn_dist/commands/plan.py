@@ -22,9 +22,8 @@ def plan_table(line: Pipeline) -> Table:
     for heading in ("stage", "verb", "state", "reads", "work", "time"):
         table.add_column(heading)
     for stage in line.stages:
-        table.add_row(
-            stage.name, stage.verb, progress(line, stage), ", ".join(stage.reads), work(line, stage), cost(line, stage)
-        )
+        before = ", ".join(stage.depends_on)
+        table.add_row(stage.name, stage.verb, progress(line, stage), before, work(line, stage), cost(line, stage))
     return table
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from amn_dist.config import Config
+from amn_dist.interfaces import Context
 from amn_dist.methods import Stage
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath
@@ -35,7 +36,7 @@ def train_here(
     from amn_dist.training.loop import fit as train
 
     assert stage.fit is not None
-    task = stage.fit(config, len(images.classes))
+    task = stage.fit(Context(config, images.classes))
 
     def batches_from(consumed: int) -> Any:
         return batches(

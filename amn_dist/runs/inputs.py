@@ -8,6 +8,7 @@ from pathlib import Path
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, printable, quoted
 from amn_dist.methods import Stage
+from amn_dist.records import ACTIVATION
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath, path_of
 
@@ -15,37 +16,36 @@ from amn_dist.storage.paths import AnyPath, path_of
 def open_images(config: Config, data: AnyPath) -> dict[str, ShardSet]:
     """The image sets by role. Raises ConfigError when their class tables differ."""
     named = {"train": config.data.train, "val": config.data.val}
-    found = {role: ShardSet.open(locate(data, path)) for role, path in named.items() if path is not None}
-    if "val" in found and found["val"].classes != found["train"].classes:
+    sets = {role: ShardSet.open(locate(data, path)) for role, path in named.items() if path is not None}
+    if "val" in sets and sets["val"].classes != sets["train"].classes:
         raise ConfigError(
-            f"{found['val'].url}: its classes are not those of the training set "
-            f"({first_difference(found['val'].classes, found['train'].classes)}); pack both with one class list"
+            f"{sets['val'].url}: its classes are not those of the training set "
+            f"({first_difference(sets['val'].classes, sets['train'].classes)}); pack both with one class list"
         )
-    return found
+    return sets
 
 
-def open_given(
+def open_outside(
     config: Config, data: AnyPath, stages: Iterable[Stage], sets: Mapping[str, ShardSet]
 ) -> dict[str, ShardSet]:
-    """The sets that stages read beside their images, by setting. Raises ConfigError or ShardError unless each lies over
-    its stage's images and has the field that is read."""
-    return {s.given[0]: _lying_over(config, data, s, *s.given, sets[s.over]) for s in stages if s.given is not None}
+    """The sets from outside the run that stages read, by setting. Raises ConfigError or ShardError unless each lies
+    over its stage's images and holds activations."""
+    return {s.outside: _lying_over(config, data, s, s.outside, sets[s.over]) for s in stages if s.outside is not None}
 
 
-def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, kind: str, images: ShardSet) -> ShardSet:
-    found = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
-    where = f"{stage.name}.{setting}: {found.url}"
-    if kind not in found.fields:
+def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, images: ShardSet) -> ShardSet:
+    maps = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
+    where = f"{stage.name}.{setting}: {maps.url}"
+    if ACTIVATION not in maps.fields:
         raise ConfigError(
-            f"{where}: found the fields {printable(', '.join(found.fields))}, expected {kind}; see amn import"
+            f"{where}: found the fields {printable(', '.join(maps.fields))}, expected {ACTIVATION}; see amn import"
         )
-    if found.classes != images.classes:
+    if maps.classes != images.classes:
         raise ConfigError(
-            f"{where}: its classes {printable(list(found.classes))} are not those of {images.url}; "
-            "make it from this set"
+            f"{where}: its classes {printable(list(maps.classes))} are not those of {images.url}; make it from this set"
         )
-    images.join(found)
-    return found
+    images.join(maps)
+    return maps
 
 
 def locate(root: AnyPath, path: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,9 +16,11 @@ from amn_dist.config import Config, dump_config
 from amn_dist.errors import MESSAGE, ConfigError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
-from amn_dist.methods import Stage, scored, stages
+from amn_dist.interfaces import Context
+from amn_dist.methods import ARTEFACTS, Stage, maker_of, scored, stages
+from amn_dist.records import ACTIVATION
 from amn_dist.runs.fitting import train_here
-from amn_dist.runs.inputs import open_given, open_images
+from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
 from amn_dist.runs.run import (
     LAST_FILE,
@@ -74,9 +75,9 @@ class Pipeline:
         return open_images(self.config, self.data)
 
     @cached_property
-    def given(self) -> dict[str, ShardSet]:
+    def outside(self) -> dict[str, ShardSet]:
         """The shard sets from outside the run that stages read, by setting; each lies over its stage's images."""
-        return open_given(self.config, self.data, self.stages, self.sets)
+        return open_outside(self.config, self.data, self.stages, self.sets)
 
     @property
     def num_classes(self) -> int:
@@ -117,7 +118,7 @@ class Pipeline:
         """The stage and every later stage that depends on it."""
         names = [stage.name]
         for later in self.stages:
-            if later.verb == "score" or any(name in names for name in later.reads):
+            if later.verb == "score" or any(name in names for name in later.depends_on):
                 names.append(later.name)
         return list(dict.fromkeys(names))
 
@@ -135,15 +136,15 @@ class Pipeline:
         if self.run.is_done(stage) and (file := self.run.imported(stage.name)) is not None:
             digest = (self.run.origin(stage.name) or {})["inputs"].get("file", "")
             return imported_origin(self.config, stage, file, digest, self.num_classes)
-        read = [name for name in stage.reads if name != stage.follows]
+        read = [name for name in stage.depends_on if name != stage.follows]
         if stage.verb == "score":
             read = self._scored_stages()
         inputs = {name: self.run.digest(self.stage(name)) for name in read}
         over = self.sets if stage.verb == "score" else [stage.over]
         inputs |= {f"{role} set": self.sets[role].digest for role in over}
-        if stage.given is not None:
-            inputs[f"{stage.given[0]} set"] = self.given[stage.given[0]].digest
-        origin = origin_of(self.config, stage, inputs)
+        if stage.outside is not None:
+            inputs[f"{stage.outside} set"] = self.outside[stage.outside].digest
+        origin = origin_of(stage, self._context(stage), inputs)
         return origin if stage.follows is None else origin.after(self.origin(self.stage(stage.follows)))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -175,13 +176,13 @@ class Pipeline:
         for stage in wanted:
             if stage.verb == "score" or not self.run.is_done(stage):
                 continue
-            before = [self.stage(name) for name in stage.reads]
+            before = [self.stage(name) for name in stage.depends_on]
             if all(self.run.is_done(other) for other in before):
                 self.run.check_unchanged(stage, self.origin(stage))
 
     def _is_fed(self, stage: Stage) -> bool:
         """Whether all that a stage is made from is there, so that its origin is known."""
-        before = [self.stage(name) for name in stage.reads if name != stage.follows]
+        before = [self.stage(name) for name in stage.depends_on if name != stage.follows]
         fed = stage.follows is None or self._is_fed(self.stage(stage.follows))
         return fed and all(self.run.is_done(other) for other in before)
 
@@ -189,10 +190,11 @@ class Pipeline:
         """Decide what becomes of work that stages began from another origin, before any of it is touched."""
         for stage in begun:
             if stage.verb != "score" and self.state(stage) == "begun":
-                fields = self._build(stage).fields if stage.verb == "map" else ()
-                told = settle(self.run, stage, self.origin(stage), fields, self.decision)
-                if told:
-                    self._say(told)
+                origin, architecture = self.origin(stage), stage.architecture(self.config)
+                fields = tuple(artefact.field for artefact in stage.made(self.config))
+                outcome = settle(self.run, stage, origin, self.decision, fields=fields, architecture=architecture)
+                if outcome:
+                    self._say(outcome)
 
     def _begin(self, stage: Stage, origin: Origin) -> None:
         if self.run.begin(stage, origin) and stage.verb != "score":
@@ -212,7 +214,8 @@ class Pipeline:
         return list(self.stages[: names.index(self.stage(until).name) + 1])
 
     def _advance(self, stage: Stage, wanted: Sequence[Stage]) -> None:
-        missing = [name for name in stage.reads if name != stage.follows and not self.run.is_done(self.stage(name))]
+        before = [name for name in stage.depends_on if name != stage.follows]
+        missing = [name for name in before if not self.run.is_done(self.stage(name))]
         if missing:
             raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
         origin = self.origin(stage)
@@ -259,8 +262,10 @@ class Pipeline:
                 self._fit_here(stage, log, kept.try_push)
 
     def _fit_here(self, stage: Stage, observe: Observe, keep_log: Callable[[], None]) -> None:
-        labels = None if stage.label is None else (self.open(stage.label[0]), stage.label[1])
-        images, folder = self.sets["train"], self.run.stage(stage.name)
+        images, folder, labels = self.sets["train"], self.run.stage(stage.name), None
+        if "label" in stage.reads:
+            artefact = stage.reads["label"]
+            labels = self.open(maker_of(artefact).name), ARTEFACTS[artefact].field
         train_here(self.config, stage, images, labels, folder=folder, observe=observe, keep_log=keep_log)
 
     def _gang(self, stage: Stage, log: StageLog, kept: Journal) -> None:
@@ -305,7 +310,7 @@ class Pipeline:
         task = MapTask(
             name="+".join(member.name for member in stream),
             source=self._source(stage.over, stream),
-            maps=tuple(self._build(member) for member in stream),
+            maps=tuple(member.map(self._context(member)) for member in stream if member.map is not None),
             folders=tuple(str(kept[member.name]) if member.name in kept else None for member in stream),
             sizes=images.shard_sizes,
             chunk=self.config.farm.chunk,
@@ -329,29 +334,35 @@ class Pipeline:
         """The wanted maps that take this one's from memory and are not done."""
         return [later for later in wanted if later.follows == stage.name and not self.run.is_done(later)]
 
-    def _build(self, stage: Stage) -> Any:
-        assert stage.map is not None
+    def _context(self, stage: Stage) -> Context:
+        """What a stage is built from."""
         weights = "" if stage.checkpoint is None else str(self.run.checkpoint(stage.checkpoint).resolve())
-        return stage.map(self.config, self.num_classes, weights)
+        return Context(self.config, self.sets["train"].classes, weights)
 
     def _source(self, over: str, stream: Sequence[Stage]) -> Source:
         """The images with all that the maps of a stream read beside them."""
-        pairs = dict.fromkeys(pair for member in stream for pair in member.joins)
-        joins = [self._join(name, name, kind) for name, kind in pairs]
-        given = [member.given for member in stream if member.given is not None]
-        joins += [Join(name, self.given[name].url, kind, self.given[name].digest) for name, kind in given]
+        reads: dict[str, str] = {}
+        for member in stream:
+            if any(reads.get(name, artefact) != artefact for name, artefact in member.reads.items()):
+                raise StageError(f"{member.name}: stages of one stream read different artefacts under one name")
+            reads |= member.reads
+        joins = [
+            self._join(name, maker_of(artefact).name, ARTEFACTS[artefact].field) for name, artefact in reads.items()
+        ]
+        for name in filter(None, (member.outside for member in stream)):
+            joins.append(Join(name, self.outside[name].url, ACTIVATION, self.outside[name].digest))
         return Source(self.sets[over].url, tuple(joins), self.config.loader, digest=self.sets[over].digest)
 
-    def _join(self, name: str, made: str, kind: str) -> Join:
+    def _join(self, name: str, stage: str, field: str) -> Join:
         """A field of a finished Map, under a name."""
-        return Join(name, str(self.run.stage(made).resolve()), kind, self.run.digest(self.stage(made)))
+        return Join(name, str(self.run.stage(stage).resolve()), field, self.run.digest(self.stage(stage)))
 
     def open(self, name: str) -> ShardSet:
         """The shard set a finished Map wrote."""
         return ShardSet.open(str(self.run.stage(name)))
 
     def _scored_stages(self) -> list[str]:
-        return sorted({stage for stage, _, _ in scored(self.config).values() if self.run.is_done(self.stage(stage))})
+        return sorted({stage.name for stage, _ in scored(self.config) if self.run.is_done(stage)})
 
     def _score(self, observe: Observe) -> None:
         made = self._scored_stages()

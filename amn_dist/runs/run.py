@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from amn_dist import documents
 from amn_dist.config import Config, load_config, parse_config
 from amn_dist.errors import PLACE, ConfigError, ShardError, StageError, printable
+from amn_dist.interfaces import Context, Pretrained
 from amn_dist.methods import Stage
 from amn_dist.runs.code import code_digests, digest_of
 from amn_dist.storage.atomic import commit
@@ -23,9 +24,6 @@ WORKS_IN = {"fit": ("training.loop", "loaders.batches"), "map": ("farms.stream",
 
 LAST_FILE = {"fit": "done.json", "map": "index.json", "score": "score.json"}
 """The file whose presence says that a stage is done; written after all others."""
-
-ARCHITECTURE = {"backbone", "condition", "cam_head", "width", "colour", "branches"}
-"""Settings of a Fit that say what its network is."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +154,11 @@ class Run:
             drop(self.stage(name))
 
 
-def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
-    """The origin of a stage: its settings, the digests it reads (by stage or set), and the code it uses."""
+def origin_of(stage: Stage, context: Context, inputs: dict[str, str]) -> Origin:
+    """The origin of a stage: its settings, the digests it reads (by stage, set or file), and the code it uses."""
+    config = context.config
     section = getattr(config, stage.name)
-    outside = None if stage.given is None else {stage.given[0]}  # where a set lies is not what it holds
+    outside = None if stage.outside is None else {stage.outside}  # where a set lies is not what it holds
     # Scores are computed from counts, which no setting of theirs moves.
     settings: dict[str, Any] = (
         {} if stage.verb == "score" else {stage.name: section.model_dump(mode="json", exclude=outside)}
@@ -170,7 +169,9 @@ def origin_of(config: Config, stage: Stage, inputs: dict[str, str]) -> Origin:
         inputs = {**inputs, **weights_digest(config.initial_weights(section.backbone))}
     if stage.checkpoint is not None:
         settings["infer"] = {"precision": config.infer.precision}
-    if stage.name == "amn_map":
+    if stage.map is not None and isinstance(work := stage.map(context), Pretrained):
+        inputs = {**inputs, **{name: file_digest(weights_file(path)) for name, path in work.weight_files.items()}}
+    if stage.seeded:
         settings["seed"] = config.seed
     if stage.verb != "score":
         settings["loader"] = config.loader.name
@@ -193,7 +194,7 @@ def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_cl
 
     It never equals the origin of a trained stage, so that no run takes one for the other.
     """
-    section = getattr(config, stage.name).model_dump(mode="json", include=ARCHITECTURE)
+    section = getattr(config, stage.name).model_dump(mode="json", include=set(stage.architecture(config)))
     network = {**section, "backbone": {part: section["backbone"][part] for part in ("name", "stride")}}
     settings = {stage.name: network, "imported": file, "classes": num_classes}
     return Origin(settings, {"file": digest}, *code_of(config, stage))
@@ -201,14 +202,17 @@ def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_cl
 
 def weights_digest(weights: str | None) -> dict[str, str]:
     """Digest of a weights file, so that another file under the same name is another input."""
-    if weights is None or weights == "torchvision":
-        return {}
+    return {} if weights in (None, "torchvision") else {"weights": file_digest(weights_file(str(weights)))}
+
+
+def weights_file(weights: str) -> Path:
+    """The path of a weights file. Raises ConfigError when there is none."""
     path = Path(weights)
     if not is_file(path):
         raise ConfigError(
             f"{printable(weights, PLACE)}: no such weights file; give a .pth or .safetensors path, or `torchvision`"
         )
-    return {"weights": file_digest(path)}
+    return path
 
 
 def reuse(run: Run, stage: Stage, origin: Origin) -> str | None:

@@ -42,25 +42,28 @@ def count_sets(
     counts: Counts = {}
     for over, images in sets.items():
         joins = {
-            n: join(n, stage, field) for n, (stage, field, of) in scored(config).items() if stage in made and of == over
+            artefact.name: join(artefact.name, stage.name, artefact.field)
+            for stage, artefact in scored(config)
+            if stage.name in made and stage.over == over
         }
         if joins and "gt.png" in images.fields:
-            found = _count_set(config, images, joins, farm(), observe)
-            counts |= {f"{over}/{name}": value for name, value in found.items()}
+            sums = _count_set(config, images, joins, farm(), observe)
+            counts |= {f"{over}/{name}": value for name, value in sums.items()}
     return counts
 
 
 def score_tables(config: Config, sets: Mapping[str, ShardSet], made: list[str], counts: Counts) -> dict[str, Any]:
     """What score.json holds: class names, scores by set, what is missing."""
-    wanted = scored(config)
-    missing = [f"{name}: not made yet" for name in dict.fromkeys(w[0] for w in wanted.values() if w[0] not in made)]
+    wanted = list(scored(config))
+    open_stages = dict.fromkeys(stage.name for stage, _ in wanted if stage.name not in made)
+    missing = [f"{name}: not made yet" for name in open_stages]
     tables: dict[str, Any] = {}
     for over, images in sets.items():
         sums = {key.removeprefix(f"{over}/"): value for key, value in counts.items() if key.startswith(f"{over}/")}
         if "gt.png" not in images.fields:
             missing.append(f"{over}: its images have no truth (gt.png)")
         elif sums:
-            names = [name for name, (stage, _, of) in wanted.items() if stage in made and of == over]
+            names = [artefact.name for stage, artefact in wanted if stage.name in made and stage.over == over]
             tables[over] = _table(config, over, sums, names)
             if not any(sums[key][:-1].any() for key in sums if key.endswith(("/counts", "/histogram"))):
                 missing.append(f"{over}: its truth is 255 everywhere, nothing can be compared with it")

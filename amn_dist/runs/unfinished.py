@@ -5,20 +5,18 @@ Hours of training are neither dropped nor mixed with others without a word of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from amn_dist.errors import ConfigError, printable
 from amn_dist.methods import Stage
-from amn_dist.runs.run import ARCHITECTURE, Origin, Run, first_difference, is_of, known_part
+from amn_dist.runs.run import Origin, Run, first_difference, is_of, known_part
 from amn_dist.shards.writer import read_report
 from amn_dist.storage.paths import AnyPath
 from amn_dist.training.checkpoints import complete
 from amn_dist.training.loop import CHECKPOINTS
 
-UNMIXED = ARCHITECTURE | {"optimiser"}
-"""Settings of a Fit without which its checkpoints are of no use."""
 NAMED = 3
 """Modules a message spells out."""
 
@@ -67,27 +65,43 @@ class Unfinished:
         return f"--keep goes on with it{advice}, {drop}"
 
 
-def settle(run: Run, stage: Stage, origin: Origin, fields: tuple[str, ...], decision: Decision) -> str:
+def settle(
+    run: Run,
+    stage: Stage,
+    origin: Origin,
+    decision: Decision,
+    *,
+    fields: tuple[str, ...] = (),
+    architecture: frozenset[str] = frozenset(),
+) -> str:
     """Decide what becomes of unfinished work of another origin; '' when there is none worth a question.
 
-    fields: what a Map writes. Work that is kept is of the new origin from now on. Returns what was done, in words.
-    Raises ConfigError when nobody decides, and when what should be kept is of no use.
+    fields: what a Map writes. architecture: the settings of a Fit that say what its network is. Work that is kept is of
+    the new origin from now on. Returns what was done, in words. Raises ConfigError when nobody decides, and when what
+    should be kept is of no use.
     """
-    found = find_unfinished(run, stage, origin, fields)
-    if found is None:
+    unfinished = find_unfinished(run, stage, origin, fields=fields, architecture=architecture)
+    if unfinished is None:
         return ""
     if decision.keep:
-        if found.unusable:
-            raise ConfigError(f"{found}; {found.choices}")
-        run.go_on(stage, origin, found.work)
-        return f"{stage.name}: goes on with {found.work}, made with {found.changed}"
-    if decision.ask is None or not decision.ask(f"{found}; {found.choices}. Drop it and begin anew?"):
-        raise ConfigError(f"{found}; {found.choices}")
+        if unfinished.unusable:
+            raise ConfigError(f"{unfinished}; {unfinished.choices}")
+        run.go_on(stage, origin, unfinished.work)
+        return f"{stage.name}: goes on with {unfinished.work}, made with {unfinished.changed}"
+    if decision.ask is None or not decision.ask(f"{unfinished}; {unfinished.choices}. Drop it and begin anew?"):
+        raise ConfigError(f"{unfinished}; {unfinished.choices}")
     run.drop([stage.name])
-    return f"{stage.name}: {found.work}, made with {found.changed}, was dropped"
+    return f"{stage.name}: {unfinished.work}, made with {unfinished.changed}, was dropped"
 
 
-def find_unfinished(run: Run, stage: Stage, origin: Origin, fields: tuple[str, ...] = ()) -> Unfinished | None:
+def find_unfinished(
+    run: Run,
+    stage: Stage,
+    origin: Origin,
+    *,
+    fields: tuple[str, ...] = (),
+    architecture: frozenset[str] = frozenset(),
+) -> Unfinished | None:
     """Finished parts of a stage that is not done, when they are of another origin."""
     known = run.origin(stage.name)
     if known is None or run.is_done(stage) or is_of(known, origin):
@@ -96,7 +110,10 @@ def find_unfinished(run: Run, stage: Stage, origin: Origin, fields: tuple[str, .
     if not work:
         return None
     changed = difference(known, origin)
-    unusable = "; ".join(_unusable(run, stage, known, origin, fields))
+    reasons: Iterable[str] = _unusable_network(stage, known, origin, architecture) if stage.verb == "fit" else ()
+    if stage.verb == "map":
+        reasons = _unusable_shards(run, stage, known, origin, fields)
+    unusable = "; ".join(reasons)
     return Unfinished(stage.name, stage.verb, run.stage(stage.name), work, changed, _only_code(known, origin), unusable)
 
 
@@ -129,34 +146,38 @@ def _only_code(known: Mapping[str, Any], origin: Origin) -> bool:
     return (known.get("settings"), known.get("inputs")) == (settings, origin.inputs)
 
 
-def _unusable(
+def _unusable_network(
+    stage: Stage, known: Mapping[str, Any], origin: Origin, architecture: frozenset[str]
+) -> Iterator[str]:
+    """Why checkpoints of another origin are of no use, in words."""
+    kept = sorted({*architecture, "optimiser"})
+    before, now = (_network(settings, stage, kept) for settings in (known.get("settings") or {}, origin.settings))
+    if (now := known_part(before, now)) != before:
+        yield f"of another network or optimiser: {first_difference(before, now)}"
+
+
+def _unusable_shards(
     run: Run, stage: Stage, known: Mapping[str, Any], origin: Origin, fields: tuple[str, ...]
 ) -> Iterator[str]:
-    if stage.verb == "fit":
-        before, now = _network(known.get("settings") or {}, stage), _network(origin.settings, stage)
-        if (now := known_part(before, now)) != before:
-            yield f"of another network or optimiser: {first_difference(before, now)}"
-        return
+    """Why shards of another origin are of no use, in words."""
     images = f"{stage.over} set"
     if (known.get("inputs") or {}).get(images) != origin.inputs.get(images):
         yield "its shards lie over other images"
-    report = next(
-        (found for number in _reports(run, stage) if (found := read_report(run.stage(stage.name), number))), None
-    )
+    reports = (read_report(run.stage(stage.name), number) for number in _reports(run, stage))
+    report = next(filter(None, reports), None)
     if report is not None and report.fields != tuple(sorted(fields)):
         yield f"its shards hold {' '.join(report.fields)}, now {' '.join(sorted(fields))} are wanted"
 
 
-def _network(settings: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+def _network(settings: Mapping[str, Any], stage: Stage, names: Sequence[str]) -> dict[str, Any]:
     """What a Fit's settings say of its network and of what its optimiser remembers."""
     section = settings.get(stage.name) or {}
-    found = {name: section[name] for name in sorted(UNMIXED) if name in section}
-    if isinstance(found.get("backbone"), dict):
-        found["backbone"] = {name: value for name, value in found["backbone"].items() if name != "weights"}
-    return found
+    part = {name: section[name] for name in names if name in section}
+    if isinstance(part.get("backbone"), dict):
+        part["backbone"] = {name: value for name, value in part["backbone"].items() if name != "weights"}
+    return part
 
 
 def _reports(run: Run, stage: Stage) -> list[int]:
     """Numbers of a Map's shards that are finished."""
-    found = run.stage(stage.name).glob("[0-9]*.json")
-    return sorted(int(path.stem) for path in found if path.stem.isdigit())
+    return sorted(int(path.stem) for path in run.stage(stage.name).glob("[0-9]*.json") if path.stem.isdigit())

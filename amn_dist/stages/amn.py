@@ -21,7 +21,7 @@ from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.cam import Maps, merge_amn
 from amn_dist.ops.multiscale import maps_over_scales
 from amn_dist.ops.resize import sample_labels
-from amn_dist.records import IGNORE, Batch, CropRule, Evidence, Sample
+from amn_dist.records import ACTIVATION, IGNORE, Batch, CropRule, Evidence, Sample
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection
@@ -77,15 +77,14 @@ class AmnFit:
 
 @dataclass(frozen=True)
 class AmnMap:
-    """Writes AMN's stride-4 maps of the tagged classes, f16[K, h, w]. Reads the seed AMN was trained on."""
+    """Writes AMN's stride-4 maps of the tagged classes, f16[K, h, w]. Reads as `seed` the labels AMN was trained on."""
 
     config: Config
     num_classes: int
     checkpoint: str
-    seed: str = "cam_seed"
     name: str = "amn_map"
     needs: Needs = "network"
-    fields: tuple[str, ...] = ("activation.f16",)
+    fields: tuple[str, ...] = (ACTIVATION,)
 
     def open(self) -> AmnNet:
         precision = resolve_precision(self.config.infer.precision)
@@ -99,7 +98,7 @@ class AmnMap:
                 opened,
                 [sample.image for sample in group],
                 [sample.tags for sample in group],
-                [sample.joined[self.seed] for sample in group],
+                [sample.joined["seed"] for sample in group],
                 scales=section.scales,
                 dropout=[f"{self.config.seed}/{sample.key}" for sample in group] if section.dropout else False,
                 gate=section.seed_gate,
@@ -107,7 +106,7 @@ class AmnMap:
             )
             for sample, of_image in zip(group, maps, strict=True):
                 sample.evidence = Evidence(*of_image)
-                sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
+                sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
 
         return in_groups(samples, infer, batch_pixels=pixels)
 

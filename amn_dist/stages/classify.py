@@ -21,7 +21,7 @@ from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.cam import Maps, merge_cam
 from amn_dist.ops.multiscale import maps_over_scales
-from amn_dist.records import Batch, CropRule, Evidence, Sample
+from amn_dist.records import ACTIVATION, Batch, CropRule, Evidence, Sample
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection
@@ -72,7 +72,7 @@ class CamMap:
     checkpoint: str
     name: str = "cam"
     needs: Needs = "network"
-    fields: tuple[str, ...] = ("activation.f16",)
+    fields: tuple[str, ...] = (ACTIVATION,)
 
     def open(self) -> CamNet:
         precision = resolve_precision(self.config.infer.precision)
@@ -86,7 +86,7 @@ class CamMap:
             maps = images_cam(opened, images, tags, scales=self.config.cam.scales, batch_pixels=pixels)
             for sample, of_image in zip(group, maps, strict=True):
                 sample.evidence = Evidence(*of_image)
-                sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
+                sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
 
         return in_groups(samples, infer, batch_pixels=pixels)
 

@@ -25,7 +25,7 @@ from amn_dist.ops.normalise import network_input
 from amn_dist.ops.region_means import refine
 from amn_dist.ops.resize import resize_image, scaled_size
 from amn_dist.ops.signed import signed_activation, signed_labels
-from amn_dist.records import Batch, CropRule, Evidence, Sample, grid_size
+from amn_dist.records import ACTIVATION, Batch, CropRule, Evidence, Sample, grid_size
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class IcdMap:
     checkpoint: str
     name: str = "icd_map"
     needs: Needs = "network"
-    fields: tuple[str, ...] = ("activation.f16",)
+    fields: tuple[str, ...] = (ACTIVATION,)
 
     def open(self) -> IcdNet:
         precision = resolve_precision(self.config.infer.precision)
@@ -104,7 +104,7 @@ class IcdMap:
         options = {**self.config.icd_map.model_dump(), "colour": icd_colour(self.config)}
         for sample in samples:
             sample.evidence = evidence_of(*image_icd(opened, sample.image, sample.tags, **options))
-            sample.made[self.name] = {"activation.f16": sample.evidence.coarse.astype(np.float16)}
+            sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
             yield sample
 
 

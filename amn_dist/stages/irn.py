@@ -79,12 +79,11 @@ class IrnFit:
 
 @dataclass(frozen=True)
 class WalkMap:
-    """Writes pseudo-masks uint8[H, W]: the activation of an earlier stage, walked inside edges."""
+    """Writes pseudo-masks uint8[H, W]: the `activation` of an earlier stage, walked inside edges."""
 
     config: Config
     num_classes: int
     checkpoint: str
-    activation: str
     name: str = "walk"
     needs: Needs = "network"
     fields: tuple[str, ...] = ("mask.png",)
@@ -100,7 +99,7 @@ class WalkMap:
             # Edges, walks and labels stay where the network is; only masks come back.
             device = device_of(opened)
             masks = pseudo_masks(
-                [torch.from_numpy(sample.joined[self.activation].astype(np.float32)).to(device) for sample in group],
+                [torch.from_numpy(sample.joined["activation"].astype(np.float32)).to(device) for sample in group],
                 images_edge(opened, [sample.image for sample in group], pad=section.pad),
                 [np.flatnonzero(sample.tags).astype(np.uint8) + 1 for sample in group],
                 [sample.image.shape[:2] for sample in group],

@@ -11,7 +11,7 @@ import numpy as np
 from amn_dist.errors import ShardError
 from amn_dist.interfaces import Needs
 from amn_dist.ops.resize import upsample
-from amn_dist.records import Evidence, Sample, grid_size
+from amn_dist.records import ACTIVATION, Evidence, Sample, grid_size
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RefineMap:
 
     name: str = "refine"
     needs: Needs = "cpu"
-    fields: tuple[str, ...] = ("activation.f16",)
+    fields: tuple[str, ...] = (ACTIVATION,)
 
     def open(self) -> None:
         return None
@@ -38,7 +38,7 @@ class RefineMap:
                 maps = np.zeros((len(classes), *maps.shape[1:]), np.float16)
             check_maps(sample.key, maps, (len(classes), *grid_size(*size)))
             sample.evidence = None if absent else Evidence(classes, maps.astype(np.float32), upsample(maps, size))
-            sample.made[self.name] = {"activation.f16": maps}
+            sample.made[self.name] = {ACTIVATION: maps}
             yield sample
 
 

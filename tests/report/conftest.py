@@ -109,8 +109,7 @@ def make_run() -> MakeRun:
             with stage_log(folder, stage.name, QUIET) as log:
                 if stage.verb == "map":
                     count = images[stage.over]
-                    assert stage.map is not None
-                    fields = stage.map(line.config, len(classes), "").fields
+                    fields = tuple(artefact.field for artefact in stage.made(line.config))
                     found = [made(fields, number, len(classes), tagged, error) for number in range(count)]
                     write_set(folder, stage.name, classes, found, stage.over)
                     log({"step": count, "steps": count, "images_per_s": 4.5})

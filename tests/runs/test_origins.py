@@ -7,6 +7,7 @@ import pytest
 
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError
+from amn_dist.interfaces import Context
 from amn_dist.methods import stages
 from amn_dist.runs.pipeline import reopen
 from amn_dist.runs.run import Origin, Run, origin_of, reuse, write_json
@@ -33,7 +34,8 @@ def stage_named(name: str) -> object:
 
 
 def origin(config: Config, **inputs: str) -> Origin:
-    return origin_of(config.model_copy(update={"weights": "."}), stage_named("classify"), inputs)
+    context = Context(config.model_copy(update={"weights": "."}), ("background", "cat"))
+    return origin_of(stage_named("classify"), context, inputs)
 
 
 CONFIG = Config.model_validate({"name": "x", "classify": {"backbone": {"weights": None}}})

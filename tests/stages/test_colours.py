@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from amn_dist.config import Config, Loader
 from amn_dist.errors import ConfigError
+from amn_dist.interfaces import Context
 from amn_dist.loaders.crops import draw_crop
 from amn_dist.loaders.decode import Encoded, crop_decoder
 from amn_dist.methods import Stage, stages
@@ -26,6 +27,7 @@ from amn_dist.stages.irn import edge_network, image_edge
 from amn_dist.stages.segment import image_probabilities, segment_network
 
 FITS = ("classify", "amn", "irn", "segment", "discriminate")
+CLASSES = ("background", "cat", "dog")
 RGB = (200, 100, 50)
 FED = {
     "caffe": (50 - 104.008, 100 - 116.669, 200 - 122.675),
@@ -52,7 +54,7 @@ def fits(config: Config) -> list[Stage]:
 def crop(config: Config, stage: Stage, decoder: str) -> Tensor:
     """A training crop f32[3, S, S] of a photo of one colour, without its fill."""
     assert stage.fit is not None
-    rule, stream = stage.fit(config, 3).rule, io.BytesIO()
+    rule, stream = stage.fit(Context(config, CLASSES)).rule, io.BytesIO()
     Image.new("RGB", (90, 80), RGB).save(stream, "PNG")
     sample = Encoded("k", stream.getvalue(), draw_crop(rule, 80, 90, seed=0, epoch=0, ordinal=0))
     (made,) = crop_decoder(rule, loader=Loader(name=decoder))([[sample]])
@@ -106,7 +108,7 @@ def test_every_backbone_has_a_colour_and_says_it() -> None:
 def discriminator(config: Config) -> str:
     (fit,) = [stage.fit for stage in stages(config) if stage.name == "discriminate"]
     assert fit is not None
-    return fit(config, 3).rule.colour
+    return fit(Context(config, CLASSES)).rule.colour
 
 
 def test_the_discriminator_may_be_fed_as_its_published_weights_want() -> None:

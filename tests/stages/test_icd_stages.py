@@ -193,15 +193,14 @@ def test_methods_are_graphs_in_order(method: str, mask: str) -> None:
     found = stages(setting)
     assert [stage.name for stage in found] == ORDERS[method, mask]
     for position, stage in enumerate(found):
-        assert set(stage.reads) <= {earlier.name for earlier in found[:position]}
+        assert set(stage.depends_on) <= {earlier.name for earlier in found[:position]}
     by_name = {stage.name: stage for stage in found}
     last = "walk" if mask == "walk" else next(n for n in reversed(ORDERS[method, mask]) if n.endswith("_seed"))
-    assert by_name["segment"].reads == (last,)
-    assert set(scored(setting)) >= {n for n in by_name if n.endswith(("_map", "_seed"))}
+    assert by_name["segment"].depends_on == (last,)
+    assert {artefact.name for _, artefact in scored(setting)} >= {n for n in by_name if n.endswith(("_map", "_seed"))}
     if method == "icd_amn":
-        assert by_name["amn"].reads == ("icd_seed",) and by_name["amn_map"].reads == ("amn", "icd_seed")
-        made = by_name["amn_map"].map
-        assert made is not None and made(setting, CLASSES, "").seed == "icd_seed"  # type: ignore[attr-defined]
+        assert by_name["amn"].depends_on == ("icd_seed",) and by_name["amn_map"].depends_on == ("amn", "icd_seed")
+        assert by_name["amn_map"].reads == {"seed": "icd_seed"}
 
 
 def test_a_seed_whose_thresholds_cross_is_refused() -> None:
