@@ -40,16 +40,16 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _in_order(found: tuple[float, float]) -> tuple[float, float]:
-    if found[0] > found[1]:
-        raise ValueError(f"expected the lower bound first, as in [{found[1]}, {found[0]}]")
-    return found
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected the lower bound first, as in [{bounds[1]}, {bounds[0]}]")
+    return bounds
 
 
-def _some(found: tuple[float, ...]) -> tuple[float, ...]:
-    if not found:
+def _some(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values:
         raise ValueError("expected at least one")
-    return found
+    return values
 
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -138,8 +138,8 @@ class FitSection(Strict):
         if not isinstance(given, dict):
             return tree
         usual = cls.model_fields["backbone"].default
-        kept = {} if given.get("name", usual.name) != usual.name else usual.model_dump()
-        return {**tree, "backbone": {**kept, "frozen_taps": usual.frozen_taps, **given}}
+        inherited = {} if given.get("name", usual.name) != usual.name else usual.model_dump()
+        return {**tree, "backbone": {**inherited, "frozen_taps": usual.frozen_taps, **given}}
 
 
 class Classify(FitSection):

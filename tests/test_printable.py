@@ -40,8 +40,9 @@ from amn_dist.report.page import render
 from amn_dist.report.progress import read_progress
 from amn_dist.report.tables import class_table
 from amn_dist.runs.inputs import locate, open_images
+from amn_dist.runs.origins import weights_digest
 from amn_dist.runs.pipeline import reopen
-from amn_dist.runs.run import read_config, read_json, weights_digest
+from amn_dist.runs.run import read_config, read_json
 from amn_dist.shards.format import check_field, check_key, decode, encode
 from amn_dist.shards.index import Index, ShardReport, parse
 from amn_dist.shards.shardset import ShardSet

@@ -19,8 +19,9 @@ from amn_dist.models.backbones.backbone import COLOURS
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import check_fit, read_tensors, save_network
+from amn_dist.runs.origins import file_digest, imported_origin
 from amn_dist.runs.pipeline import Pipeline
-from amn_dist.runs.run import file_digest, imported_origin, write_json
+from amn_dist.runs.run import write_json
 from amn_dist.runs.unfinished import work_of
 from amn_dist.storage.paths import AnyPath
 

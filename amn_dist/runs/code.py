@@ -29,7 +29,7 @@ def code_digests(*roots: str, package: Path = PACKAGE) -> dict[str, str]:
     roots: dotted names below the package, such as `stages.classify`. Imports are followed wherever they stand, inside
     functions too; a module that is only named in a string counts as imported. Those for annotations alone do not.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     left = list(roots)
     while left:
         name = left.pop()
@@ -37,11 +37,11 @@ def code_digests(*roots: str, package: Path = PACKAGE) -> dict[str, str]:
         if path is None or name in APART:
             continue
         where = path.relative_to(package).as_posix()
-        if where not in found:
-            said, uses = _read(path, package)
-            found[where] = said
+        if where not in digests:
+            digest, uses = _read(path, package)
+            digests[where] = digest
             left += uses
-    return dict(sorted(found.items()))
+    return dict(sorted(digests.items()))
 
 
 def digest_of(digests: dict[str, str]) -> str:
@@ -147,13 +147,13 @@ def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
 
 def _joined(parts: list[ast.expr]) -> list[ast.expr]:
     """Parts of an f-string with neighbouring constants in one; Pythons differ in where they cut them."""
-    made: list[ast.expr] = []
+    merged: list[ast.expr] = []
     for part in parts:
-        if isinstance(part, ast.Constant) and made and isinstance(before := made[-1], ast.Constant):
-            made[-1] = ast.Constant(str(before.value) + str(part.value))
+        if isinstance(part, ast.Constant) and merged and isinstance(before := merged[-1], ast.Constant):
+            merged[-1] = ast.Constant(str(before.value) + str(part.value))
         elif not isinstance(part, ast.Constant) or part.value:
-            made.append(part)
-    return made
+            merged.append(part)
+    return merged
 
 
 def _idle(statement: ast.AST) -> bool:

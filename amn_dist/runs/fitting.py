@@ -56,15 +56,15 @@ def train_here(
 
     with (
         joined(config.engine) as gang,
-        workplace(folder, first=gang.rank == 0, keep_log=keep_log, tell=tell) as place,
+        workplace(folder, first=gang.rank == 0, keep_log=keep_log, tell=tell) as workplace_of_fit,
     ):
         train(
             task,
             batches_from,
-            folder=place.folder,
+            folder=workplace_of_fit.folder,
             engine=config.engine,
             seed=config.seed,
             samples=len(images),
             observe=observe,
-            saved=place.saved,
+            saved=workplace_of_fit.saved,
         )

@@ -87,25 +87,25 @@ def journal(stage: AnyPath, writer: str = "log") -> Iterator[Journal]:
     folder = scratch(stage, writer)
     shutil.rmtree(folder)
     folder.mkdir()
-    kept = Journal(folder, stage)
-    kept.pull()
+    log_copy = Journal(folder, stage)
+    log_copy.pull()
     over = threading.Event()
-    thread = threading.Thread(target=_copy, args=(kept, over), daemon=True)
+    thread = threading.Thread(target=_copy, args=(log_copy, over), daemon=True)
     thread.start()
     try:
-        yield kept
+        yield log_copy
     except BaseException:
-        briefly(kept.try_push)
+        briefly(log_copy.try_push)
         raise
     finally:
         over.set()
-    kept.push()
+    log_copy.push()
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copy(kept: Journal, over: threading.Event) -> None:
+def _copy(log_copy: Journal, over: threading.Event) -> None:
     while not over.wait(COPY_S):
-        kept.try_push()
+        log_copy.try_push()
 
 
 def _lines(content: bytes) -> bytes:

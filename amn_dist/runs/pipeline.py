@@ -22,20 +22,8 @@ from amn_dist.records import ACTIVATION
 from amn_dist.runs.fitting import train_here
 from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
-from amn_dist.runs.run import (
-    LAST_FILE,
-    DataPlace,
-    Origin,
-    Run,
-    file_digest,
-    imported_origin,
-    origin_of,
-    read_config,
-    read_json,
-    reuse,
-    write_json,
-    write_text,
-)
+from amn_dist.runs.origins import Origin, file_digest, imported_origin, origin_of
+from amn_dist.runs.run import LAST_FILE, DataPlace, Run, read_config, read_json, reuse, write_json, write_text
 from amn_dist.runs.scoring import COUNTS, count_sets, read_counts, score_tables, write_counts
 from amn_dist.runs.unfinished import UNDECIDED, Decision, settle
 from amn_dist.shards.shardset import ShardSet
@@ -227,15 +215,18 @@ class Pipeline:
                 self._say(f"{stage.name}: weights of {self.run.imported(stage.name)}, imported, not trained here")
             return
         self._settle([stage, *self._followers(stage, wanted)])
-        other = self._reused(stage, origin)
-        if other is not None:
-            self._say(f"{stage.name}: taken from run {other}, same settings, inputs and code")
+        sibling = self._reused(stage, origin)
+        if sibling is not None:
+            self._say(f"{stage.name}: taken from run {sibling}, same settings, inputs and code")
             return
         self._begin(stage, origin)
         start = time.monotonic()
-        with journal(self.run.stage(stage.name)) as kept, stage_log(kept.folder, stage.name, self.console) as log:
+        with (
+            journal(self.run.stage(stage.name)) as log_copy,
+            stage_log(log_copy.folder, stage.name, self.console) as log,
+        ):
             if stage.verb == "fit":
-                self._fit(stage, log, kept)
+                self._fit(stage, log, log_copy)
             elif stage.verb == "map":
                 self._map(stage, log, wanted)
             else:
@@ -243,12 +234,12 @@ class Pipeline:
             log({"done": True, "seconds": round(time.monotonic() - start, 3)})
         self._say(f"{stage.name}: done in {time.monotonic() - start:.0f} s")
 
-    def _fit(self, stage: Stage, log: StageLog, kept: Journal) -> None:
+    def _fit(self, stage: Stage, log: StageLog, log_copy: Journal) -> None:
         (self.run.stage(stage.name) / STOP).unlink(missing_ok=True)  # it asked an earlier process
         if self.config.engine.processes > 1 and "RANK" not in os.environ:
-            self._gang(stage, log, kept)
+            self._gang(stage, log, log_copy)
         else:
-            self._fit_here(stage, log, kept.try_push)
+            self._fit_here(stage, log, log_copy.try_push)
         digest = file_digest(self.run.checkpoint(stage.name))
         write_json(self.run.stage(stage.name) / "done.json", {"digest": digest})
 
@@ -258,8 +249,8 @@ class Pipeline:
         with leaving_faults(folder):
             if whole_number("RANK", 0):
                 return self._fit_here(stage, lambda record: None, lambda: None)
-            with journal(folder, "member") as kept, stage_log(kept.folder, stage.name, self.console) as log:
-                self._fit_here(stage, log, kept.try_push)
+            with journal(folder, "member") as log_copy, stage_log(log_copy.folder, stage.name, self.console) as log:
+                self._fit_here(stage, log, log_copy.try_push)
 
     def _fit_here(self, stage: Stage, observe: Observe, keep_log: Callable[[], None]) -> None:
         images, folder, labels = self.sets["train"], self.run.stage(stage.name), None
@@ -268,17 +259,17 @@ class Pipeline:
             labels = self.open(maker_of(artefact).name), ARTEFACTS[artefact].field
         train_here(self.config, stage, images, labels, folder=folder, observe=observe, keep_log=keep_log)
 
-    def _gang(self, stage: Stage, log: StageLog, kept: Journal) -> None:
+    def _gang(self, stage: Stage, log: StageLog, log_copy: Journal) -> None:
         folder, engine = self.run.stage(stage.name), self.config.engine
-        train = self._with_ray(stage, log, kept) if engine.launcher == "ray" else self._with_torchrun(stage)
+        train = self._with_ray(stage, log, log_copy) if engine.launcher == "ray" else self._with_torchrun(stage)
 
         def start() -> None:
-            with kept.handed_over():
+            with log_copy.handed_over():
                 train()
 
         train_together(start, folder, retries=engine.retries, tell=lambda text: log({"warning": text}))
 
-    def _with_ray(self, stage: Stage, log: StageLog, kept: Journal) -> Callable[[], None]:
+    def _with_ray(self, stage: Stage, log: StageLog, log_copy: Journal) -> Callable[[], None]:
         from amn_dist.farms.ray.training import leave_ray, train_in_ray
 
         self._stop_farm()  # its workers hold the cores and devices that the gang needs
@@ -288,7 +279,7 @@ class Pipeline:
         own = folder if isinstance(folder, Path) else scratch(folder, "ray")
 
         def start() -> None:
-            with following(log, bring=kept.try_pull, every_s=kept.look_s):
+            with following(log, bring=log_copy.try_pull, every_s=log_copy.look_s):
                 train_in_ray(work, self.config.engine, farm=self.config.farm, address=self.address, folder=own)
 
         return start
@@ -301,27 +292,27 @@ class Pipeline:
     def _map(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
         stream = self._stream(stage, wanted)
         images = self.sets[stage.over]
-        kept = {member.name: self.run.stage(member.name) for member in stream if not self.run.is_done(member)}
+        folders = {member.name: self.run.stage(member.name) for member in stream if not self.run.is_done(member)}
         for member in stream:
-            if member.name in kept and member is not stage:
+            if member.name in folders and member is not stage:
                 self._begin(member, self.origin(member))
-        for folder in kept.values():
+        for folder in folders.values():
             clean_unfinished(folder)
         task = MapTask(
             name="+".join(member.name for member in stream),
             source=self._source(stage.over, stream),
             maps=tuple(member.map(self._context(member)) for member in stream if member.map is not None),
-            folders=tuple(str(kept[member.name]) if member.name in kept else None for member in stream),
+            folders=tuple(str(folders[member.name]) if member.name in folders else None for member in stream),
             sizes=images.shard_sizes,
             chunk=self.config.farm.chunk,
         )
-        reports = zip(*(read_reports(folder, len(images.shard_sizes)) for folder in kept.values()), strict=True)
-        todo = [number for number, found in enumerate(reports) if None in found]
+        reports = zip(*(read_reports(folder, len(images.shard_sizes)) for folder in folders.values()), strict=True)
+        todo = [number for number, of_shard in enumerate(reports) if None in of_shard]
         done = len(images) - sum(images.shard_sizes[n] for n in todo)
         start = time.monotonic()
         for report in self._farm().run(task, todo):
             observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
-        for name, folder in kept.items():
+        for name, folder in folders.items():
             index_all(folder, kind=name, classes=images.classes, count=len(images.shard_sizes))
 
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
@@ -365,10 +356,10 @@ class Pipeline:
         return sorted({stage.name for stage, _ in scored(self.config) if self.run.is_done(stage)})
 
     def _score(self, observe: Observe) -> None:
-        made = self._scored_stages()
-        counts = count_sets(self.config, self.sets, made, self._join, self._farm, observe)
+        finished = self._scored_stages()
+        counts = count_sets(self.config, self.sets, finished, self._join, self._farm, observe)
         write_counts(self.run.stage("score") / COUNTS, counts)
-        write_json(self.run.stage("score") / LAST_FILE["score"], score_tables(self.config, self.sets, made, counts))
+        write_json(self.run.stage("score") / LAST_FILE["score"], score_tables(self.config, self.sets, finished, counts))
 
     def _score_again(self) -> bool:
         """Bring the tables up to date from the counts; False where there are no counts."""

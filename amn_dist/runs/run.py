@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from amn_dist import documents
 from amn_dist.config import Config, load_config, parse_config
-from amn_dist.errors import PLACE, ConfigError, ShardError, StageError, printable
-from amn_dist.interfaces import Context, Pretrained
+from amn_dist.errors import ConfigError, ShardError, StageError, printable
 from amn_dist.methods import Stage
-from amn_dist.runs.code import code_digests, digest_of
+from amn_dist.runs.origins import Origin, first_difference, is_of, known_part
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.folders import copy_files, files_below, remove_folder
-from amn_dist.storage.paths import AnyPath, RemotePath, is_file
-
-WORKS_IN = {"fit": ("training.loop", "loaders.batches"), "map": ("farms.stream",), "score": ("farms.stream",)}
-"""Modules below the package that every stage of a verb works in, beside its own."""
+from amn_dist.storage.paths import AnyPath, RemotePath
 
 LAST_FILE = {"fit": "done.json", "map": "index.json", "score": "score.json"}
 """The file whose presence says that a stage is done; written after all others."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """From what a stage is made. Equal origins mean equal results.
-
-    code: digest of the code it uses. modules: the digests that one is made of, by path in the package.
-    """
-
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    code: str
-    modules: dict[str, str] = field(default_factory=dict)
-
-    def after(self, other: Origin) -> Origin:
-        """This origin with all that a stage it follows is made from."""
-        modules = {**other.modules, **self.modules}
-        settings, inputs = {**other.settings, **self.settings}, {**other.inputs, **self.inputs}
-        return Origin(settings, inputs, digest_of(modules), modules)
-
-    def as_json(self) -> dict[str, Any]:
-        return {"settings": self.settings, "inputs": self.inputs, "code": self.code, "modules": self.modules}
 
 
 @dataclass(frozen=True)
@@ -92,8 +65,8 @@ class Run:
 
     def digest(self, stage: Stage) -> str:
         """What a finished stage yielded, as one sha256."""
-        found: Made = read_json(self.stage(stage.name) / LAST_FILE[stage.verb], Made)
-        return found.digest
+        last_file: Made = read_json(self.stage(stage.name) / LAST_FILE[stage.verb], Made)
+        return last_file.digest
 
     def origin(self, name: str) -> dict[str, Any] | None:
         """The recorded origin of a stage, None before it began."""
@@ -101,8 +74,8 @@ class Run:
         if not path.is_file():
             return None
         read_json(path, Origin)  # refuses what is no origin; it may hold more, such as what work was begun from
-        found: dict[str, Any] = read_json(path)
-        return found
+        origin: dict[str, Any] = read_json(path)
+        return origin
 
     def imported(self, name: str) -> str | None:
         """Name of the file a Fit's weights were imported from; None when they were trained, or are not there."""
@@ -114,35 +87,35 @@ class Run:
         What such work is worth is asked before (unfinished.py). Returns whether unfinished work was dropped.
         """
         folder = self.stage(stage.name)
-        known = self.origin(stage.name)
-        if known is not None and is_of(known, origin):
+        recorded = self.origin(stage.name)
+        if recorded is not None and is_of(recorded, origin):
             return False
-        if known is not None:
+        if recorded is not None:
             drop(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "origin.json", origin.as_json())
-        return known is not None
+        return recorded is not None
 
     def go_on(self, stage: Stage, origin: Origin, work: str) -> None:
         """Make unfinished work of another origin work of this one; origin.json keeps the other one under `before`.
 
         work: what there is of it, in words.
         """
-        known = self.origin(stage.name) or {}
-        earlier = known.pop("before", [])
-        before = [*earlier, {**known, "reached": work}]
+        recorded = self.origin(stage.name) or {}
+        earlier = recorded.pop("before", [])
+        before = [*earlier, {**recorded, "reached": work}]
         write_json(self.stage(stage.name) / "origin.json", {**origin.as_json(), "before": before})
 
     def check_unchanged(self, stage: Stage, origin: Origin) -> None:
         """Refuse to build on a finished stage that was made with other settings or inputs."""
-        known = self.origin(stage.name)
-        if known is None:
+        recorded = self.origin(stage.name)
+        if recorded is None:
             raise StageError(f"{self.stage(stage.name)}: finished but origin.json is missing; --redo {stage.name}")
         wanted = origin.as_json()
-        wanted["settings"] = known_part(known["settings"], wanted["settings"])
+        wanted["settings"] = known_part(recorded["settings"], wanted["settings"])
         for part in ("settings", "inputs"):
-            if known[part] != wanted[part]:
-                changed = first_difference(known[part], wanted[part])
+            if recorded[part] != wanted[part]:
+                changed = first_difference(recorded[part], wanted[part])
                 raise ConfigError(
                     f"{self.stage(stage.name)}: made with {changed}; "
                     f"use --redo {stage.name} to make it again, or another --run to keep both"
@@ -152,67 +125,6 @@ class Run:
         """Remove stages so that they are made again."""
         for name in names:
             drop(self.stage(name))
-
-
-def origin_of(stage: Stage, context: Context, inputs: dict[str, str]) -> Origin:
-    """The origin of a stage: its settings, the digests it reads (by stage, set or file), and the code it uses."""
-    config = context.config
-    section = getattr(config, stage.name)
-    outside = None if stage.outside is None else {stage.outside}  # where a set lies is not what it holds
-    # Scores are computed from counts, which no setting of theirs moves.
-    settings: dict[str, Any] = (
-        {} if stage.verb == "score" else {stage.name: section.model_dump(mode="json", exclude=outside)}
-    )
-    if stage.verb == "fit":
-        settings["seed"] = config.seed
-        settings["engine"] = {"name": config.engine.name, "precision": config.engine.precision}
-        inputs = {**inputs, **weights_digest(config.initial_weights(section.backbone))}
-    if stage.checkpoint is not None:
-        settings["infer"] = {"precision": config.infer.precision}
-    if stage.map is not None and isinstance(work := stage.map(context), Pretrained):
-        inputs = {**inputs, **{name: file_digest(weights_file(path)) for name, path in work.weight_files.items()}}
-    if stage.seeded:
-        settings["seed"] = config.seed
-    if stage.verb != "score":
-        settings["loader"] = config.loader.name
-    return Origin(settings, inputs, *code_of(config, stage))
-
-
-def code_of(config: Config, stage: Stage) -> tuple[str, dict[str, str]]:
-    """Digest of the code a stage uses, and of every module of it."""
-    modules = code_digests(*WORKS_IN[stage.verb], stage.module(config))
-    return digest_of(modules), modules
-
-
-def is_of(known: dict[str, Any], origin: Origin) -> bool:
-    """Whether a recorded origin is this one; what was kept from before it does not count."""
-    return {part: value for part, value in known.items() if part != "before"} == origin.as_json()
-
-
-def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_classes: int) -> Origin:
-    """The origin of a Fit whose weights come from a file: that file, and what the network they fit looks like.
-
-    It never equals the origin of a trained stage, so that no run takes one for the other.
-    """
-    section = getattr(config, stage.name).model_dump(mode="json", include=set(stage.architecture(config)))
-    network = {**section, "backbone": {part: section["backbone"][part] for part in ("name", "stride")}}
-    settings = {stage.name: network, "imported": file, "classes": num_classes}
-    return Origin(settings, {"file": digest}, *code_of(config, stage))
-
-
-def weights_digest(weights: str | None) -> dict[str, str]:
-    """Digest of a weights file, so that another file under the same name is another input."""
-    return {} if weights in (None, "torchvision") else {"weights": file_digest(weights_file(str(weights)))}
-
-
-def weights_file(weights: str) -> Path:
-    """The path of a weights file. Raises ConfigError when there is none."""
-    path = Path(weights)
-    if not is_file(path):
-        raise ConfigError(
-            f"{printable(weights, PLACE)}: no such weights file; give a .pth or .safetensors path, or `torchvision`"
-        )
-    return path
 
 
 def reuse(run: Run, stage: Stage, origin: Origin) -> str | None:
@@ -240,33 +152,6 @@ def take_over(source: AnyPath, target: AnyPath, *, last: str) -> None:
 def drop(stage: AnyPath) -> None:
     """Remove a stage; killed on the way it counts as unfinished work of its origin."""
     remove_folder(stage, first=tuple(LAST_FILE.values()), last=["origin.json"])
-
-
-def file_digest(path: AnyPath) -> str:
-    """sha256 of a file."""
-    if isinstance(path, Path):
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for piece in path.pieces(path.size()):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def known_part(known: Any, wanted: Any) -> Any:
-    """Settings without those that did not exist when the known ones were recorded, by an older version."""
-    if isinstance(known, dict) and isinstance(wanted, dict):
-        return {key: known_part(known[key], value) for key, value in wanted.items() if key in known}
-    return wanted
-
-
-def first_difference(known: Any, wanted: Any, path: str = "") -> str:
-    """The first place where two trees differ, as `a.b 1, now 2`."""
-    if isinstance(known, dict) and isinstance(wanted, dict):
-        for key in sorted({*known, *wanted}):
-            if known.get(key) != wanted.get(key):
-                return first_difference(known.get(key), wanted.get(key), f"{path}.{key}" if path else key)
-    return f"{printable(path)} {printable(known)}, now {printable(wanted)}"
 
 
 def read_config(path: AnyPath, settings: tuple[str, ...] = ()) -> Config:

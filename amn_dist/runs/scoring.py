@@ -32,7 +32,7 @@ COUNTS = "counts.npz"
 def count_sets(
     config: Config,
     sets: Mapping[str, ShardSet],
-    made: list[str],
+    finished: list[str],
     join: OpenJoin,
     farm: Callable[[], Farm],
     observe: Observe,
@@ -44,7 +44,7 @@ def count_sets(
         joins = {
             artefact.name: join(artefact.name, stage.name, artefact.field)
             for stage, artefact in scored(config)
-            if stage.name in made and stage.over == over
+            if stage.name in finished and stage.over == over
         }
         if joins and "gt.png" in images.fields:
             sums = _count_set(config, images, joins, farm(), observe)
@@ -52,10 +52,10 @@ def count_sets(
     return counts
 
 
-def score_tables(config: Config, sets: Mapping[str, ShardSet], made: list[str], counts: Counts) -> dict[str, Any]:
+def score_tables(config: Config, sets: Mapping[str, ShardSet], finished: list[str], counts: Counts) -> dict[str, Any]:
     """What score.json holds: class names, scores by set, what is missing."""
     wanted = list(scored(config))
-    open_stages = dict.fromkeys(stage.name for stage, _ in wanted if stage.name not in made)
+    open_stages = dict.fromkeys(stage.name for stage, _ in wanted if stage.name not in finished)
     missing = [f"{name}: not made yet" for name in open_stages]
     tables: dict[str, Any] = {}
     for over, images in sets.items():
@@ -63,7 +63,7 @@ def score_tables(config: Config, sets: Mapping[str, ShardSet], made: list[str], 
         if "gt.png" not in images.fields:
             missing.append(f"{over}: its images have no truth (gt.png)")
         elif sums:
-            names = [artefact.name for stage, artefact in wanted if stage.name in made and stage.over == over]
+            names = [artefact.name for stage, artefact in wanted if stage.name in finished and stage.over == over]
             tables[over] = _table(config, over, sums, names)
             if not any(sums[key][:-1].any() for key in sums if key.endswith(("/counts", "/histogram"))):
                 missing.append(f"{over}: its truth is 255 everywhere, nothing can be compared with it")
@@ -80,8 +80,8 @@ def write_counts(path: AnyPath, counts: Counts) -> None:
 def read_counts(path: AnyPath) -> Counts | None:
     """Counts that were kept; None where there are none that can be read."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
     except (AmnError, OSError, ValueError, zipfile.BadZipFile):
         return None
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from amn_dist.errors import ConfigError, printable
 from amn_dist.methods import Stage
-from amn_dist.runs.run import Origin, Run, first_difference, is_of, known_part
+from amn_dist.runs.origins import Origin, first_difference, is_of, known_part
+from amn_dist.runs.run import Run
 from amn_dist.shards.writer import read_report
 from amn_dist.storage.paths import AnyPath
 from amn_dist.training.checkpoints import complete
@@ -103,18 +104,20 @@ def find_unfinished(
     architecture: frozenset[str] = frozenset(),
 ) -> Unfinished | None:
     """Finished parts of a stage that is not done, when they are of another origin."""
-    known = run.origin(stage.name)
-    if known is None or run.is_done(stage) or is_of(known, origin):
+    recorded = run.origin(stage.name)
+    if recorded is None or run.is_done(stage) or is_of(recorded, origin):
         return None
     work = work_of(run, stage)
     if not work:
         return None
-    changed = difference(known, origin)
-    reasons: Iterable[str] = _unusable_network(stage, known, origin, architecture) if stage.verb == "fit" else ()
+    changed = difference(recorded, origin)
+    reasons: Iterable[str] = _unusable_network(stage, recorded, origin, architecture) if stage.verb == "fit" else ()
     if stage.verb == "map":
-        reasons = _unusable_shards(run, stage, known, origin, fields)
+        reasons = _unusable_shards(run, stage, recorded, origin, fields)
     unusable = "; ".join(reasons)
-    return Unfinished(stage.name, stage.verb, run.stage(stage.name), work, changed, _only_code(known, origin), unusable)
+    return Unfinished(
+        stage.name, stage.verb, run.stage(stage.name), work, changed, _only_code(recorded, origin), unusable
+    )
 
 
 def work_of(run: Run, stage: Stage) -> str:
@@ -126,14 +129,14 @@ def work_of(run: Run, stage: Stage) -> str:
     return f"{count} finished shard{'s' if count > 1 else ''}" if count else ""
 
 
-def difference(known: Mapping[str, Any], origin: Origin) -> str:
+def difference(recorded: Mapping[str, Any], origin: Origin) -> str:
     """Where a recorded origin and another part first, in words: a setting, an input, or code."""
     wanted = origin.as_json()
-    wanted["settings"] = known_part(known.get("settings"), wanted["settings"])
+    wanted["settings"] = known_part(recorded.get("settings"), wanted["settings"])
     for part in ("settings", "inputs"):
-        if known.get(part) != wanted[part]:
-            return printable(f"{part[:-1]} {first_difference(known.get(part), wanted[part])}")
-    modules = known.get("modules")
+        if recorded.get(part) != wanted[part]:
+            return printable(f"{part[:-1]} {first_difference(recorded.get(part), wanted[part])}")
+    modules = recorded.get("modules")
     if not isinstance(modules, dict):
         return "the code of an earlier version"
     changed = sorted(path for path in {*modules, *origin.modules} if modules.get(path) != origin.modules.get(path))
@@ -141,27 +144,29 @@ def difference(known: Mapping[str, Any], origin: Origin) -> str:
     return printable(f"other code ({', '.join(changed[:NAMED])}{more})")
 
 
-def _only_code(known: Mapping[str, Any], origin: Origin) -> bool:
-    settings = known_part(known.get("settings"), origin.settings)
-    return (known.get("settings"), known.get("inputs")) == (settings, origin.inputs)
+def _only_code(recorded: Mapping[str, Any], origin: Origin) -> bool:
+    settings = known_part(recorded.get("settings"), origin.settings)
+    return (recorded.get("settings"), recorded.get("inputs")) == (settings, origin.inputs)
 
 
 def _unusable_network(
-    stage: Stage, known: Mapping[str, Any], origin: Origin, architecture: frozenset[str]
+    stage: Stage, recorded: Mapping[str, Any], origin: Origin, architecture: frozenset[str]
 ) -> Iterator[str]:
     """Why checkpoints of another origin are of no use, in words."""
-    kept = sorted({*architecture, "optimiser"})
-    before, now = (_network(settings, stage, kept) for settings in (known.get("settings") or {}, origin.settings))
+    compared = sorted({*architecture, "optimiser"})
+    before, now = (
+        _network(settings, stage, compared) for settings in (recorded.get("settings") or {}, origin.settings)
+    )
     if (now := known_part(before, now)) != before:
         yield f"of another network or optimiser: {first_difference(before, now)}"
 
 
 def _unusable_shards(
-    run: Run, stage: Stage, known: Mapping[str, Any], origin: Origin, fields: tuple[str, ...]
+    run: Run, stage: Stage, recorded: Mapping[str, Any], origin: Origin, fields: tuple[str, ...]
 ) -> Iterator[str]:
     """Why shards of another origin are of no use, in words."""
     images = f"{stage.over} set"
-    if (known.get("inputs") or {}).get(images) != origin.inputs.get(images):
+    if (recorded.get("inputs") or {}).get(images) != origin.inputs.get(images):
         yield "its shards lie over other images"
     reports = (read_report(run.stage(stage.name), number) for number in _reports(run, stage))
     report = next(filter(None, reports), None)

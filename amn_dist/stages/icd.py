@@ -67,7 +67,7 @@ class IcdFit:
             if parameter.requires_grad:
                 decay = 0.0 if name.endswith("bias") else section.weight_decay
                 groups.setdefault((rates[_part(name)], decay), []).append(parameter)
-        return [{"params": found, "lr": lr, "weight_decay": decay} for (lr, decay), found in groups.items()]
+        return [{"params": parameters, "lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()]
 
     def normalisers(self, batch: Batch) -> Tensor:
         return torch.tensor([len(batch)], dtype=torch.float64)

@@ -49,22 +49,22 @@ class ScoreTally:
         for sample in samples:
             images += 1
             for name in self.artefacts:
-                found = sample.joined[name]
+                artefact = sample.joined[name]
                 if name not in parts:
-                    parts[name] = no_sums(self.num_classes) if found.ndim == 3 else no_counts(self.num_classes)
-                self._add(parts[name], name, found, sample)
+                    parts[name] = no_sums(self.num_classes) if artefact.ndim == 3 else no_counts(self.num_classes)
+                self._add(parts[name], name, artefact, sample)
         sums = {f"{name}/{part}": value for name, of_name in parts.items() for part, value in of_name.items()}
         return {"images": images, **sums}
 
-    def _add(self, sums: dict[str, np.ndarray], name: str, found: np.ndarray, sample: Sample) -> None:
+    def _add(self, sums: dict[str, np.ndarray], name: str, artefact: np.ndarray, sample: Sample) -> None:
         truth = sample.joined["truth"]
-        if found.ndim == 3:
+        if artefact.ndim == 3:
             classes = np.flatnonzero(sample.tags).astype(np.uint8) + 1
-            if len(found) != len(classes):
-                of = f"found {len(found)} maps of {name}, expected {len(classes)} for its tags"
+            if len(artefact) != len(classes):
+                of = f"found {len(artefact)} maps of {name}, expected {len(classes)} for its tags"
                 raise ShardError(f"{sample.key}: {of}; --redo {name}")
-            return add_image(sums, upsample(found, truth.shape), classes, truth)
-        sums["counts"] += label_counts(found, truth, self.num_classes)
+            return add_image(sums, upsample(artefact, truth.shape), classes, truth)
+        sums["counts"] += label_counts(artefact, truth, self.num_classes)
 
 
 def no_counts(num_classes: int) -> dict[str, np.ndarray]:
@@ -130,17 +130,17 @@ def label_scores(counts: np.ndarray, *, protocol: Protocol = "voc") -> dict[str,
     """
     by_class = {name: protocol_iou(counts, name) for name in PROTOCOLS}
     mious = {name: defined(mean_iou(ious)) for name, ious in by_class.items()}
-    true, kept = counts[:-1], counts[:-1, :-1]
-    confusion = kept.copy()
+    true, decided = counts[:-1], counts[:-1, :-1]
+    confusion = decided.copy()
     confusion[:, 0] += true[:, -1]
     return {
         "protocol": protocol,
         "miou": mious[protocol],
         "miou_decided": mious["icd"],
-        "iou": nullable(by_class[protocol][: len(kept)]),
+        "iou": nullable(by_class[protocol][: len(decided)]),
         "protocols": mious,
-        "decided": float(kept.sum() / max(true.sum(), 1)),
-        "accuracy_decided": float(np.trace(kept) / max(kept.sum(), 1)),
+        "decided": float(decided.sum() / max(true.sum(), 1)),
+        "accuracy_decided": float(np.trace(decided) / max(decided.sum(), 1)),
         "confusion": confusion.tolist(),
     }
 

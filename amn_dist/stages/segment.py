@@ -125,8 +125,8 @@ class PredictMap:
     def run(self, opened: DeepLab, samples: Iterator[Sample]) -> Iterator[Sample]:
         def infer(group: list[Sample]) -> None:
             images = [sample.image for sample in group]
-            found = images_probabilities(opened, images)
-            for sample, probabilities in zip(group, found, strict=True):
+            per_image = images_probabilities(opened, images)
+            for sample, probabilities in zip(group, per_image, strict=True):
                 sample.made[self.name] = self._labels(sample.image, probabilities)
 
         return in_groups(samples, infer, batch_pixels=batch_pixels(self.config.infer, opened))
@@ -137,11 +137,11 @@ class PredictMap:
 
     def _labels(self, image: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
         section = self.config.predict
-        made = {"raw.png": probabilities.argmax(0).astype(np.uint8)}
+        fields = {"raw.png": probabilities.argmax(0).astype(np.uint8)}
         if section.crf != "off":
             refined = deeplab_crf(image, probabilities, wrap_image=section.wrap_image, backend=section.crf)
-            made["mask.png"] = refined.argmax(0).astype(np.uint8)
-        return made
+            fields["mask.png"] = refined.argmax(0).astype(np.uint8)
+        return fields
 
 
 def segment_network(config: Config, num_classes: int) -> DeepLab:
@@ -151,8 +151,8 @@ def segment_network(config: Config, num_classes: int) -> DeepLab:
 
 def image_probabilities(model: DeepLab, image: np.ndarray) -> np.ndarray:
     """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 4.2, Test)."""
-    (found,) = images_probabilities(model, [image])
-    return found
+    (probabilities,) = images_probabilities(model, [image])
+    return probabilities
 
 
 def images_probabilities(model: DeepLab, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

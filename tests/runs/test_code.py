@@ -12,7 +12,7 @@ import pytest
 from amn_dist.config import Config
 from amn_dist.methods import Stage, stages
 from amn_dist.runs.code import PACKAGE, code_digests, digest_of, source_digest
-from amn_dist.runs.run import code_of
+from amn_dist.runs.origins import code_of
 
 SOURCE = '''
 """What it does."""

@@ -9,8 +9,9 @@ from amn_dist.config import Config
 from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
 from amn_dist.methods import stages
+from amn_dist.runs.origins import Origin, origin_of
 from amn_dist.runs.pipeline import reopen
-from amn_dist.runs.run import Origin, Run, origin_of, reuse, write_json
+from amn_dist.runs.run import Run, reuse, write_json
 from amn_dist.storage.paths import AnyPath, RemotePath
 
 
