@@ -23,7 +23,7 @@ from amn_dist.runs.fitting import train_here
 from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
 from amn_dist.runs.origins import Origin, file_digest, imported_origin, origin_of
-from amn_dist.runs.run import LAST_FILE, DataPlace, Run, read_config, read_json, reuse, write_json, write_text
+from amn_dist.runs.run import LAST_FILE, DataFile, Run, read_config, read_json, reuse, write_json, write_text
 from amn_dist.runs.scoring import COUNTS, count_sets, read_counts, score_tables, write_counts
 from amn_dist.runs.unfinished import UNDECIDED, Decision, settle
 from amn_dist.shards.shardset import ShardSet
@@ -398,5 +398,5 @@ def reopen(folder: AnyPath, settings: tuple[str, ...] = ()) -> Pipeline:
     """The pipeline of an existing run, from what the run says of itself; settings go over that."""
     if not is_file(folder / "config.yaml") or not is_file(folder / "data.json"):
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
-    data = path_of(read_json(folder / "data.json", DataPlace).data)
+    data = path_of(read_json(folder / "data.json", DataFile).data)
     return Pipeline(read_config(folder / "config.yaml", settings), Run(folder), data)

@@ -22,14 +22,14 @@ LAST_FILE = {"fit": "done.json", "map": "index.json", "score": "score.json"}
 
 
 @dataclass(frozen=True)
-class Made:
+class LastFile:
     """Of a stage's last file, what it yielded."""
 
     digest: str
 
 
 @dataclass(frozen=True)
-class DataPlace:
+class DataFile:
     """data.json: where the sets of a run lie."""
 
     data: str
@@ -65,7 +65,7 @@ class Run:
 
     def digest(self, stage: Stage) -> str:
         """What a finished stage yielded, as one sha256."""
-        last_file: Made = read_json(self.stage(stage.name) / LAST_FILE[stage.verb], Made)
+        last_file: LastFile = read_json(self.stage(stage.name) / LAST_FILE[stage.verb], LastFile)
         return last_file.digest
 
     def origin(self, name: str) -> dict[str, Any] | None:
