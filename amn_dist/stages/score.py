@@ -10,6 +10,7 @@ import numpy as np
 
 from amn_dist.config import Protocol
 from amn_dist.errors import ShardError
+from amn_dist.ops.metrics.boundary import boundary_counts, boundary_iou
 from amn_dist.ops.metrics.counts import label_counts, mean_iou, protocol_iou
 from amn_dist.ops.metrics.threshold_analysis import (
     GRID,
@@ -31,8 +32,9 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 class ScoreTally:
     """Counts, over a shard, how the artefacts of a run agree with the truth.
 
-    artefacts: names under which they are joined. Sums are named `<artefact>/<part>`. Labels have the part `counts` of
-    metrics.label_counts, an activation has those of threshold_analysis.no_sums. They hold what every protocol asks for.
+    artefacts: names under which they are joined. Sums are named `<artefact>/<part>`. Labels have the parts `counts` of
+    label_counts, which hold what every protocol asks for, and `boundary` of boundary_counts; an activation has those of
+    threshold_analysis.no_sums.
     """
 
     num_classes: int
@@ -65,11 +67,15 @@ class ScoreTally:
                 raise ShardError(f"{sample.key}: {of}; --redo {name}")
             return add_image(sums, upsample(artefact, truth.shape), classes, truth)
         sums["counts"] += label_counts(artefact, truth, self.num_classes)
+        sums["boundary"] += boundary_counts(artefact, truth, self.num_classes)
 
 
 def no_counts(num_classes: int) -> dict[str, np.ndarray]:
     """The sums of labels over no image."""
-    return {"counts": np.zeros((num_classes + 1, num_classes + 1), np.int64)}
+    return {
+        "counts": np.zeros((num_classes + 1, num_classes + 1), np.int64),
+        "boundary": np.zeros((2, num_classes), np.int64),
+    }
 
 
 def artefact_scores(
@@ -78,7 +84,7 @@ def artefact_scores(
     """The scores of an artefact from the sums of a set. threshold: the default, for activations."""
     parts = {key.partition("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/")}
     if "histogram" not in parts:
-        return label_scores(parts["counts"], protocol=protocol)
+        return {**label_scores(parts["counts"], protocol=protocol), **boundary_scores(parts["boundary"])}
     row = activation_scores(parts["histogram"], threshold=threshold, protocol=protocol)
     at = {place: GRID.index(row[f"{place}_threshold"]) for place in ("best", "default")}
     return {**row, "images": image_figures(parts, protocol=protocol, **at), "objects": object_figures(parts)}
@@ -143,6 +149,12 @@ def label_scores(counts: np.ndarray, *, protocol: Protocol = "voc") -> dict[str,
         "accuracy_decided": float(np.trace(decided) / max(decided.sum(), 1)),
         "confusion": confusion.tolist(),
     }
+
+
+def boundary_scores(counts: np.ndarray) -> dict[str, Any]:
+    """How well labels follow contours: boundary IoU by class and its mean, from sums of boundary_counts."""
+    by_class = boundary_iou(counts)
+    return {"boundary_miou": defined(mean_iou(by_class)), "boundary_iou": nullable(by_class)}
 
 
 def nullable(values: Iterable[float]) -> list[float | None]:
