@@ -1,6 +1,7 @@
 """Imports point downwards; heavy libraries live in one place; nothing is called utils."""
 
 import ast
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -12,23 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "amn_dist"
 SOURCES = sorted(path for name in ("amn_dist", "data_shards") for path in (ROOT / name).rglob("*.py"))
 
-FLOORS = (
-    {"__main__"},
-    {"cli"},
-    {"commands"},
-    {"interchange"},
-    {"report", "data_shards"},
-    {"runs"},
-    {"methods"},
-    {"stages"},
-    {"training", "farms"},
-    {"models", "loaders"},
-    {"shards", "ops"},
-    {"interfaces", "storage"},
-    {"config", "telemetry", "records"},
-    {"documents", "variables"},
-    {"errors", "__init__"},
-)
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| (`[^|]+`) \|", ARCHITECTURE.partition("## Rooms")[2].partition("```mermaid")[0], re.MULTILINE)
+FLOORS = ({"__main__"}, *(set(re.findall(r"`(\w+)`", row)) for row in ROWS), {"__init__"})
+"""The rooms, those above first; those of one row do not import each other."""
+BENEATH = {"errors", "documents", "variables", "__init__", "__main__"}
+"""Rooms that the picture leaves out."""
 HOMES = {
     "ray": "farms/ray/",
     "deepspeed": "training/engines/deepspeed.py",
@@ -88,6 +78,32 @@ def upward(path: Path, source: str | None = None) -> list[str]:
     rooms = {name: there for name in imports(path, source) if (there := room(name)) not in (None, here)}
     exists = {path.stem for path in PACKAGE.iterdir()} | {"data_shards"}
     return sorted(name for name, there in rooms.items() if there in exists and floor(there) <= floor(here))
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Which rooms import which, without what follows from two others."""
+    below: dict[str, set[str]] = {}
+    for path in SOURCES:
+        here = room_of(path)
+        below.setdefault(here, set()).update({there for name in imports(path) if (there := room(name))} - {here})
+    below = {here: (there & below.keys()) - BENEATH for here, there in below.items() if here not in BENEATH}
+    above = [(here, there) for floor in reversed(FLOORS) for here in floor & below.keys() for there in below[here]]
+    reached: dict[str, set[str]] = {}
+    for here, there in above:
+        reached.setdefault(here, set()).update({there} | reached.get(there, set()))
+    behind = {here: set().union(*(reached.get(there, set()) for there in below[here])) for here in below}
+    return {(here, there) for here, there in above if there not in behind[here]}
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    drawn = re.findall(r"^    (\w+) --> (\w+)$", ARCHITECTURE, re.MULTILINE)
+    wanted = "\n".join(f"    {here} --> {there}" for here, there in sorted(arrows()))
+    assert len(drawn) == len(set(drawn)) and set(drawn) == arrows(), f"the picture should have:\n{wanted}"
+
+
+def test_every_room_has_its_row() -> None:
+    rooms = {room_of(path) for path in SOURCES}
+    assert rooms == set().union(*FLOORS) and sum(map(len, FLOORS)) == len(rooms)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
