@@ -32,7 +32,7 @@ from amn_dist.farms.ray.faults import cause_of_death, last_line, traceback_of
 from amn_dist.interchange.artefacts import masks_of
 from amn_dist.interchange.folders import claim
 from amn_dist.interchange.weights import convert_weights
-from amn_dist.loaders.decode import check_photo as check_header
+from amn_dist.loaders.decoder import check_photo as check_header
 from amn_dist.models.weights import read_tensors
 from amn_dist.report.facts import read_run
 from amn_dist.report.gallery import Shown, row

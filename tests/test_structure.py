@@ -1,6 +1,7 @@
 """Imports point downwards; heavy libraries live in one place; nothing is called utils."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
 
@@ -64,6 +65,20 @@ def imports(path: Path, source: str | None = None) -> set[str]:
     return found
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def annotations_left_out(path: Path) -> str:
+    """Source of a file without what it imports under TYPE_CHECKING alone."""
+
+    class Stripper(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST:
+            return ast.Pass() if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    return ast.unparse(Stripper().visit(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def room(module: str) -> str | None:
     """The room a dotted name lies in; None for other packages and for amn_dist itself."""
     parts = module.split(".")
@@ -118,6 +133,15 @@ def test_imports_inside_a_room_and_downwards_pass() -> None:
     assert not upward(PACKAGE / "ops" / "walk.py", source)
     assert upward(ROOT / "data_shards" / "pack.py", "from amn_dist.commands import pack")
     assert not upward(ROOT / "data_shards" / "pack.py", "from amn_dist.shards import index")
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    modules = {module_of(path): path for path in SOURCES}
+    graph = {name: imports(path, annotations_left_out(path)) & modules.keys() for name, path in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=lambda path: path.stem)

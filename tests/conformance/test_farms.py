@@ -109,9 +109,9 @@ def farm(request: pytest.FixtureRequest, farms: dict[str, Farm]) -> Farm:
 
 def finished(reports: Sequence[Report]) -> dict[int, Any]:
     """Records by shard, none of them given twice."""
-    found = [(report.shard, report.record) for report in reports if report.shard is not None]
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    records = [(report.shard, report.record) for report in reports if report.shard is not None]
+    assert len(dict(records)) == len(records)
+    return dict(records)
 
 
 def test_every_shard_is_finished_once_from_all_its_chunks(farm: Farm, tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_figures_of_a_report_add_up() -> None:
     ],
 )
 def test_pools_fit_the_cluster(settings: dict[str, Any], resources: dict[str, float], sizes: dict[str, int]) -> None:
-    found = kinds(FarmSection(**settings), resources)
-    assert {name: size for name, (_, size) in found.items()} == sizes
-    gpus = sum(kind.gpus * size for kind, size in found.values())
-    assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in found.items() if name != "cpu")
+    pools = kinds(FarmSection(**settings), resources)
+    assert {name: size for name, (_, size) in pools.items()} == sizes
+    gpus = sum(kind.gpus * size for kind, size in pools.values())
+    assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in pools.items() if name != "cpu")
 
 
 def test_a_share_no_gpu_has_is_refused() -> None:
