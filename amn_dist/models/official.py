@@ -45,16 +45,15 @@ def load_amn(state_dict: Mapping[str, Tensor], num_classes: int) -> AmnNet:
     return _adopt(network, state_dict, prefixes("amn"), "AMN checkpoint")
 
 
-def load_irn(state_dict: Mapping[str, Tensor], num_classes: int, *, displacement: bool = False) -> EdgeNet:
+def load_irn(state_dict: Mapping[str, Tensor], num_classes: int) -> EdgeNet:
     """Our edge network with the weights of a published IRN. Raises ConfigError naming keys that do not fit.
 
-    num_classes: the file does not depend on it. displacement: keep the displacement branch too.
+    num_classes: the file does not depend on it. A displacement branch in it is ignored.
     """
-    if not displacement:
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(DISPLACEMENT)}
+    edge_only = {name: tensor for name, tensor in state_dict.items() if not name.startswith(DISPLACEMENT)}
     with torch.device("meta"):
-        network = EdgeNet(_resnet50(frozen_taps=5), displacement=displacement)
-    return _adopt(network, state_dict, prefixes("irn"), "IRN checkpoint")
+        network = EdgeNet(_resnet50(frozen_taps=5))
+    return _adopt(network, edge_only, prefixes("irn"), "IRN checkpoint")
 
 
 def load_deeplab(state_dict: Mapping[str, Tensor], num_classes: int) -> DeepLab:

@@ -139,8 +139,6 @@ def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None
     pairs = [mirrored([image], colour=model.backbone.colour, device=device_of(model)) for image in images]
     padded = [functional.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pairs]
     logits = model(torch.cat(padded))
-    if isinstance(logits, tuple):
-        logits = logits[0]
     grids = [grid_size(*image.shape[:2]) for image in images]
     shares = logits.float().unflatten(0, (-1, 2))
     edges = [share[..., :rows, :columns] for share, (rows, columns) in zip(shares, grids, strict=True)]

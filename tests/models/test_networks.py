@@ -51,7 +51,7 @@ def test_networks_train_under_bf16_autocast_in_channels_last(name: str) -> None:
         {
             "cam": lambda: CamNet(backbone(), CLASSES),
             "amn": lambda: AmnNet(backbone(), CLASSES),
-            "edge": lambda: EdgeNet(backbone(), displacement=True),
+            "edge": lambda: EdgeNet(backbone()),
             "deeplab": lambda: DeepLab(backbone(), CLASSES),
         }[name]()
         .to(memory_format=torch.channels_last)
@@ -151,26 +151,11 @@ def test_deeplab_without_branches_sees_one_scale() -> None:
         assert torch.equal(only, network.eval()(image()))
 
 
-def test_edge_head_has_the_published_size_and_the_displacement_branch_leaves_the_edge_alone() -> None:
-    features = backbone("resnet50", 16)
-    network = EdgeNet(features, displacement=True)
+def test_edge_head_has_the_published_size() -> None:
+    network = EdgeNet(backbone("resnet50", 16))
     assert count(network.edge) == 125_409
-    assert count(network.displacement) == 1_269_120
-    alone = EdgeNet(features)
-    alone.edge.load_state_dict(network.edge.state_dict())
     with torch.inference_mode():
-        edge, displacement = network(image(33, 33))
-        assert torch.equal(edge, alone(image(33, 33)))
-    assert displacement.shape == (2, 2, 9, 9)
-
-
-def test_mean_shift_counts_in_evaluation_only() -> None:
-    network = EdgeNet(backbone(), displacement=True)
-    network.displacement.mean_shift.copy_(torch.tensor([2.0, -1.0]))
-    with torch.inference_mode():
-        shifted = network.eval()(image())[1]
-        plain = network.train()(image())[1]
-    assert torch.allclose(plain - shifted, torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand_as(plain), atol=1e-5)
+        assert network(image(33, 33)).shape == (2, 1, 9, 9)
 
 
 def test_a_frozen_backbone_leaves_the_edge_head_alone_to_learn() -> None:

@@ -172,7 +172,7 @@ def test_networks_survive_the_way_to_disk_and_back(tmp_path: Path) -> None:
     for build in (
         lambda seed: CamNet(backbone(seed=seed), 4),
         lambda seed: AmnNet(backbone(seed=seed), 4),
-        lambda seed: EdgeNet(backbone(seed=seed), displacement=True),
+        lambda seed: EdgeNet(backbone(seed=seed)),
     ):
         network = build(0).to(memory_format=torch.channels_last)
         save_network(network, tmp_path / "model.safetensors")

@@ -59,16 +59,6 @@ def test_a_map_that_is_nowhere_positive_has_no_foreground() -> None:
     assert not signed_labels(signed, signed, CLASSES[:1]).any() and not positive_part(signed).any()
 
 
-def test_saliency_takes_the_place_of_negative_parts() -> None:
-    signed = np.array([[[1.0, 1.0, -1.0, -1.0]]], np.float32)
-    saliency = np.array([[255, 0, 255, 0]], np.uint8)
-    found = signed_labels(signed, signed, CLASSES[:1], saliency=saliency)
-    assert found.tolist() == [[3, 255, 255, 0]]
-    # Nothing salient: the negative parts are asked as well.
-    found = signed_labels(signed, signed, CLASSES[:1], saliency=np.zeros((1, 4), np.uint8))
-    assert found.tolist() == [[3, 3, 0, 0]]
-
-
 def test_activation_keeps_the_winner_of_a_contest() -> None:
     found = signed_activation(*planes())[:, 0]
     names = list(CASES)

@@ -22,7 +22,7 @@ from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.ops.metrics.counts import confusion, mean_iou, scores
 from amn_dist.ops.region_means import refine
 from amn_dist.ops.signed import label_unary, refine_labels, signed_labels
-from amn_dist.ops.superpixel import compact, merge_regions
+from amn_dist.ops.superpixel import compact
 from amn_dist.training.optimiser import rate_factor
 from data_shards.classes import VOC
 from data_shards.voc import read_labels
@@ -237,12 +237,6 @@ def test_seed_before_and_after_the_crf(crf_golden: Path, number: int) -> None:
     assert np.array_equal(refine_labels(arrays["in_image"], found, 21), arrays["out_seed_crf"])
 
 
-def test_seed_with_saliency(crf_golden: Path) -> None:
-    arrays, meta = load(crf_golden, "icd_seed_2")
-    found = signed_labels(*seed_maps(arrays, meta), saliency=arrays["in_saliency"])
-    assert np.array_equal(found, arrays["out_seed"])
-
-
 def seed_maps(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     height, width = arrays["in_image"].shape[:2]
     side = meta["infer_size"]
@@ -271,12 +265,6 @@ def test_image_and_superpixels_are_cut_alike(golden: Path, number: int) -> None:
     image = cut_image(fine[0].permute(1, 2, 0).numpy() - 127, crop, side) + 127
     # OpenCV interpolates 8-bit images in 11-bit fixed point.
     assert np.abs(image - arrays["out_image_rgb"]).max() < 1
-
-
-def test_superpixels_are_merged(golden: Path) -> None:
-    arrays, meta = load(golden, "icd_spmerge_0")
-    found = merge_regions(arrays["in_superpixel"], arrays["in_features"], meta["num"])
-    assert np.array_equal(compact(found), compact(arrays["out_merged"])) and found.max() == meta["num"] - 1
 
 
 def test_difficult_objects_count_where_there_are_no_others(golden: Path) -> None:
