@@ -51,13 +51,13 @@ def prefixes(kind: Kind) -> dict[str, str]:
     return _icd_names()
 
 
-def translate(name: str, known: dict[str, str]) -> str:
+def translate(name: str, renamed: dict[str, str]) -> str:
     """The name with its longest known prefix replaced."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         prefix = ".".join(parts[:length])
-        if prefix in known:
-            return ".".join([known[prefix], *parts[length:]])
+        if prefix in renamed:
+            return ".".join([renamed[prefix], *parts[length:]])
     return name
 
 

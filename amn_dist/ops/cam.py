@@ -64,8 +64,8 @@ def _nothing(grid: tuple[int, int], size: tuple[int, int]) -> Maps:
 
 def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     total = torch.zeros(len(maps[0]), *size, device=maps[0].device)
-    for one in maps:
-        total += functional.interpolate(one[None], size=size, mode="bilinear", align_corners=False)[0]
+    for scale_maps in maps:
+        total += functional.interpolate(scale_maps[None], size=size, mode="bilinear", align_corners=False)[0]
     return total
 
 

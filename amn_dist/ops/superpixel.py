@@ -20,8 +20,8 @@ def felzenszwalb_regions(
     """
     from skimage.segmentation import felzenszwalb  # a second of imports that one stage needs
 
-    found = felzenszwalb(image, scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1)
-    return compact(found)
+    segments = felzenszwalb(image, scale=scale, sigma=sigma, min_size=min_size, channel_axis=-1)
+    return compact(segments)
 
 
 def compact(regions: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from amn_dist.models.icd_losses import bottom_up_part, classification_part, sign
 from amn_dist.models.official import load_icd
 from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.models.weights import load_network, save_network
-from amn_dist.ops.region_means import refine
+from amn_dist.ops.region_means import refine_scores
 
 SMALL = Backbone(name="small", stride=8, weights=None, frozen_taps=0)
 CLASSES = 4
@@ -40,7 +40,7 @@ def inputs(count: int = 4, side: int = 33) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def parts(seen: Reading, tags: Tensor, regions: Tensor) -> dict[str, Tensor]:
-    target = refine(seen.score.detach(), tags, regions)
+    target = refine_scores(seen.score.detach(), tags, regions)
     return {
         "classification": classification_part(seen.cam, tags, seen.inside),
         "bottom_up": bottom_up_part(seen.score, tags, seen.inside),

@@ -20,7 +20,7 @@ from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_
 from amn_dist.models.official import load_icd
 from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.ops.metrics.counts import confusion, mean_iou, scores
-from amn_dist.ops.region_means import refine
+from amn_dist.ops.region_means import refine_scores
 from amn_dist.ops.signed import label_unary, refine_labels, signed_labels
 from amn_dist.ops.superpixel import compact
 from amn_dist.training.optimiser import rate_factor
@@ -100,7 +100,9 @@ def test_sign_statistics(golden: Path) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_superpixel_refinement(golden: Path, number: int) -> None:
     arrays, _ = load(golden, f"icd_sprefine_{number}")
-    close(refine(*tensors(arrays, "in_score", "in_label", "in_superpixel")), arrays["out_refined"], absolute=2e-5)
+    close(
+        refine_scores(*tensors(arrays, "in_score", "in_label", "in_superpixel")), arrays["out_refined"], absolute=2e-5
+    )
 
 
 def test_top_down_gradient_with_warm_up(golden: Path) -> None:
@@ -168,7 +170,7 @@ def test_network_inference(golden: Path) -> None:
     with torch.inference_mode():
         seen = net(*inputs)
         cam, signed = net.maps(inputs[0])
-        refined = refine(seen.score, *inputs[1:])
+        refined = refine_scores(seen.score, *inputs[1:])
     for found, name in ((seen.cam, "cam"), (seen.score, "icd_bu"), (refined, "icd_bu_sp"), (seen.logits, "icd_td")):
         close(found, arrays[f"out_{name}"], relative=1e-5)
     assert torch.equal(cam, seen.cam) and torch.equal(signed, seen.logits)
@@ -200,7 +202,7 @@ def test_network_training_steps(golden: Path, number: int, tolerance: float) -> 
     first: dict[str, Tensor] = {}
     for step in range(meta["steps"]):
         seen = net(*inputs)
-        target = refine(seen.score.detach(), *inputs[1:])
+        target = refine_scores(seen.score.detach(), *inputs[1:])
         loss = classification_part(seen.cam, inputs[1]) + bottom_up_part(seen.score, inputs[1])
         loss = loss + seen.weight * top_down_part(seen.logits, target, inputs[1])
         optimiser.zero_grad()

@@ -92,8 +92,8 @@ def bilateral_batch(images: Sequence[Tensor], position: float, colour: float) ->
     features = []
     for image in images:
         colours = image.reshape(-1, 3).float() / colour
-        places = _positions((image.shape[0], image.shape[1]), position, image.device)
-        features.append(torch.cat([places, colours], 1))
+        positions = _positions((image.shape[0], image.shape[1]), position, image.device)
+        features.append(torch.cat([positions, colours], 1))
     size = np.array([image.shape[:2] for image in images]).max(0)[::-1]
     return _lattice(features, np.array([*size / position, *[255 / colour] * 3]))
 
@@ -125,7 +125,7 @@ def _lattice(features: Sequence[Tensor], highest: np.ndarray) -> DeviceLattice:
 def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Keys i64[N, d + 1] and barycentric weights f32[N, d + 1] of the vertices around features f32[N, d].
 
-    Every operation rounds to float32 in the order of `simplex.embed`.
+    Every operation rounds to float32 in the order of `permutohedral.embed`.
     """
     count, vertices = len(features), len(strides)
     scaled = features * torch.from_numpy(feature_scales(vertices - 1)).to(features.device)
@@ -162,9 +162,9 @@ def _neighbours(points: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tenso
     ahead = points.new_full((len(strides), none), none)
     behind = points.new_full((len(strides), none + 1), none)
     for axis, stride in enumerate(strides):
-        wanted = points + sum(strides) - len(strides) * stride
-        place = torch.searchsorted(points, wanted).clamp(max=none - 1)
-        ahead[axis] = torch.where(points[place] == wanted, place, none)
+        neighbour_keys = points + sum(strides) - len(strides) * stride
+        index = torch.searchsorted(points, neighbour_keys).clamp(max=none - 1)
+        ahead[axis] = torch.where(points[index] == neighbour_keys, index, none)
         behind[axis].scatter_(0, ahead[axis], torch.arange(none, device=points.device))
     return ahead, behind[:, :-1]
 
