@@ -45,8 +45,8 @@ def train_here(
             batch=task.section.batch,
             seed=config.seed,
             consumed=consumed,
-            rank=gang.rank,
-            world=gang.size,
+            rank=world.rank,
+            world=world.size,
             loader=config.loader,
         )
 
@@ -54,8 +54,8 @@ def train_here(
         observe({"warning": text})
 
     with (
-        joined(config.engine) as gang,
-        workplace(folder, first=gang.rank == 0, keep_log=keep_log, tell=tell) as place,
+        joined(config.engine) as world,
+        workplace(folder, first=world.rank == 0, keep_log=keep_log, tell=tell) as place,
     ):
         train(
             task,

@@ -20,7 +20,7 @@ from amn_dist.config import Seed as SeedSection
 from amn_dist.errors import ConfigError, ShardError, StageError
 from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
-from amn_dist.farms.ray.farm import RayFarm, connect, kinds
+from amn_dist.farms.ray.farm import RayFarm, connect, plan_pools
 from amn_dist.farms.stream import MapTask, Source
 from amn_dist.interfaces import Map, Needs
 from amn_dist.models.weights import save_network
@@ -172,7 +172,7 @@ def test_figures_of_a_report_add_up() -> None:
     ],
 )
 def test_pools_fit_the_cluster(settings: dict[str, Any], resources: dict[str, float], sizes: dict[str, int]) -> None:
-    pools = kinds(FarmSection(**settings), resources)
+    pools = plan_pools(FarmSection(**settings), resources)
     assert {name: size for name, (_, size) in pools.items()} == sizes
     gpus = sum(kind.gpus * size for kind, size in pools.values())
     assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in pools.items() if name != "cpu")
@@ -182,7 +182,7 @@ def test_a_share_no_gpu_has_is_refused() -> None:
     with pytest.raises(ValidationError, match="gpus_per_worker"):
         FarmSection(gpus_per_worker=4.0)
     with pytest.raises(ConfigError, match=r"gpus_per_worker: found 1\.0, but the cluster has 0\.5 GPU"):
-        kinds(FarmSection(), {"CPU": 8, "GPU": 0.5})
+        plan_pools(FarmSection(), {"CPU": 8, "GPU": 0.5})
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from amn_dist.training.meter import Meter
 from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.training.stopping import stop_on_sigterm
-from amn_dist.training.world import Gang, join_gang
+from amn_dist.training.world import World, join_world
 
 STATE = State(0, 0, "torch", 0, 1, {})
 
@@ -64,13 +64,13 @@ def shelf(value: float = -1.0) -> Engine:
 
 def saved(folder: Path, steps: Sequence[int], made: State = STATE) -> None:
     for step in steps:
-        save_checkpoint(folder, shelf(float(step)), Gang(), replace(made, step=step, consumed=16 * step))
+        save_checkpoint(folder, shelf(float(step)), World(), replace(made, step=step, consumed=16 * step))
 
 
 def resumed(folder: Path) -> tuple[float, int, list[str]]:
     """Value of the engine, step, warnings."""
     warnings: list[str] = []
-    engine, step = resume(folder, shelf, Gang(), warnings.append)
+    engine, step = resume(folder, shelf, World(), warnings.append)
     assert isinstance(engine, Shelf)
     return engine.value, step, warnings
 
@@ -162,8 +162,8 @@ def test_winograd_can_be_asked_for() -> None:
 def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    gang = join_gang()
-    assert gang == Gang() and gang.first("x") == "x" and gang.gather(["a"]) == ["a"]
+    world = join_world()
+    assert world == World() and world.first("x") == "x" and world.gather(["a"]) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, told: dict[
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=match):
-        join_gang()
+        join_world()
 
 
 def test_the_newest_checkpoint_is_taken_and_two_stay(tmp_path: Path) -> None:
