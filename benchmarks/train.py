@@ -22,8 +22,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from amn_dist.config import Config, load_config
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import Config, EngineSection, load_config
 from amn_dist.interfaces import Fit
 from amn_dist.loaders.batches import batches
 from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "amn_dist"
@@ -156,7 +156,7 @@ def test_how_a_network_is_fed_is_decided_by_its_backbone_alone(path: Path) -> No
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         inside = [*ast.iter_child_nodes(node)] if isinstance(node, (ast.Compare, ast.IfExp, ast.match_case)) else []
         asked = {inner.value for part in inside for inner in ast.walk(part) if isinstance(inner, ast.Constant)}
-        assert not asked & {*get_args(Backbone.model_fields["name"].annotation), "caffe", "centred"}, node.lineno
+        assert not asked & {*get_args(BackboneSection.model_fields["name"].annotation), "caffe", "centred"}, node.lineno
 
 
 @pytest.mark.parametrize("library", sorted(HOMES))

@@ -58,7 +58,7 @@ def load_irn(state_dict: Mapping[str, Tensor], num_classes: int) -> EdgeNet:
 
 def load_deeplab(state_dict: Mapping[str, Tensor], num_classes: int) -> DeepLab:
     """Our DeepLabV2 (ResNet-101, scales 0.5 and 0.75 beside the image) with the weights of deeplab-pytorch's."""
-    section = config.Backbone(name="resnet101", stride=8, weights=None, frozen_taps=0)
+    section = config.BackboneSection(name="resnet101", stride=8, weights=None, frozen_taps=0)
     with torch.device("meta"):
         network = DeepLab(build_backbone(section), num_classes)
     return _adopt(network, state_dict, prefixes("deeplab"), "DeepLab checkpoint")
@@ -74,7 +74,7 @@ def load_icd(state_dict: Mapping[str, Tensor], num_classes: int) -> IcdNet:
         for name, value in state_dict.items()
         if not ICD_FIXED.match(name)
     }
-    section = config.Backbone(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
+    section = config.BackboneSection(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
     network = IcdNet(build_backbone(section), num_classes)
     own = {theirs: network.state_dict()[ours] for theirs, ours in prefixes("icd").items()}
     check_fit(own, published, where="ICD checkpoint")
@@ -126,7 +126,7 @@ def _fixed_gain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _resnet50(*, frozen_taps: int) -> Backbone:
-    return build_backbone(config.Backbone(name="resnet50", stride=16, weights=None, frozen_taps=frozen_taps))
+    return build_backbone(config.BackboneSection(name="resnet50", stride=16, weights=None, frozen_taps=frozen_taps))
 
 
 def _adopt(network: Network, state_dict: Mapping[str, Tensor], names: dict[str, str], where: str) -> Network:

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from amn_dist.config import Engine as EngineSection
-from amn_dist.config import FitSection
+from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interfaces import Fit, Stepwise
 from amn_dist.records import Batch

@@ -61,7 +61,7 @@ def deepspeed(setting: Setting) -> dict[str, Any]:
 
 def farm(setting: Setting) -> dict[str, Any]:
     """What a shard costs the driver of the Ray farm."""
-    from amn_dist.config import Farm as FarmSection
+    from amn_dist.config import FarmSection
     from amn_dist.farms.ray.farm import RayFarm
     from benchmarks.farm import overhead
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from amn_dist.config import Config, Loader
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import Config, FarmSection, Loader
 from amn_dist.config import Seed as SeedSection
 from amn_dist.errors import ConfigError, ShardError, StageError
 from amn_dist.farms.farm import Chunk, Farm, Report

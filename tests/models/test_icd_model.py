@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 from amn_dist.errors import ConfigError
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.icd import Directions, IcdNet, Reading, top_down_weight
@@ -21,7 +21,7 @@ from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.models.weights import load_network, save_network
 from amn_dist.ops.region_means import refine_scores
 
-SMALL = Backbone(name="small", stride=8, weights=None, frozen_taps=0)
+SMALL = BackboneSection(name="small", stride=8, weights=None, frozen_taps=0)
 CLASSES = 4
 
 
@@ -234,7 +234,7 @@ def test_deep_head_and_top_down_head_begin_alike() -> None:
 
 @pytest.mark.parametrize(("side", "cells"), [(321, 41), (65, 9), (64, 8), (96, 12)])
 def test_deeplab_vgg_has_a_cell_every_eight_pixels(side: int, cells: int) -> None:
-    section = Backbone(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
+    section = BackboneSection(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
     with torch.device("meta"):
         taps = build_backbone(section)(torch.zeros(1, 3, side, side))
     assert taps[-1].shape == (1, 512, cells, cells) and taps[1].shape[1] == 256
@@ -245,7 +245,7 @@ def test_deeplab_vgg_has_a_cell_every_eight_pixels(side: int, cells: int) -> Non
 def test_deeplab_vgg_takes_the_weights_of_vgg() -> None:
     with torch.device("meta"):
         names = [
-            build_backbone(Backbone(name=name, stride=8, weights=None)).state_dict()  # type: ignore[arg-type]
+            build_backbone(BackboneSection(name=name, stride=8, weights=None)).state_dict()  # type: ignore[arg-type]
             for name in ("vgg16", "vgg16_deeplab")
         ]
     assert {name: tensor.shape for name, tensor in names[0].items()} == {n: t.shape for n, t in names[1].items()}

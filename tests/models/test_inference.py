@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from amn_dist.config import Backbone as Section
+from amn_dist.config import BackboneSection as Section
 from amn_dist.config import Infer
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.backbones.blueprint import FixedBatchNorm

@@ -22,7 +22,7 @@ EVERY = [("small", 8), ("vgg16", 16), ("vgg16", 8), ("resnet50", 16)]
 
 def backbone(name: str = "small", stride: int = 8) -> Backbone:
     torch.manual_seed(0)
-    return build_backbone(config.Backbone(name=name, stride=stride, weights=None, frozen_taps=0))
+    return build_backbone(config.BackboneSection(name=name, stride=stride, weights=None, frozen_taps=0))
 
 
 def image(height: int = 40, width: int = 56, batch: int = 2) -> Tensor:
@@ -159,7 +159,7 @@ def test_edge_head_has_the_published_size() -> None:
 
 
 def test_a_frozen_backbone_leaves_the_edge_head_alone_to_learn() -> None:
-    frozen = build_backbone(config.Backbone(name="small", stride=8, weights=None, frozen_taps=5))
+    frozen = build_backbone(config.BackboneSection(name="small", stride=8, weights=None, frozen_taps=5))
     network = EdgeNet(frozen)
     network(image()).sum().backward()
     assert all((p.grad is not None) == n.startswith("edge.") for n, p in network.named_parameters())

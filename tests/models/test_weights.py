@@ -26,7 +26,7 @@ from amn_dist.models.weights import (
 
 def backbone(name: str = "small", stride: int = 8, seed: int = 0) -> Backbone:
     torch.manual_seed(seed)
-    return build_backbone(config.Backbone(name=name, stride=stride, weights=None, frozen_taps=0))
+    return build_backbone(config.BackboneSection(name=name, stride=stride, weights=None, frozen_taps=0))
 
 
 def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:

@@ -229,7 +229,7 @@ def test_deeplab_initial_weights_by_their_published_names(golden: Path, tmp_path
     weights = published(golden, "keys/deeplab_init_model_expected.json")
     file = tmp_path / "deeplabv1_resnet101-imagenet.pth"
     torch.save(weights | {"fc.weight": torch.zeros(1)}, file)
-    backbone = build_backbone(config.Backbone(name="resnet101", stride=8, frozen_taps=0))
+    backbone = build_backbone(config.BackboneSection(name="resnet101", stride=8, frozen_taps=0))
     load_backbone_weights(backbone, str(file))
     own = {name.removeprefix("features."): tensor for name, tensor in backbone.state_dict().items()}
     assert own.keys() == {name for name in weights if not name.endswith("num_batches_tracked")}

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amn_dist.config import Amn, Classify, Config, Discriminate, FitSection, Irn, Segment
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import Amn, Classify, Config, Discriminate, EngineSection, FitSection, Irn, Segment
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.winograd import WinogradConv2d

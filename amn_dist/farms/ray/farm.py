@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.farms.farm import Report, Task
 from amn_dist.farms.ray.driver import IN_FLIGHT, TaskDriver

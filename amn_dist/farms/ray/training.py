@@ -17,8 +17,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from amn_dist.config import Engine as EngineSection
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import EngineSection, FarmSection
 from amn_dist.errors import PeerLost, StageError
 from amn_dist.farms.capacity import ProcessSlots, process_slots, shared_slots
 from amn_dist.farms.ray.farm import connect

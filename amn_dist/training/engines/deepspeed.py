@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import EngineSection
 from amn_dist.interfaces import Fit
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch

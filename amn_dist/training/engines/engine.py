@@ -14,7 +14,7 @@ from amn_dist.records import Batch
 from amn_dist.training.world import World, membership
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import Engine as EngineSection
+    from amn_dist.config import EngineSection
 
 
 class Engine(Protocol):

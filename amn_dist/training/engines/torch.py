@@ -18,7 +18,7 @@ from amn_dist.training.snapshot import read_snapshot, write_snapshot
 from amn_dist.training.world import World
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import Engine as EngineSection
+    from amn_dist.config import EngineSection
 
 
 class Autocast(nn.Module):
