@@ -59,8 +59,8 @@ def test_networks_train_under_bf16_autocast_in_channels_last(name: str) -> None:
     )
     x = image().to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        found = network(x, torch.ones(2, CLASSES - 1), dropout=True) if name == "amn" else network(x)
-    outputs = [found] if isinstance(found, Tensor) else list(found)
+        result = network(x, torch.ones(2, CLASSES - 1), dropout=True) if name == "amn" else network(x)
+    outputs = [result] if isinstance(result, Tensor) else list(result)
     torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
@@ -100,8 +100,8 @@ def test_amn_without_condition_ignores_the_tags() -> None:
     network = AmnNet(backbone(), CLASSES, condition=False)
     assert network.gate is None
     with torch.inference_mode():
-        one, two = (network(image(), torch.full((2, CLASSES - 1), v), dropout=False) for v in (0.0, 1.0))
-    assert torch.equal(one, two)
+        without_tags, with_tags = (network(image(), torch.full((2, CLASSES - 1), v), dropout=False) for v in (0.0, 1.0))
+    assert torch.equal(without_tags, with_tags)
 
 
 def test_dropout_follows_its_argument_and_neither_mode_nor_global_state() -> None:

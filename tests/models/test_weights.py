@@ -29,9 +29,9 @@ def backbone(name: str = "small", stride: int = 8, seed: int = 0) -> Backbone:
     return build_backbone(config.BackboneSection(name=name, stride=stride, weights=None, frozen_taps=0))
 
 
-def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
-    other = two.state_dict()
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.state_dict().items())
+def same(network: torch.nn.Module, other: torch.nn.Module) -> bool:
+    other = other.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in network.state_dict().items())
 
 
 def test_without_weights_a_backbone_keeps_its_own() -> None:

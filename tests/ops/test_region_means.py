@@ -22,9 +22,9 @@ def example(image: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tens
 
 def dense_refine(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
     """One image, class and region at a time, float64."""
-    found = torch.zeros_like(score, dtype=torch.float64)
-    for n, (scores, own, ids) in enumerate(zip(score.double(), tags, regions, strict=True)):
-        z = scores * own[:, None, None]
+    refined = torch.zeros_like(score, dtype=torch.float64)
+    for n, (scores, tagged, ids) in enumerate(zip(score.double(), tags, regions, strict=True)):
+        z = scores * tagged[:, None, None]
         for number in ids.unique():
             plane = (ids == number).double()[None, None]
             mass = functional.interpolate(plane, size=score.shape[-2:], mode="bilinear", align_corners=True)[0, 0]
@@ -34,10 +34,10 @@ def dense_refine(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
             share = z.clamp(min=0) / z.amax(0).clamp(min=1e-5)
             winner = int(((share * mass).sum((1, 2)) / mass.sum()).argmax())
             for k in range(len(z)):
-                wins = bool(votes.max() > 1e-5) and k == winner and own[k] == 1
+                wins = bool(votes.max() > 1e-5) and k == winner and tagged[k] == 1
                 part = z[k].clamp(min=0) if wins else z[k].clamp(max=0)
-                found[n, k] += mass * (part * mass).sum() / mass.sum()
-    return found
+                refined[n, k] += mass * (part * mass).sum() / mass.sum()
+    return refined
 
 
 @pytest.mark.parametrize(

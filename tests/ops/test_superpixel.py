@@ -38,9 +38,9 @@ def test_regions_are_large_enough_connected_and_numbered_without_gaps() -> None:
 @given(st.lists(st.integers(-5, 70_000), min_size=1, max_size=40))
 def test_compact_ids_keep_the_partition_and_count_from_zero(ids: list[int]) -> None:
     given_ids = np.array([ids])
-    found = compact(given_ids)
-    assert np.array_equal(given_ids == given_ids.T, found == found.T)
-    firsts = [number for place, number in enumerate(found[0]) if number not in found[0][:place]]
+    compacted = compact(given_ids)
+    assert np.array_equal(given_ids == given_ids.T, compacted == compacted.T)
+    firsts = [number for index, number in enumerate(compacted[0]) if number not in compacted[0][:index]]
     assert firsts == list(range(len(set(ids))))
 
 

@@ -33,8 +33,8 @@ GROUPS_1X, GROUPS_NONE = 104, 208
 
 def fixture(golden: Path, name: str) -> tuple[dict[str, np.ndarray], dict]:
     with np.load(golden / f"{name}.npz") as arrays:
-        found = dict(arrays)
-    return found, json.loads(str(found.pop("meta")))
+        fields = dict(arrays)
+    return fields, json.loads(str(fields.pop("meta")))
 
 
 @lru_cache(maxsize=1)
@@ -58,10 +58,10 @@ def unflip(maps: Tensor) -> Tensor:
     return maps[0] + maps[1].flip(-1)
 
 
-def close(found: Tensor | np.ndarray, expected: np.ndarray, *, relative: float = 0.0, absolute: float = 0.0) -> None:
-    found = np.asarray(found.detach() if isinstance(found, Tensor) else found, np.float64)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= absolute + relative * np.abs(expected).max()
+def close(values: Tensor | np.ndarray, expected: np.ndarray, *, relative: float = 0.0, absolute: float = 0.0) -> None:
+    values = np.asarray(values.detach() if isinstance(values, Tensor) else values, np.float64)
+    assert values.shape == expected.shape
+    assert np.abs(values - expected).max() <= absolute + relative * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("name", "num_classes"), [("voc_0", 21), ("voc_1", 21), ("coco_0", 81)])

@@ -61,9 +61,9 @@ def shelf(value: float = -1.0) -> Engine:
     return Shelf(value)  # type: ignore[return-value]
 
 
-def saved(folder: Path, steps: Sequence[int], made: State = STATE) -> None:
+def saved(folder: Path, steps: Sequence[int], state: State = STATE) -> None:
     for step in steps:
-        save_checkpoint(folder, shelf(float(step)), World(), replace(made, step=step, consumed=16 * step))
+        save_checkpoint(folder, shelf(float(step)), World(), replace(state, step=step, consumed=16 * step))
 
 
 def resumed(folder: Path) -> tuple[float, int, list[str]]:
@@ -98,8 +98,8 @@ def test_amn_keeps_its_rate() -> None:
 
 def test_optimisers_are_the_published_ones() -> None:
     def settings(section: FitSection) -> tuple[type, dict[str, object]]:
-        made = make_optimiser(section, [{"params": [nn.Parameter(torch.ones(2))], "lr": 0.3, "weight_decay": 0.5}])
-        return type(made), made.param_groups[0]
+        optimiser = make_optimiser(section, [{"params": [nn.Parameter(torch.ones(2))], "lr": 0.3, "weight_decay": 0.5}])
+        return type(optimiser), optimiser.param_groups[0]
 
     for section, momentum in ((Irn(), 1e-4), (Segment(), 0.9), (Irn(momentum_slip=False), 0.9)):
         kind, group = settings(section)
@@ -294,16 +294,16 @@ def test_sigterm_sets_the_event_and_the_handler_returns() -> None:
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
-    found = []
+    events = []
 
     def enter() -> None:
         with stop_on_sigterm() as asked:
-            found.append(asked.is_set())
+            events.append(asked.is_set())
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert found == [False]
+    assert events == [False]
 
 
 def test_the_meter_counts_images_of_all_ranks() -> None:
