@@ -65,7 +65,7 @@ def workplace(
             yield Workplace(folder, mirror.saved)
         finally:  # after SIGTERM too: the last checkpoint is on its way
             mirror.wait()
-    _storage_errors_named(lambda: (stage / MODEL).write_bytes((folder / MODEL).read_bytes()))
+    _with_stage_errors(lambda: (stage / MODEL).write_bytes((folder / MODEL).read_bytes()))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -87,7 +87,7 @@ class Mirror:
         """Until no checkpoint is on its way. Raises StageError when the last one did not arrive."""
         copy, self.under_way = self.under_way, None
         if copy is not None:
-            _storage_errors_named(copy.result)
+            _with_stage_errors(copy.result)
 
     def _copy(self, checkpoint: Path) -> None:
         self.keep_log()
@@ -156,7 +156,7 @@ def _stopped_from(stage: RemotePath, folder: Path) -> Iterator[None]:
         over.set()
 
 
-def _storage_errors_named(work: Callable[[], None]) -> None:
+def _with_stage_errors(work: Callable[[], None]) -> None:
     """Do some work for a stage whose storage may fail."""
     try:
         work()

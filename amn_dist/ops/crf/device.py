@@ -1,7 +1,7 @@
 """Mean field of a dense CRF on a device, several images at once (amn 6); the same lattice as the compiled one.
 
 N pixels of all images stand in one row, M lattice points of all images in another; a point's key holds its image's
-number, so that images never meet. Spreading and gathering are products with sparse N x M matrices, one addition after
+number, so that images never meet. Splatting and slicing are products with sparse N x M matrices, one addition after
 the other within a row: results repeat. Nothing waits for the device between iterations.
 """
 
@@ -27,9 +27,9 @@ OFFSET = 1e-20
 class DeviceLattice:
     """Gaussian filter of all images' pixels; the roots of the kernel's row sums are part of the matrices."""
 
-    spread: Tensor
+    splat: Tensor
     """Sparse f32[M, N]."""
-    collect: Tensor
+    slice: Tensor
     """Sparse f32[N, M]."""
     ahead: Tensor
     """Every point's neighbour along every axis, i64[d + 1, M]; M where there is none."""
@@ -39,7 +39,7 @@ class DeviceLattice:
 
     def filter(self, q: Tensor) -> Tensor:
         """Filter channels f32[N, C]."""
-        return self.collect @ self.blur(self.spread @ q) * self.gain
+        return self.slice @ self.blur(self.splat @ q) * self.gain
 
     def blur(self, values: Tensor) -> Tensor:
         """Blur values f32[M, C] along all axes."""
@@ -170,7 +170,7 @@ def _neighbours(points: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tenso
 
 
 def _matrices(offsets: Tensor, weights: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Sparse spread f32[M, N] and collect f32[N, M] with N pixels' weights f32[N, d + 1] at points i64[N, d + 1]."""
+    """Sparse splat f32[M, N] and slice f32[N, M] with N pixels' weights f32[N, d + 1] at points i64[N, d + 1]."""
     count, vertices = offsets.shape
     point, order = offsets.flatten().sort(stable=True)
     begins = torch.searchsorted(point, torch.arange(points + 1, device=offsets.device))
