@@ -80,7 +80,7 @@ class Strict(BaseModel):
     )
 
 
-class Backbone(Strict):
+class BackboneSection(Strict):
     """Feature extractor shared by name between stages, never by weights."""
 
     name: Literal["resnet50", "resnet101", "vgg16", "vgg16_deeplab", "small"] = "resnet50"
@@ -100,7 +100,7 @@ class FitSection(Strict):
     ARCHITECTURE: ClassVar[tuple[str, ...]] = ("backbone",)
     """Settings that say what the network is: weights fit where they are equal."""
 
-    backbone: Backbone = Backbone()
+    backbone: BackboneSection = BackboneSection()
     batch: Count = 16
     """Images a step, over all processes."""
     micro_batch: int = Field(default=0, ge=0, le=2**31 - 1)
@@ -145,7 +145,7 @@ class FitSection(Strict):
 class Classify(FitSection):
     """Multi-label classifier behind CAM (amn 2.2, 3.1, 4.1)."""
 
-    backbone: Backbone = Backbone(frozen_taps=3)
+    backbone: BackboneSection = BackboneSection(frozen_taps=3)
     long_side: Annotated[tuple[Side, Side], BeforeValidator(_listed), AfterValidator(_in_order)] = (320, 640)
     """Range of the long side after resizing, pixels, uniform."""
 
@@ -196,7 +196,7 @@ class Amn(FitSection):
     """Activation manipulation network (amn 2.3, 3.2, 4.1)."""
 
     ARCHITECTURE = ("backbone", "condition")
-    backbone: Backbone = Backbone(frozen_taps=1)
+    backbone: BackboneSection = BackboneSection(frozen_taps=1)
     optimiser: Literal["sgd", "adam"] = "adam"
     lr: Rate = 5e-6
     lr_head: Rate = 1e-4
@@ -209,7 +209,7 @@ class Amn(FitSection):
     """Label conditioning: the tags gate the features. Off leaves the per-pixel loss alone."""
 
 
-class AmnMap(Strict):
+class AmnMapSection(Strict):
     """AMN inference (amn 1.4)."""
 
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
@@ -234,7 +234,7 @@ class Discriminate(FitSection):
     """Intra-class discriminator: classifier, directions and top-down head, trained together (icd 4)."""
 
     ARCHITECTURE = ("backbone", "cam_head", "width", "colour")
-    backbone: Backbone = Backbone(name="vgg16_deeplab", stride=8, frozen_taps=0)
+    backbone: BackboneSection = BackboneSection(name="vgg16_deeplab", stride=8, frozen_taps=0)
     batch: Count = 32
     epochs: Count = 20
     crop: Side = 321
@@ -263,7 +263,7 @@ class Discriminate(FitSection):
     """Input: as the backbone's ImageNet weights want it; or minus 127, as published ones of vgg16_deeplab do."""
 
 
-class IcdMap(Strict):
+class IcdMapSection(Strict):
     """Inference of the intra-class discriminator (icd 5)."""
 
     scales: Scales = (1.0,)
@@ -296,7 +296,7 @@ class IcdSeed(Strict):
 class Irn(FitSection):
     """Inter-pixel relation network, edge head (amn 2.4, 3.3, 4.1)."""
 
-    backbone: Backbone = Backbone(frozen_taps=5)
+    backbone: BackboneSection = BackboneSection(frozen_taps=5)
     batch: Count = 32
     epochs: Count = 3
     rescale: Rescale = (0.5, 1.5)
@@ -324,7 +324,7 @@ class Segment(FitSection):
     """DeepLabV2 on the pseudo-masks (amn 2.6, 3.5, 4.2)."""
 
     ARCHITECTURE = ("backbone", "branches")
-    backbone: Backbone = Backbone(name="resnet101", stride=8, frozen_taps=0)
+    backbone: BackboneSection = BackboneSection(name="resnet101", stride=8, frozen_taps=0)
     batch: Count = 10
     steps: Count | None = 20_000
     crop: Side = 321
@@ -381,7 +381,7 @@ class Data(Strict):
     """Set that predict and score use; none leaves prediction out."""
 
 
-class Engine(Strict):
+class EngineSection(Strict):
     """Who steps the optimiser."""
 
     name: Literal["deepspeed", "torch"] = "deepspeed"
@@ -406,13 +406,13 @@ class Engine(Strict):
     AVX512, where they are faster."""
 
     @model_validator(mode="after")
-    def _enough(self) -> Engine:
+    def _enough(self) -> EngineSection:
         if self.min_processes > self.processes:
             raise ValueError(f"min_processes {self.min_processes} lies above processes {self.processes}")
         return self
 
 
-class Farm(Strict):
+class FarmSection(Strict):
     """Who runs a Map over shards."""
 
     name: Literal["ray", "local"] = "ray"
@@ -468,20 +468,20 @@ class Config(Strict):
     cam_seed: Seed = Seed()
     superpixel: Superpixel = Superpixel()
     discriminate: Discriminate = Discriminate()
-    icd_map: IcdMap = IcdMap()
+    icd_map: IcdMapSection = IcdMapSection()
     icd_seed: IcdSeed = IcdSeed()
     refine: Refine = Refine()
     refine_seed: Seed = Seed()
     amn: Amn = Amn()
-    amn_map: AmnMap = AmnMap()
+    amn_map: AmnMapSection = AmnMapSection()
     amn_seed: Seed = Seed(foreground=0.45, background=0.15)
     irn: Irn = Irn()
     walk: Walk = Walk()
     segment: Segment = Segment()
     predict: Predict = Predict()
     score: Score = Score()
-    engine: Engine = Engine()
-    farm: Farm = Farm()
+    engine: EngineSection = EngineSection()
+    farm: FarmSection = FarmSection()
     loader: Loader = Loader()
 
     @model_validator(mode="after")
@@ -490,7 +490,7 @@ class Config(Strict):
             raise ValueError("method refine begins with maps made elsewhere; name their shard set in refine.maps")
         return self
 
-    def initial_weights(self, backbone: Backbone) -> str | None:
+    def initial_weights(self, backbone: BackboneSection) -> str | None:
         """Where a backbone's initial weights come from: `torchvision`, a path, or none."""
         if backbone.weights in (None, "torchvision"):
             return backbone.weights

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from amn_dist.config import Backbone, Classify, Config, Infer, Loader
+from amn_dist.config import BackboneSection, Classify, Config, Infer, Loader
 from amn_dist.loaders.decode import decode_images
 from amn_dist.models.precision import native_bf16
 from amn_dist.models.weights import load_network, save_network
@@ -40,7 +40,7 @@ from benchmarks.reference import published_cam
 
 CONFIG = Config(
     name="bench",
-    classify=Classify(backbone=Backbone(name="resnet50", stride=16, weights=None, frozen_taps=3)),
+    classify=Classify(backbone=BackboneSection(name="resnet50", stride=16, weights=None, frozen_taps=3)),
     loader=Loader(name="torchvision", threads=1),
 )
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}

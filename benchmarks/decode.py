@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from amn_dist.config import Loader
 from amn_dist.loaders.crops import Crop, cut_image, draw_crop
-from amn_dist.loaders.decode import Encoded, crop_decoder, decode_images, normalisation
+from amn_dist.loaders.decode import crop_decoder, decode_images
+from amn_dist.loaders.decoder import Encoded, normalisation
 from amn_dist.records import CropRule
 from benchmarks.harness import PHOTOGRAPHS, race, rates, write_result
 

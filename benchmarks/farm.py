@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import FarmSection
 from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm, connect

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amn_dist.ops.region_means import refine
+from amn_dist.ops.region_means import refine_scores
 from benchmarks.harness import one_core, race, write_result
 from benchmarks.reference.dense_refine import dense_refine
 
@@ -36,9 +36,9 @@ def example(device: str) -> tuple[Tensor, Tensor, Tensor]:
 def rivals(device: str) -> dict[str, Any]:
     """Timings of both, after their results were found equal."""
     inputs = example(device)
-    error = float((refine(*inputs) - dense_refine(*inputs)).abs().max())
+    error = float((refine_scores(*inputs) - dense_refine(*inputs)).abs().max())
     assert error < TOLERANCE, f"{device}: error {error}"
-    found = race({"by_index": partial(refine, *inputs), "dense": partial(dense_refine, *inputs)}, rounds=9)
+    found = race({"by_index": partial(refine_scores, *inputs), "dense": partial(dense_refine, *inputs)}, rounds=9)
     ratio = round(found["dense"].median / found["by_index"].median, 1)
     rows = {name: timing.as_json(per=BATCH) for name, timing in found.items()}
     return {**rows, "ratio": ratio, "largest_difference": error}

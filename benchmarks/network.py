@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.cam import CamNet
 from amn_dist.models.inference import prepare
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     one_core()
     torch.manual_seed(0)
-    section = Backbone(name=arguments.backbone, stride=16, weights=None, frozen_taps=0)
+    section = BackboneSection(name=arguments.backbone, stride=16, weights=None, frozen_taps=0)
     nchw = CamNet(build_backbone(section), 21).eval().requires_grad_(False)
     last = copy.deepcopy(nchw).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Prepared at the end: from here on this process keeps its memory, which helps all rivals and flatters none of ours.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.inference import prepare
 from amn_dist.models.irn import EdgeNet
@@ -84,7 +84,7 @@ def measured_network(name: str, rounds: int, *, images: int) -> dict[str, Any]:
     """IRN's edge network over a backbone: a pair through the prepared network, and a training step."""
     torch.manual_seed(0)
     stride = 16 if name == "resnet50" else 8
-    section = Backbone.model_validate({"name": name, "stride": stride, "weights": None, "frozen_taps": 0})
+    section = BackboneSection.model_validate({"name": name, "stride": stride, "weights": None, "frozen_taps": 0})
     kept = EdgeNet(build_backbone(section))
     rivals = {NATIVE: with_torchs_norms(copy.deepcopy(kept)), KEPT: kept}
     crops = torch.randn(images, 3, 256, 256).contiguous(memory_format=torch.channels_last)

@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amn_dist.config import Farm as FarmSection
-from amn_dist.config import Loader
+from amn_dist.config import FarmSection, Loader
 from amn_dist.farms.farm import Chunk
 from amn_dist.farms.stream import Row, Source
 from amn_dist.interfaces import Needs

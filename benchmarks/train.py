@@ -22,8 +22,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from amn_dist.config import Config, load_config
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import Config, EngineSection, load_config
 from amn_dist.interfaces import Fit
 from amn_dist.loaders.batches import batches
 from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm
@@ -37,7 +36,7 @@ from amn_dist.stages.irn import IrnFit
 from amn_dist.stages.segment import SegmentFit
 from amn_dist.training.engines.engine import Engine, build_engine, joined
 from amn_dist.training.engines.torch import TorchEngine
-from amn_dist.training.world import Gang
+from amn_dist.training.world import World
 from benchmarks.device.steps import engine_step
 from benchmarks.harness import race, rates, write_result
 from benchmarks.inputs import training_batch
@@ -73,7 +72,7 @@ def published(stage: str, *, crop: int, classes: int = CLASSES) -> Fit:
 
 def built(fit: Fit, **settings: Any) -> Engine:
     torch.manual_seed(0)
-    return build_engine(fit, EngineSection.model_validate({"precision": "fp32", **settings}), Gang(), pieces=1)
+    return build_engine(fit, EngineSection.model_validate({"precision": "fp32", **settings}), World(), pieces=1)
 
 
 def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
@@ -163,29 +162,29 @@ def with_loader(stage: str, crop: int, count: int, rounds: int) -> dict[str, Any
     return rates(timings, count)
 
 
-def gang_member(gang: Gang, stage: str, crop: int, count: int, rounds: int, out: Path) -> None:
+def gang_member(world: World, stage: str, crop: int, count: int, rounds: int, out: Path) -> None:
     """As one rank: time the engines on this rank's share of the batch; the first rank writes the figures."""
     fit = published(stage, crop=crop)
     whole = training_batch(fit, count, CLASSES)
-    share = list(whole.split(count // gang.size))[gang.rank]
-    pooled = gang.sum(fit.normalisers(share))
+    share = list(whole.split(count // world.size))[world.rank]
+    pooled = world.sum(fit.normalisers(share))
     engines = {}
     for name, settings in GANGS:
         torch.manual_seed(0)
         section = EngineSection.model_validate({"precision": "fp32", **settings})
-        engines[name] = build_engine(fit, section, gang, pieces=1)
+        engines[name] = build_engine(fit, section, world, pieces=1)
 
     def step(engine: Engine) -> float:
         parts = [parts["total"] for parts in engine.accumulate([share], pooled)]
         engine.update(1.0)
-        return float(gang.sum(parts[0].double()[None]))
+        return float(world.sum(parts[0].double()[None]))
 
     losses = [step(engine) for engine in engines.values()]
     figures = race({name: partial(step, engine) for name, engine in engines.items()}, rounds=rounds)
     for engine in engines.values():
         engine.close()
     assert max(losses) - min(losses) <= TOLERANCE * abs(losses[0]), losses
-    if gang.rank == 0:
+    if world.rank == 0:
         gradients = sum(p.numel() for group in fit.parameter_groups(fit.network()) for p in group["params"]) * 4
         out.write_text(json.dumps({"loss": losses[0], "gradient_bytes": gradients, **rates(figures, count)}))
 
@@ -216,9 +215,9 @@ def main() -> None:
         found = {"question": "two processes against one, fp32, one core each", "images_a_step": asked.images}
         write_result("train_gangs", {**found, "gangs": dict(gangs("classify", asked.crop, asked.images, asked.rounds))})
         return
-    with joined(EngineSection(name="deepspeed")) as gang:
+    with joined(EngineSection(name="deepspeed")) as world:
         if asked.member:
-            gang_member(gang, asked.stages[0], asked.crop, asked.images, asked.rounds, asked.member)
+            gang_member(world, asked.stages[0], asked.crop, asked.images, asked.rounds, asked.member)
         else:
             compare(asked)
 

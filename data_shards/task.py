@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import FarmSection
 from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Chunk, Farm, Report, Task
 from amn_dist.interfaces import Needs

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from amn_dist.config import Backbone, Config, Discriminate, Irn, dump_config, load_config
+from amn_dist.config import BackboneSection, Config, Discriminate, Irn, dump_config, load_config
 from amn_dist.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
@@ -288,8 +288,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_backbone_given_in_part_keeps_what_its_stage_freezes() -> None:
-    assert Irn.model_validate({"backbone": {"weights": None}}).backbone == Backbone(weights=None, frozen_taps=5)
+    assert Irn.model_validate({"backbone": {"weights": None}}).backbone == BackboneSection(weights=None, frozen_taps=5)
     other = Irn.model_validate({"backbone": {"name": "small", "stride": 8, "weights": None}}).backbone
-    assert other == Backbone(name="small", stride=8, weights=None, frozen_taps=5)
+    assert other == BackboneSection(name="small", stride=8, weights=None, frozen_taps=5)
     found = Discriminate.model_validate({"backbone": {"weights": "a.pth"}}).backbone
-    assert found == Backbone(name="vgg16_deeplab", stride=8, weights="a.pth", frozen_taps=0)
+    assert found == BackboneSection(name="vgg16_deeplab", stride=8, weights="a.pth", frozen_taps=0)

@@ -32,7 +32,7 @@ from amn_dist.farms.ray.faults import cause_of_death, last_line, traceback_of
 from amn_dist.interchange.artefacts import masks_of
 from amn_dist.interchange.folders import claim
 from amn_dist.interchange.weights import convert_weights
-from amn_dist.loaders.decode import check_photo as check_header
+from amn_dist.loaders.decoder import check_photo as check_header
 from amn_dist.models.weights import read_tensors
 from amn_dist.report.facts import read_run
 from amn_dist.report.gallery import Shown, row
@@ -52,7 +52,7 @@ from amn_dist.storage.lease import read_holder
 from amn_dist.storage.paths import path_of
 from amn_dist.storage.retry import patiently
 from amn_dist.training.checkpoints import complete, is_whole
-from amn_dist.training.world import join_gang
+from amn_dist.training.world import join_world
 from data_shards.classes import check_classes, multi_hot, read_classes
 from data_shards.coco import pack_coco
 from data_shards.folder import pack_folder
@@ -541,7 +541,7 @@ def test_the_environment_of_a_launcher(text: str, monkeypatch: pytest.MonkeyPatc
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
         with monkeypatch.context() as variables:
             variables.setenv(name, text)
-            refused(join_gang, name, "expected a whole number")
+            refused(join_world, name, "expected a whole number")
 
 
 def test_what_storage_and_workers_say(text: str) -> None:

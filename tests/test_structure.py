@@ -2,12 +2,13 @@
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "amn_dist"
@@ -52,6 +53,20 @@ def imports(path: Path, source: str | None = None) -> set[str]:
             base = ".".join([*above, *filter(None, [node.module])])
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return found
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def annotations_left_out(path: Path) -> str:
+    """Source of a file without what it imports under TYPE_CHECKING alone."""
+
+    class Stripper(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST:
+            return ast.Pass() if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    return ast.unparse(Stripper().visit(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def room(module: str) -> str | None:
@@ -136,6 +151,15 @@ def test_imports_inside_a_room_and_downwards_pass() -> None:
     assert not upward(ROOT / "data_shards" / "pack.py", "from amn_dist.shards import index")
 
 
+def test_no_module_imports_itself_in_a_circle() -> None:
+    modules = {module_of(path): path for path in SOURCES}
+    graph = {name: imports(path, annotations_left_out(path)) & modules.keys() for name, path in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=lambda path: path.stem)
 def test_no_stage_imports_another(path: Path) -> None:
     assert not {name for name in imports(path) if name.startswith("amn_dist.stages")}
@@ -148,7 +172,7 @@ def test_how_a_network_is_fed_is_decided_by_its_backbone_alone(path: Path) -> No
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         inside = [*ast.iter_child_nodes(node)] if isinstance(node, (ast.Compare, ast.IfExp, ast.match_case)) else []
         asked = {inner.value for part in inside for inner in ast.walk(part) if isinstance(inner, ast.Constant)}
-        assert not asked & {*get_args(Backbone.model_fields["name"].annotation), "caffe", "centred"}, node.lineno
+        assert not asked & {*get_args(BackboneSection.model_fields["name"].annotation), "caffe", "centred"}, node.lineno
 
 
 @pytest.mark.parametrize("library", sorted(HOMES))

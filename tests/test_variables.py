@@ -11,7 +11,7 @@ from amn_dist.errors import ConfigError
 from amn_dist.shards.cache import cache_here
 from amn_dist.storage.retry import patiently
 from amn_dist.storage.s3 import S3Objects
-from amn_dist.training.world import join_gang
+from amn_dist.training.world import join_world
 from amn_dist.variables import number, whole_number
 
 NO_NUMBERS = ("", " 1", "1\n", "²", "３", "1_0", "-1", "+1", "nan", "inf", "1e999", "0x1", "9" * 5000, "\x1b[2J", "1,5")
@@ -43,9 +43,9 @@ READERS: dict[str, Callable[[], Any]] = {
     "AMN_CACHE_GB": cache_here,
     "AMN_STORAGE_PATIENCE_S": lambda: patiently("memory://x", "read", lambda: 1),
     "AMN_STORAGE_TIMEOUT_S": lambda: S3Objects("bucket", {"region": "us-east-1"}),
-    "RANK": join_gang,
-    "WORLD_SIZE": join_gang,
-    "LOCAL_RANK": join_gang,
+    "RANK": join_world,
+    "WORLD_SIZE": join_world,
+    "LOCAL_RANK": join_world,
 }
 
 
@@ -63,7 +63,7 @@ def test_the_port_of_a_gang_is_checked_before_anybody_waits(monkeypatch: pytest.
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="MASTER_PORT: found '70000', expected a whole number from 0 to 65535"):
-        join_gang(timeout_s=1)
+        join_world(timeout_s=1)
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="LOCAL_RANK 2: expected 0 to 1"):
-        join_gang(timeout_s=1)
+        join_world(timeout_s=1)

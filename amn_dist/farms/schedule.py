@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Progress:
+class ShardProgress:
     """An open shard: its chunks, the results of the last leg by chunk, how often a chunk was begun in vain."""
 
     chunks: Sequence[Chunk]
@@ -73,7 +73,7 @@ class Schedule:
         self._task, self._pools, self._room, self._retries = task, tuple(pools), room, retries
         self._numbers, self._shards_left = iter(numbers), len(numbers)
         self._waiting: tuple[deque[Job], ...] = tuple(deque() for _ in pools)
-        self._open: dict[int, Progress] = {}
+        self._open: dict[int, ShardProgress] = {}
 
     @property
     def over(self) -> bool:
@@ -154,7 +154,7 @@ class Schedule:
         self._shards_left -= 1
         chunks = self._task.chunks(number)
         assert chunks, f"shard {number} holds no sample"
-        self._open[number] = Progress(chunks)
+        self._open[number] = ShardProgress(chunks)
         self._waiting[0].extend(self._job(number, 0, chunk) for chunk in chunks)
         return True
 

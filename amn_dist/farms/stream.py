@@ -24,7 +24,7 @@ Row = tuple[str, tuple[int, int], dict[str, bytes]]
 REPORTS = 2
 """Shards of every set whose reports a worker remembers: what it needs does not grow with the set."""
 
-Read = Callable[[Chunk], Iterator[Sample]]
+ReadChunk = Callable[[Chunk], Iterator[Sample]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Source:
     digest: str | None = None
     """Of the images; a set that has changed since is refused, wherever it is opened."""
 
-    def open(self) -> Read:
+    def open(self) -> ReadChunk:
         """Open every set once; returns the function that reads one chunk, after comparing the keys of its shard."""
         images = ShardSet.open(self.images, reports=REPORTS, digest=self.digest)
         digests = {join.url: join.digest for join in self.joins if join.url != self.images}
@@ -87,7 +87,7 @@ class MapLeg:
     maps: tuple[Map, ...]
     needs: Needs
     source: Source | None = None
-    kept: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    written: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     """Of the last leg: names and fields of the maps whose rows are written."""
 
     @property
@@ -100,9 +100,9 @@ class MapLeg:
 
         def work(chunk: Chunk, passed: Any) -> Any:
             samples = owned(passed) if read is None else read(chunk)
-            for step, held in zip(self.maps, opened, strict=True):
-                samples = step.run(held, samples)
-            return list(samples) if self.kept is None else rows_of(samples, self.kept)
+            for step, loaded in zip(self.maps, opened, strict=True):
+                samples = step.run(loaded, samples)
+            return list(samples) if self.written is None else rows_of(samples, self.written)
 
         return work
 
@@ -129,16 +129,16 @@ class MapTask:
         groups = [tuple(group) for _, group in groupby(self.maps, key=lambda step: split and step.needs)]
         legs = [MapLeg(group, group[0].needs) for group in groups]
         legs[0] = replace(legs[0], source=self.source)
-        legs[-1] = replace(legs[-1], kept=tuple((step.name, step.fields) for step, _ in self._kept()))
+        legs[-1] = replace(legs[-1], written=tuple((step.name, step.fields) for step, _ in self._written()))
         return tuple(legs)
 
     def finish(self, number: int, parts: Sequence[list[list[Row]]]) -> dict[str, int]:
         """Write one shard a map from the rows of its chunks."""
-        for (_, folder), rows in zip(self._kept(), zip(*parts, strict=True), strict=True):
+        for (_, folder), rows in zip(self._written(), zip(*parts, strict=True), strict=True):
             write_shard(folder, number, chain.from_iterable(rows))
         return {"images": self.sizes[number]}
 
-    def _kept(self) -> list[tuple[Map, str]]:
+    def _written(self) -> list[tuple[Map, str]]:
         return [(step, folder) for step, folder in zip(self.maps, self.folders, strict=True) if folder is not None]
 
 
@@ -159,13 +159,13 @@ def _owned_evidence(evidence: Evidence) -> Evidence:
     return Evidence(evidence.classes.copy(), evidence.coarse.copy(), evidence.fine.copy(), decided)
 
 
-def rows_of(samples: Iterable[Sample], kept: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Row]]:
+def rows_of(samples: Iterable[Sample], written: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Row]]:
     """Encoded rows by map, of the samples as they come."""
-    rows: list[list[Row]] = [[] for _ in kept]
+    rows: list[list[Row]] = [[] for _ in written]
     for sample in samples:
-        for (name, fields), of_map in zip(kept, rows, strict=True):
-            made = sample.made[name]
-            of_map.append((sample.key, sample.image.shape[:2], {f: encode(f, made[f]) for f in fields}))
+        for (name, fields), of_map in zip(written, rows, strict=True):
+            values = sample.made[name]
+            of_map.append((sample.key, sample.image.shape[:2], {f: encode(f, values[f]) for f in fields}))
     return rows
 
 

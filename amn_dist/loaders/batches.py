@@ -14,15 +14,16 @@ import torch
 from amn_dist.config import Loader
 from amn_dist.errors import ConfigError, ShardError, printable
 from amn_dist.loaders.crops import draw_crop
-from amn_dist.loaders.decode import Encoded, crop_decoder
+from amn_dist.loaders.decode import crop_decoder
+from amn_dist.loaders.decoder import Encoded
 from amn_dist.loaders.order import batch_ordinals, check_world, steps_per_epoch
-from amn_dist.loaders.prefetch import ahead
+from amn_dist.loaders.prefetch import map_ahead
 from amn_dist.records import Batch, CropRule
 from amn_dist.shards.shardset import ShardSet
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SamplePosition:
     """A sample in the order of training."""
 
     epoch: int
@@ -30,7 +31,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class SampleBytes:
     """A sample's bytes. tags: uint8[C-1]."""
 
     ordinal: int
@@ -39,7 +40,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Reader:
+class SampleReader:
     """Reads samples; labels lie in a field of another set over the same keys."""
 
     images: ShardSet
@@ -47,13 +48,13 @@ class Reader:
     rule: CropRule
     seed: int
 
-    def __call__(self, place: Place) -> Read:
-        ordinal = place.ordinal
+    def __call__(self, position: SamplePosition) -> SampleBytes:
+        ordinal = position.ordinal
         entry = self.images.entry(ordinal)
-        crop = draw_crop(self.rule, entry.height, entry.width, seed=self.seed, epoch=place.epoch, ordinal=ordinal)
+        crop = draw_crop(self.rule, entry.height, entry.width, seed=self.seed, epoch=position.epoch, ordinal=ordinal)
         label = None if self.labels is None else self.labels[0].read(ordinal, self.labels[1])
         encoded = Encoded(entry.key, self.images.image(ordinal), crop, label)
-        return Read(ordinal, encoded, self.images.load(ordinal, "tags"))
+        return SampleBytes(ordinal, encoded, self.images.load(ordinal, "tags"))
 
 
 def batches(
@@ -81,44 +82,48 @@ def batches(
         raise ConfigError(f"consumed {consumed}: expected a multiple of the batch {batch}; resume with the same batch")
     if labels is not None:
         _check_labels(images, labels)
-    places = _places(images, batch=batch, seed=seed, step=consumed // batch, rank=rank, world=world)
-    return _decoded(places, Reader(images, labels, rule, seed), loader, device)
+    positions = _positions(images, batch=batch, seed=seed, step=consumed // batch, rank=rank, world=world)
+    return _decoded(positions, SampleReader(images, labels, rule, seed), loader, device)
 
 
 def _check_labels(images: ShardSet, labels: tuple[ShardSet, str]) -> None:
-    made, field = labels
-    images.join(made)
-    if field not in made.fields:
-        raise ShardError(f"{made.url}: no field {field}; found {printable(', '.join(made.fields))}")
+    label_set, field = labels
+    images.join(label_set)
+    if field not in label_set.fields:
+        raise ShardError(f"{label_set.url}: no field {field}; found {printable(', '.join(label_set.fields))}")
 
 
-def _places(images: ShardSet, *, batch: int, seed: int, step: int, rank: int, world: int) -> Iterator[list[Place]]:
+def _positions(
+    images: ShardSet, *, batch: int, seed: int, step: int, rank: int, world: int
+) -> Iterator[list[SamplePosition]]:
     sizes = images.shard_sizes
-    an_epoch = steps_per_epoch(len(images), batch)
-    for now in count(step):
-        ordinals = batch_ordinals(sizes, seed=seed, step=now, batch=batch, rank=rank, world=world)
-        yield [Place(now // an_epoch, int(ordinal)) for ordinal in ordinals]
+    epoch_steps = steps_per_epoch(len(images), batch)
+    for number in count(step):
+        ordinals = batch_ordinals(sizes, seed=seed, step=number, batch=batch, rank=rank, world=world)
+        yield [SamplePosition(number // epoch_steps, int(ordinal)) for ordinal in ordinals]
 
 
-def _decoded(places: Iterator[list[Place]], reader: Reader, loader: Loader, device: str) -> Iterator[Batch]:
+def _decoded(
+    positions: Iterator[list[SamplePosition]], reader: SampleReader, loader: Loader, device: str
+) -> Iterator[Batch]:
     decode = crop_decoder(reader.rule, loader=loader, device=device)
-    begun: deque[list[Read]] = deque()
+    pending: deque[list[SampleBytes]] = deque()
 
-    def encoded(reads: Iterator[list[Read]]) -> Iterator[list[Encoded]]:
-        for group in reads:
-            begun.append(group)
-            yield [read.encoded for read in group]
+    def encoded(groups: Iterator[list[SampleBytes]]) -> Iterator[list[Encoded]]:
+        for group in groups:
+            pending.append(group)
+            yield [sample.encoded for sample in group]
 
     with (
-        closing(ahead(reader, places, threads=loader.threads, depth=loader.ahead)) as reads,
-        closing(decode(encoded(reads))) as decoded,
+        closing(map_ahead(reader, positions, threads=loader.threads, depth=loader.ahead)) as samples,
+        closing(decode(encoded(samples))) as decoded,
     ):
         for image, label in decoded:
-            group = begun.popleft()
+            group = pending.popleft()
             yield Batch(
-                keys=tuple(read.encoded.key for read in group),
-                ordinals=tuple(read.ordinal for read in group),
+                keys=tuple(sample.encoded.key for sample in group),
+                ordinals=tuple(sample.ordinal for sample in group),
                 image=image,
-                tags=torch.from_numpy(np.stack([read.tags for read in group])).float(),
+                tags=torch.from_numpy(np.stack([sample.tags for sample in group])).float(),
                 label=label,
             )

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from amn_dist.errors import PLACE, ShardError, printable
 from amn_dist.loaders.crops import canvas_corner
-from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
-from amn_dist.loaders.prefetch import ahead as work_ahead
+from amn_dist.loaders.decoder import Encoded, check_photo, normalisation, read_label, wrong_size
+from amn_dist.loaders.prefetch import map_ahead
 from amn_dist.ops.normalise import is_bgr
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN
@@ -47,9 +47,9 @@ class DaliCrops:
 
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
         prepare = partial(_prepare, rule=self.rule)
-        with closing(work_ahead(prepare, batches, threads=self.threads, depth=1)) as prepared:
+        with closing(map_ahead(prepare, batches, threads=self.threads, depth=1)) as prepared:
             build = partial(_crop_pipeline, self.rule, **self._settings())
-            for group, (images, shapes) in _runs(build, prepared, partial(_crop_columns, side=self.rule.size)):
+            for group, (images, shapes) in _outputs(build, prepared, partial(_crop_columns, side=self.rule.size)):
                 _check_shapes([sample for sample, _ in group], _host(shapes).as_array())
                 labels = [label for _, label in group if label is not None]
                 yield _tensor(images), torch.from_numpy(np.stack(labels)) if labels else None
@@ -64,7 +64,7 @@ def dali_images(
     """Decode (key, bytes) to uint8[H, W, 3] RGB, upright, in order."""
     build = partial(_photo_pipeline, threads=threads, ahead=ahead, device=device)
     checked = ((key, check_photo(key, content)) for key, content in encoded)
-    for _, (images,) in _runs(build, _groups(checked, GROUP), _photo_columns):
+    for _, (images,) in _outputs(build, _groups(checked, GROUP), _photo_columns):
         host = _host(images)
         for position in range(len(host)):
             yield np.array(host[position])
@@ -84,7 +84,7 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def _crop_columns(group: Sequence[Labelled], side: int) -> Columns:
     """Encoded bytes, resized (h, w), flip, and the crop's place as DALI's share of the room it has, y and x."""
     crops = [sample.crop for sample, _ in group]
-    places = [
+    positions = [
         [corner / (length - side) if length != side else 0.0 for corner, length in zip(corners, lengths, strict=True)]
         for corners, lengths in ((canvas_corner(crop, side), crop.resized) for crop in crops)
     ]
@@ -92,8 +92,8 @@ def _crop_columns(group: Sequence[Labelled], side: int) -> Columns:
         [np.frombuffer(sample.image, np.uint8) for sample, _ in group],
         [np.array(crop.resized, np.float32) for crop in crops],
         [np.array(crop.flip, np.int32) for crop in crops],
-        [np.array(y, np.float32) for y, _ in places],
-        [np.array(x, np.float32) for _, x in places],
+        [np.array(y, np.float32) for y, _ in positions],
+        [np.array(x, np.float32) for _, x in positions],
     )
 
 
@@ -163,7 +163,7 @@ def _decoder(device: str) -> str:
     return "mixed" if device == "gpu" else "cpu"
 
 
-def _runs(
+def _outputs(
     build: Callable[..., Pipeline], groups: Iterable[list[Any]], columns: Callable[[list[Any]], Columns]
 ) -> Iterator[tuple[list[Any], tuple[Any, ...]]]:
     """Every group with what the pipeline made of it; DALI asks for groups ahead and gives results in order."""
@@ -181,15 +181,15 @@ def _runs(
     pipeline = build(source=source(), batch=len(first))
     while True:
         try:
-            made = pipeline.run()
+            outputs = pipeline.run()
         except StopIteration:
             return
         except RuntimeError as error:
-            raise _blame(pending, error) from error
-        yield pending.popleft(), made
+            raise _damage_error(pending, error) from error
+        yield pending.popleft(), outputs
 
 
-def _blame(pending: Iterable[list[Any]], error: Exception) -> ShardError:
+def _damage_error(pending: Iterable[list[Any]], error: Exception) -> ShardError:
     """DALI does not say which sample it failed on: look for it."""
     keys = []
     for key, content in (_photo(item) for group in pending for item in group):
@@ -216,8 +216,8 @@ def _check_shapes(samples: Sequence[Encoded], shapes: np.ndarray) -> None:
             raise wrong_size(sample.key, shape, sample.crop.size)
 
 
-def _host(made: Any) -> Any:
-    return made.as_cpu()
+def _host(batch: Any) -> Any:
+    return batch.as_cpu()
 
 
 def _tensor(images: Any) -> Tensor:

@@ -20,7 +20,7 @@ def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: in
 
     window: shards of a window; None: as many as WINDOW and MIXED ask for.
     """
-    return _stretch(shard_sizes, 0, sum(shard_sizes), seed=seed, epoch=epoch, window=window)
+    return _order_slice(shard_sizes, 0, sum(shard_sizes), seed=seed, epoch=epoch, window=window)
 
 
 def batch_ordinals(
@@ -30,10 +30,10 @@ def batch_ordinals(
 
     The global batch does not depend on `world`; the last N % batch samples of an epoch are left out.
     """
-    epoch, place = divmod(step, steps_per_epoch(sum(shard_sizes), batch))
+    epoch, number = divmod(step, steps_per_epoch(sum(shard_sizes), batch))
     check_world(batch, rank, world)
-    start, stop = (place * batch + batch * part // world for part in (rank, rank + 1))
-    return _stretch(shard_sizes, start, stop, seed=seed, epoch=epoch)
+    start, stop = (number * batch + batch * part // world for part in (rank, rank + 1))
+    return _order_slice(shard_sizes, start, stop, seed=seed, epoch=epoch)
 
 
 def steps_per_epoch(samples: int, batch: int) -> int:
@@ -51,7 +51,7 @@ def check_world(batch: int, rank: int, world: int) -> None:
         raise ConfigError(f"batch {batch}: {world} processes need at least one image each; use fewer processes")
 
 
-def _stretch(
+def _order_slice(
     shard_sizes: Sequence[int], start: int, stop: int, *, seed: int, epoch: int, window: int | None = None
 ) -> np.ndarray:
     """Positions start to stop of an epoch's order; only the windows they lie in are shuffled."""

@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(work: Callable[[T], R], groups: Iterable[Iterable[T]], *, threads: int, depth: int) -> Generator[list[R]]:
+def map_ahead(work: Callable[[T], R], groups: Iterable[Iterable[T]], *, threads: int, depth: int) -> Generator[list[R]]:
     """Apply `work` to every item of every group; results in order, `depth` groups begun before they are asked for.
 
     An exception of `work` is raised where its group would come. Closing the iterator ends the threads.

@@ -16,8 +16,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from amn_dist.errors import ShardError, printable
 from amn_dist.loaders.crops import Crop, cut_image
-from amn_dist.loaders.decode import Encoded, check_photo, normalisation, read_label, wrong_size
-from amn_dist.loaders.prefetch import ahead
+from amn_dist.loaders.decoder import Encoded, check_photo, normalisation, read_label, wrong_size
+from amn_dist.loaders.prefetch import map_ahead
 from amn_dist.ops.normalise import is_bgr
 from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN, JPEG_MAGIC
@@ -33,7 +33,7 @@ class TorchvisionCrops:
 
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
         work = partial(_cut, rule=self.rule)
-        for cut in ahead(work, batches, threads=self.threads, depth=self.ahead):
+        for cut in map_ahead(work, batches, threads=self.threads, depth=self.ahead):
             images = torch.from_numpy(np.stack([image for image, _ in cut])).permute(0, 3, 1, 2).contiguous()
             labels = [label for _, label in cut if label is not None]
             yield images, torch.from_numpy(np.stack(labels)) if labels else None
@@ -61,7 +61,7 @@ def decode_photo(key: str, content: bytes, size: tuple[int, int] | None = None) 
 
 
 def _decoded(groups: Iterable[Sequence[tuple[str, bytes]]], *, threads: int, depth: int) -> Iterator[list[np.ndarray]]:
-    return ahead(lambda sample: decode_photo(*sample), groups, threads=threads, depth=depth)
+    return map_ahead(lambda sample: decode_photo(*sample), groups, threads=threads, depth=depth)
 
 
 def _decode_jpeg(content: bytes) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amn_dist.models.backbones import caffe_resnet, resnet
 from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm
-from amn_dist.models.winograd import winograd_can
+from amn_dist.models.winograd import can_use_winograd
 from amn_dist.ops.winograd import winograd_conv, winograd_weights
 
 Layer = tuple[nn.Conv2d, FixedBatchNorm | None]
@@ -28,7 +28,7 @@ class FusedConv(nn.Module):
         weight, bias = folded(*layer)
         self.relu = relu
         self.geometry = _geometry(layer[0])
-        self.winograd = winograd_can(layer[0])
+        self.winograd = can_use_winograd(layer[0])
         self.register_buffer("weight", winograd_weights(weight) if self.winograd else weight)
         self.register_buffer("bias", bias)
 
@@ -103,7 +103,7 @@ def _fused_block(module: nn.Module) -> FusedBlock | None:
     if isinstance(module, resnet.Bottleneck):
         layers = ((module.conv1, module.bn1), (module.conv2, module.bn2), (module.conv3, module.bn3))
         return FusedBlock(layers, module.downsample)
-    if isinstance(module, caffe_resnet.Bottleneck):
+    if isinstance(module, caffe_resnet.CaffeBottleneck):
         return FusedBlock((_layer(module.reduce), _layer(module.conv3x3), _layer(module.increase)), module.shortcut)
     return None
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.backbones.blueprint import initialise_convolutions
 from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
-from amn_dist.ops.region_means import cell_regions
+from amn_dist.ops.region_means import sample_regions
 
 DEVIATION = 0.01
 """Deviation of the initial weights of directions and of the published layers that yield classes."""
@@ -132,7 +132,7 @@ class IcdNet(nn.Module):
         features = self.backbone(image)[-1]
         cam = self.cam(features).float()
         size = (features.shape[-2], features.shape[-1])
-        inside = cell_regions(regions, size)[:, None] >= 0 if self.mask_padding else None
+        inside = sample_regions(regions, size)[:, None] >= 0 if self.mask_padding else None
         with torch.autocast(image.device.type, enabled=False):
             x = self.norm(features.float(), inside)
             score = self.directions(x)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.fused import fuse
-from amn_dist.models.parameter_groups import device_of
 from amn_dist.models.weights import load_network
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
@@ -60,6 +59,11 @@ def prepare(network: Network, device: torch.device | str, *, precision: torch.dt
 def inference_device() -> torch.device:
     """The accelerator when there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters lie."""
+    return next(network.parameters()).device
 
 
 def batch_pixels(section: Infer, network: nn.Module) -> int:

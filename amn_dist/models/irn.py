@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from amn_dist.models.backbones.backbone import Backbone
-from amn_dist.models.displacement import DisplacementBranch
-from amn_dist.models.edge_unit import Unit, crop
+from amn_dist.models.norm import GroupNorm
 from amn_dist.ops.affinity import pair_affinity, pair_labels
 from amn_dist.records import IGNORE
 
@@ -21,40 +21,56 @@ EDGE_CHANNELS = 32
 EDGE_GROUPS = 4
 
 
+class EdgeUnit(nn.Module):
+    """1x1 convolution without bias, group norm, bilinear upsampling by an integer, ReLU."""
+
+    def __init__(self, channels_in: int, channels: int, *, groups: int, up: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.norm = GroupNorm(groups, channels)
+        self.up = up
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        if self.up > 1:
+            x = functional.interpolate(x, scale_factor=float(self.up), mode="bilinear", align_corners=False)
+        return functional.relu(x)
+
+
 class EdgeBranch(nn.Module):
     """Five taps -> edge logit [B, 1, h, w] on the second tap's grid."""
 
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
         self.units = nn.ModuleList(
-            Unit(width, EDGE_CHANNELS, groups=EDGE_GROUPS, up=stride // strides[1])
+            EdgeUnit(width, EDGE_CHANNELS, groups=EDGE_GROUPS, up=stride // strides[1])
             for width, stride in zip(channels, strides, strict=True)
         )
         self.fuse = nn.Conv2d(EDGE_CHANNELS * len(channels), 1, 1)
 
     def forward(self, taps: tuple[Tensor, ...]) -> Tensor:
         maps = [unit(tap) for unit, tap in zip(self.units, taps, strict=True)]
-        fused: Tensor = self.fuse(torch.cat([crop(map_, maps[1]) for map_ in maps], dim=1))
+        fused: Tensor = self.fuse(torch.cat([cropped(x, maps[1]) for x in maps], dim=1))
         return fused
 
 
-class EdgeNet(nn.Module):
-    """Backbone and edge branch; the displacement branch is optional and does not change the edge (amn 2.4)."""
+def cropped(x: Tensor, like: Tensor) -> Tensor:
+    """The top left of x at the size of another map."""
+    return x[..., : like.shape[-2], : like.shape[-1]]
 
-    def __init__(self, backbone: Backbone, *, displacement: bool = False) -> None:
+
+class EdgeNet(nn.Module):
+    """Backbone and edge branch (amn 2.4)."""
+
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.edge = EdgeBranch(backbone.channels, backbone.strides)
-        self.displacement = DisplacementBranch(backbone.channels, backbone.strides) if displacement else None
 
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Edge logit [B, 1, h, w] of normalised images [B, 3, H, W], before the sigmoid.
-
-        With the displacement branch also displacement [B, 2, h, w] (dy, dx), cells.
-        """
-        taps = self.backbone(image)
-        edge: Tensor = self.edge(taps)
-        return edge if self.displacement is None else (edge, self.displacement(taps))
+    def forward(self, image: Tensor) -> Tensor:
+        """Edge logit [B, 1, h, w] of normalised images [B, 3, H, W], before the sigmoid."""
+        edge: Tensor = self.edge(self.backbone(image))
+        return edge
 
 
 def affinity_losses(edge: Tensor, labels: Tensor, radius: int = 10, num_classes: int = IGNORE) -> tuple[Tensor, Tensor]:

@@ -45,21 +45,20 @@ def load_amn(state_dict: Mapping[str, Tensor], num_classes: int) -> AmnNet:
     return _adopt(network, state_dict, prefixes("amn"), "AMN checkpoint")
 
 
-def load_irn(state_dict: Mapping[str, Tensor], num_classes: int, *, displacement: bool = False) -> EdgeNet:
+def load_irn(state_dict: Mapping[str, Tensor], num_classes: int) -> EdgeNet:
     """Our edge network with the weights of a published IRN. Raises ConfigError naming keys that do not fit.
 
-    num_classes: the file does not depend on it. displacement: keep the displacement branch too.
+    num_classes: the file does not depend on it. A displacement branch in it is ignored.
     """
-    if not displacement:
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(DISPLACEMENT)}
+    edge_only = {name: tensor for name, tensor in state_dict.items() if not name.startswith(DISPLACEMENT)}
     with torch.device("meta"):
-        network = EdgeNet(_resnet50(frozen_taps=5), displacement=displacement)
-    return _adopt(network, state_dict, prefixes("irn"), "IRN checkpoint")
+        network = EdgeNet(_resnet50(frozen_taps=5))
+    return _adopt(network, edge_only, prefixes("irn"), "IRN checkpoint")
 
 
 def load_deeplab(state_dict: Mapping[str, Tensor], num_classes: int) -> DeepLab:
     """Our DeepLabV2 (ResNet-101, scales 0.5 and 0.75 beside the image) with the weights of deeplab-pytorch's."""
-    section = config.Backbone(name="resnet101", stride=8, weights=None, frozen_taps=0)
+    section = config.BackboneSection(name="resnet101", stride=8, weights=None, frozen_taps=0)
     with torch.device("meta"):
         network = DeepLab(build_backbone(section), num_classes)
     return _adopt(network, state_dict, prefixes("deeplab"), "DeepLab checkpoint")
@@ -70,17 +69,17 @@ def load_icd(state_dict: Mapping[str, Tensor], num_classes: int) -> IcdNet:
 
     The file does not say how many steps were taken: they count from 0.
     """
-    found = {
+    published = {
         re.sub(r"^(?:arg|aux):", "", name): torch.as_tensor(value)
         for name, value in state_dict.items()
         if not ICD_FIXED.match(name)
     }
-    section = config.Backbone(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
+    section = config.BackboneSection(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
     network = IcdNet(build_backbone(section), num_classes)
     own = {theirs: network.state_dict()[ours] for theirs, ours in prefixes("icd").items()}
-    check_fit(own, found, where="ICD checkpoint")
+    check_fit(own, published, where="ICD checkpoint")
     for name, tensor in own.items():
-        tensor.copy_(found[name])
+        tensor.copy_(published[name])
     return network.eval()
 
 
@@ -92,12 +91,12 @@ def load_published(kind: Kind, state_dict: Mapping[str, Tensor]) -> tuple[nn.Mod
     if kind == "irn":
         return load_irn(state_dict, 0), 0
     names, lacking = CLASSES[kind]
-    found = next((state_dict[name] for name in names if name in state_dict), None)
-    if found is None or not found.ndim:
+    counted = next((state_dict[name] for name in names if name in state_dict), None)
+    if counted is None or not counted.ndim:
         raise ConfigError(
             f"{kind} checkpoint: found no {names[0]}, which counts its classes; is it of another network?"
         )
-    classes = len(found) + lacking
+    classes = len(counted) + lacking
     return {"cam": load_cam, "amn": load_amn, "deeplab": load_deeplab, "icd": load_icd}[kind](
         state_dict, classes
     ), classes
@@ -108,26 +107,26 @@ def published_state(kind: Kind, state_dict: Mapping[str, Tensor], *, aliases: bo
 
     aliases: under every name, as the published code loads them; else under the first of each.
     """
-    known: dict[str, list[str]] = {}
+    aliases_of: dict[str, list[str]] = {}
     for theirs, ours in prefixes(kind).items():
-        known.setdefault(ours, []).append(theirs)
-    found: dict[str, Tensor] = {}
+        aliases_of.setdefault(ours, []).append(theirs)
+    state: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
-        for position in range(max(map(len, known.values())) if aliases else 1):
-            taken = {ours: theirs[min(position, len(theirs) - 1)] for ours, theirs in known.items()}
-            found[translate(name, taken)] = tensor
+        for position in range(max(map(len, aliases_of.values())) if aliases else 1):
+            names = {ours: theirs[min(position, len(theirs) - 1)] for ours, theirs in aliases_of.items()}
+            state[translate(name, names)] = tensor
     if kind == "icd":
-        return {name: tensor for name, tensor in found.items() if name != "steps"} | _fixed_gain(found)
-    counters = {name.replace("running_var", COUNTER) for name in found if name.endswith("running_var")}
-    return found | {name: torch.zeros((), dtype=torch.int64) for name in counters}
+        return {name: tensor for name, tensor in state.items() if name != "steps"} | _fixed_gain(state)
+    counters = {name.replace("running_var", COUNTER) for name in state if name.endswith("running_var")}
+    return state | {name: torch.zeros((), dtype=torch.int64) for name in counters}
 
 
-def _fixed_gain(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {"feat_bn_gamma": torch.ones_like(found["feat_bn_beta"])}
+def _fixed_gain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"feat_bn_gamma": torch.ones_like(state["feat_bn_beta"])}
 
 
 def _resnet50(*, frozen_taps: int) -> Backbone:
-    return build_backbone(config.Backbone(name="resnet50", stride=16, weights=None, frozen_taps=frozen_taps))
+    return build_backbone(config.BackboneSection(name="resnet50", stride=16, weights=None, frozen_taps=frozen_taps))
 
 
 def _adopt(network: Network, state_dict: Mapping[str, Tensor], names: dict[str, str], where: str) -> Network:
@@ -136,18 +135,18 @@ def _adopt(network: Network, state_dict: Mapping[str, Tensor], names: dict[str, 
     names: published prefix -> ours; the first of several stands for all.
     """
     published = {ours: theirs for theirs, ours in reversed(names.items())}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for alias, value in state_dict.items():
         if STRUCTURAL.match(alias):
             continue
         name, tensor = translate(translate(alias, names), published), torch.as_tensor(value)
-        if name in found and not torch.equal(found[name], tensor):
+        if name in tensors and not torch.equal(tensors[name], tensor):
             raise ConfigError(
                 f"{where}: {printable(alias)} differs from {printable(name)}, expected the same tensor; "
                 "is it of this network, is it whole?"
             )
-        found[name] = tensor
-    check_fit({translate(name, published): own for name, own in network.state_dict().items()}, found, where=where)
-    own = {translate(name, names): tensor.to("cpu", torch.float32, copy=True) for name, tensor in found.items()}
+        tensors[name] = tensor
+    check_fit({translate(name, published): own for name, own in network.state_dict().items()}, tensors, where=where)
+    own = {translate(name, names): tensor.to("cpu", torch.float32, copy=True) for name, tensor in tensors.items()}
     network.load_state_dict(own, assign=True)
     return network.eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
@@ -19,8 +18,3 @@ def backbone_and_head(network: nn.Module, section: FitSection) -> list[dict[str,
         {"params": [p for name, p in named if not name.startswith("backbone.")], "lr": section.lr_head},
     ]
     return [{**group, "weight_decay": section.weight_decay} for group in groups if group["params"]]
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """Where a network's parameters lie."""
-    return next(network.parameters()).device

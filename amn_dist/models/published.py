@@ -31,7 +31,7 @@ IRN_ALIASES = (
 """How IRN calls them."""
 
 DISPLACEMENT = ("fc_dp", "dp_layers.", "mean_shift.")
-"""Where IRN's names of the displacement branch begin."""
+"""Where IRN's names of the displacement branch begin, which plays no part in semantic masks (amn 2.4)."""
 
 ICD_FIXED = re.compile(r"(arg:|aux:)?feat_bn_gamma$")
 """A gain that published training keeps at 1, whatever the file says."""
@@ -45,19 +45,19 @@ def prefixes(kind: Kind) -> dict[str, str]:
         heads = {"label_enc": "gate", "newly_added.1": "gate"}
         return _backbone_names(CAM_ALIASES) | heads | _aspp_names("classifier.1") | _aspp_names("newly_added.0.1")
     if kind == "irn":
-        return _backbone_names(IRN_ALIASES) | _edge_names() | _displacement_names()
+        return _backbone_names(IRN_ALIASES) | _edge_names()
     if kind == "deeplab":
         return {f"base.layer{i}": f"backbone.features.layer{i}" for i in range(1, 6)} | _aspp_names("base.aspp")
     return _icd_names()
 
 
-def translate(name: str, known: dict[str, str]) -> str:
+def translate(name: str, renamed: dict[str, str]) -> str:
     """The name with its longest known prefix replaced."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         prefix = ".".join(parts[:length])
-        if prefix in known:
-            return ".".join([known[prefix], *parts[length:]])
+        if prefix in renamed:
+            return ".".join([renamed[prefix], *parts[length:]])
     return name
 
 
@@ -79,17 +79,6 @@ def _edge_names() -> dict[str, str]:
     for i in range(5):
         for prefix in (f"fc_edge{i + 1}", f"edge_layers.{i}"):
             names |= {f"{prefix}.0": f"edge.units.{i}.conv", f"{prefix}.1": f"edge.units.{i}.norm"}
-    return names
-
-
-def _displacement_names() -> dict[str, str]:
-    parts = (*(f"displacement.units.{i}" for i in range(5)), "displacement.deep", "displacement.fuse")
-    names = {"mean_shift.running_mean": "displacement.mean_shift"}
-    for i, part in enumerate(parts):
-        for prefix in (f"fc_dp{i + 1}", f"dp_layers.{i}"):
-            names |= {f"{prefix}.0": f"{part}.conv", f"{prefix}.1": f"{part}.norm"}
-    for prefix in ("fc_dp7", "dp_layers.6"):
-        names |= {f"{prefix}.3": "displacement.project", f"{prefix}.4.running_mean": "displacement.mean_shift"}
     return names
 
 

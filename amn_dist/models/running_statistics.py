@@ -112,6 +112,6 @@ class SignStatistics(nn.Module):
 
     def _averages(self) -> Tensor:
         positive, negative, count = self.sums
-        found = torch.stack([positive, negative], 1) / count.clamp(min=1)[:, None]
+        of_step = torch.stack([positive, negative], 1) / count.clamp(min=1)[:, None]
         present = (count > 0)[:, None]
-        return torch.where(present, MOMENTUM * self.running + (1 - MOMENTUM) * found, self.running)
+        return torch.where(present, MOMENTUM * self.running + (1 - MOMENTUM) * of_step, self.running)

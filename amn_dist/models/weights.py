@@ -63,18 +63,18 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
             f"{file}: found the ending {quoted(file.suffix)}, expected weights as .safetensors, .pth or .pt"
         )
     try:
-        found: object = (
+        tensors: object = (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # readers of foreign files raise whatever a broken one makes them stumble over
         named = FORBIDDEN.search(str(error))
-        told = printable(error) if named is None else f"it names {printable(named[1])}; nothing of it was run"
-        raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({told})") from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        reason = printable(error) if named is None else f"it names {printable(named[1])}; nothing of it was run"
+        raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({reason})") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
-    return found
+    return tensors
 
 
 def _fetched(file: RemotePath) -> dict[str, Tensor]:
@@ -110,8 +110,8 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, wh
         ],
     }
     if any(faults.values()):
-        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-        raise ConfigError(f"{where}: the weights do not fit; {told}; give the weights of this very architecture")
+        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+        raise ConfigError(f"{where}: the weights do not fit; {listed}; give the weights of this very architecture")
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:

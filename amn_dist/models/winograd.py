@@ -23,8 +23,8 @@ class WinogradConv2d(nn.Conv2d):
         few = x.shape[0] * x.shape[2] * x.shape[3] < PIXELS
         if few or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        made: Tensor = _Convolution.apply(x, self.weight, self.bias, self.dilation[0])
-        return made
+        out: Tensor = _Convolution.apply(x, self.weight, self.bias, self.dilation[0])
+        return out
 
 
 class _Convolution(torch.autograd.Function):
@@ -32,7 +32,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
-        if _many(weight):
+        if _has_many_channels(weight):
             return winograd_conv(x, winograd_weights(weight), bias, dilation=dilation)
         return torch.conv2d(x, weight, bias, padding=dilation, dilation=dilation)
 
@@ -51,21 +51,21 @@ class _Convolution(torch.autograd.Function):
 
 
 def _input_gradient(x: Tensor, weight: Tensor, gradient: Tensor, dilation: int) -> Tensor:
-    if _many(weight):
+    if _has_many_channels(weight):
         return winograd_conv(gradient, winograd_weights(weight, transposed=True), dilation=dilation)
     around = [dilation, dilation]
-    made = torch.ops.aten.convolution_backward(
+    gradients = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [1, 1], around, around, False, [0, 0], 1, [True, False, False]
     )
-    found: Tensor = made[0]
-    return found
+    of_input: Tensor = gradients[0]
+    return of_input
 
 
-def _many(weight: Tensor) -> bool:
+def _has_many_channels(weight: Tensor) -> bool:
     return weight.shape[0] * weight.shape[1] >= CHANNEL_PRODUCT
 
 
-def winograd_can(conv: nn.Conv2d) -> bool:
+def can_use_winograd(conv: nn.Conv2d) -> bool:
     """Whether Winograd's products make this convolution: 3x3, of stride 1, padded by its dilation."""
     plain = (conv.kernel_size, conv.stride, conv.groups, conv.padding_mode) == ((3, 3), (1, 1), 1, "zeros")
     around = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
@@ -76,12 +76,12 @@ def use_winograd(network: nn.Module) -> None:
     """Replace every convolution of a network that Winograd's products can make; weights stay the same objects."""
     for parent in list(network.modules()):
         for name, conv in list(parent.named_children()):
-            if type(conv) is nn.Conv2d and winograd_can(conv):
-                setattr(parent, name, _like(conv))
+            if type(conv) is nn.Conv2d and can_use_winograd(conv):
+                setattr(parent, name, _winograd_layer(conv))
 
 
-def _like(conv: nn.Conv2d) -> WinogradConv2d:
-    made = WinogradConv2d(
+def _winograd_layer(conv: nn.Conv2d) -> WinogradConv2d:
+    layer = WinogradConv2d(
         conv.in_channels,
         conv.out_channels,
         3,
@@ -90,5 +90,5 @@ def _like(conv: nn.Conv2d) -> WinogradConv2d:
         bias=conv.bias is not None,
         device="meta",
     )
-    made.weight, made.bias = conv.weight, conv.bias
-    return made.train(conv.training)
+    layer.weight, layer.bias = conv.weight, conv.bias
+    return layer.train(conv.training)

@@ -107,11 +107,11 @@ class _PairAffinity(torch.autograd.Function):
         gradient = gradients[0].reshape(strongest.shape)
         total = torch.zeros_like(edge, dtype=torch.promote_types(edge.dtype, torch.float32))
         for d, direction in enumerate(_directions(ctx.radius)):
-            left = -gradient[:, d]
+            remaining = -gradient[:, d]
             for cell in path_cells(direction):
-                here = window(edge, cell, ctx.radius) == strongest[:, d]
-                window(total, cell, ctx.radius).add_(left * here)
-                left = left.masked_fill(here, 0)
+                strongest_here = window(edge, cell, ctx.radius) == strongest[:, d]
+                window(total, cell, ctx.radius).add_(remaining * strongest_here)
+                remaining = remaining.masked_fill(strongest_here, 0)
         return total.to(edge.dtype), None
 
 

@@ -31,11 +31,11 @@ def merge_cam(per_scale: Sequence[Values], tags: Values, size: tuple[int, int], 
     height, width = size
     present, grid = np.flatnonzero(as_array(tags)), grid_size(height, width)
     if not len(present):
-        return _nothing(grid, size)
+        return _empty_maps(grid, size)
     chosen = [torch.as_tensor(maps)[present].float() for maps in per_scale]
     whole = (-(-height // stride) * stride, -(-width // stride) * stride)
-    coarse = _over_maximum(_resized_sum(chosen, grid))
-    fine = _over_maximum(_resized_sum(chosen, whole)[:, :height, :width])
+    coarse = _max_normalised(_resized_sum(chosen, grid))
+    fine = _max_normalised(_resized_sum(chosen, whole)[:, :height, :width])
     return (present + 1).astype(np.uint8), as_array(coarse), as_array(fine)
 
 
@@ -49,31 +49,31 @@ def merge_amn(
     """
     present, grid = np.flatnonzero(as_array(tags)), grid_size(*size)
     if not len(present):
-        return _nothing(grid, size)
+        return _empty_maps(grid, size)
     logits = [torch.as_tensor(maps).float() for maps in per_scale]
     labels = as_array(seed)
-    coarse = _stretched(mean_softmax(logits, present + 1, grid), resize_label(labels, grid) if gate else None)
-    fine = _stretched(mean_softmax(logits, present + 1, size), labels if gate else None)
+    coarse = _min_max_normalised(mean_softmax(logits, present + 1, grid), resize_label(labels, grid) if gate else None)
+    fine = _min_max_normalised(mean_softmax(logits, present + 1, size), labels if gate else None)
     return (present + 1).astype(np.uint8), as_array(coarse), as_array(fine)
 
 
-def _nothing(grid: tuple[int, int], size: tuple[int, int]) -> Maps:
+def _empty_maps(grid: tuple[int, int], size: tuple[int, int]) -> Maps:
     """The maps of an image without tags."""
     return np.zeros(0, np.uint8), np.zeros((0, *grid), np.float32), np.zeros((0, *size), np.float32)
 
 
 def _resized_sum(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     total = torch.zeros(len(maps[0]), *size, device=maps[0].device)
-    for one in maps:
-        total += functional.interpolate(one[None], size=size, mode="bilinear", align_corners=False)[0]
+    for scale_maps in maps:
+        total += functional.interpolate(scale_maps[None], size=size, mode="bilinear", align_corners=False)[0]
     return total
 
 
-def _over_maximum(maps: Tensor) -> Tensor:
+def _max_normalised(maps: Tensor) -> Tensor:
     return maps / (maps.amax((1, 2), keepdim=True) + EPSILON)
 
 
-def _stretched(probabilities: Tensor, seed: np.ndarray | None) -> Tensor:
+def _min_max_normalised(probabilities: Tensor, seed: np.ndarray | None) -> Tensor:
     """Each class over its range of values; left as it is where a seed says background."""
     low, high = probabilities.amin((1, 2), keepdim=True), probabilities.amax((1, 2), keepdim=True)
     stretched = (probabilities - low) / (high - low + EPSILON)

@@ -23,15 +23,15 @@ def named_dropout(x: Tensor, names: Sequence[str], rate: float) -> Tensor:
     """
     scale, lowest = 1 / (1 - rate), round(rate * 2**32)
     shares = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).unflatten(0, (len(names), -1))
-    kept = torch.empty_like(shares, memory_format=torch.contiguous_format)
-    for share, out, name in zip(shares, kept, names, strict=True):
+    result = torch.empty_like(shares, memory_format=torch.contiguous_format)
+    for share, out, name in zip(shares, result, names, strict=True):
         seeds = _seeds(name)
         if x.device.type == "cpu":
             first, second, low = (np.uint32(word) for word in (*seeds, lowest))
             _drop(share.numpy().reshape(-1), first, second, low, np.float32(scale), out.view(-1).numpy())
         else:
             _drop_on_device(share, seeds, lowest, scale, out)
-    return kept.flatten(0, 1).permute(0, 3, 1, 2)
+    return result.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def _drop_on_device(x: Tensor, seeds: tuple[int, int], lowest: int, scale: float, out: Tensor) -> None:

@@ -90,8 +90,8 @@ def _over_group(values: np.ndarray, groups: int) -> np.ndarray:
 
 def _values(x: Tensor) -> np.ndarray:
     """The values f32[B, h * w * C] of maps, not copied."""
-    found: np.ndarray = x.detach().permute(0, 2, 3, 1).flatten(1).numpy()
-    return found
+    values: np.ndarray = x.detach().permute(0, 2, 3, 1).flatten(1).numpy()
+    return values
 
 
 def _sums(add: Any, arrays: tuple[np.ndarray, ...], tables: tuple[np.ndarray, ...], channels: int) -> np.ndarray:
@@ -105,8 +105,8 @@ def _sums(add: Any, arrays: tuple[np.ndarray, ...], tables: tuple[np.ndarray, ..
         add(*arrays, *rows, first * row, min(last * row, length), *parts[first])
 
     in_parts(-(-length // row), work, fewest=FEWEST_ROWS)
-    found: np.ndarray = np.sum([parts[first] for first in sorted(parts)], 0)
-    return found.reshape(2, images, -1, channels).sum(2)
+    totals: np.ndarray = np.sum([parts[first] for first in sorted(parts)], 0)
+    return totals.reshape(2, images, -1, channels).sum(2)
 
 
 def _apply(loop: Any, arrays: tuple[np.ndarray, ...], tables: tuple[np.ndarray, ...]) -> None:

@@ -16,7 +16,7 @@ from amn_dist.ops.normalise import input_pairs
 from amn_dist.ops.resize import resize_batch, resize_image, scaled_size
 
 
-def mirrored(
+def flip_pairs(
     images: Sequence[np.ndarray], scale: float = 1.0, *, colour: str, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Images uint8[H, W, 3] of one size, resized as by Pillow's bicubic filter and normalised: f32[2B, 3, H', W'].
@@ -32,7 +32,7 @@ def mirrored(
     return input_pairs(resize_batch(pixels, size), colour)
 
 
-def flip_sum(maps: Tensor) -> Tensor:
+def sum_flips(maps: Tensor) -> Tensor:
     """Sum of the maps of every image and of its mirror image: pairs [2B, C, h, w] -> f32[B, C, h, w]."""
     plain, flipped = maps.float().unflatten(0, (-1, 2)).unbind(1)
     return plain + flipped.flip(-1)
@@ -49,17 +49,17 @@ def maps_over_scales(
 ) -> list[list[Tensor]]:
     """Flip-summed maps f32[C, h, w] of every image at every scale: result[image][scale].
 
-    network: (pairs, which images they are of, place of the scale) to maps [2B, C, h, w]. images: uint8[H, W, 3], all
+    network: (pairs, which images they are of, index of the scale) to maps [2B, C, h, w]. images: uint8[H, W, 3], all
     of one size. colour: as the network's backbone wants them. batch_pixels: pixels of resized images in one call, which
     takes one image at least.
     """
-    found: list[list[Tensor]] = [[] for _ in images]
+    result: list[list[Tensor]] = [[] for _ in images]
     height, width = images[0].shape[:2]
-    for place, scale in enumerate(scales):
+    for index, scale in enumerate(scales):
         step = max(batch_pixels // prod(scaled_size(height, width, scale)), 1)
         for begin in range(0, len(images), step):
             part = slice(begin, begin + step)
-            summed = flip_sum(network(mirrored(images[part], scale, colour=colour, device=device), part, place))
-            for of_image, maps in zip(found[part], summed, strict=True):
-                of_image.append(maps)
-    return found
+            pairs = flip_pairs(images[part], scale, colour=colour, device=device)
+            for image_maps, maps in zip(result[part], sum_flips(network(pairs, part, index)), strict=True):
+                image_maps.append(maps)
+    return result

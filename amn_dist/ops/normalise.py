@@ -78,8 +78,8 @@ def _table(colour: str) -> np.ndarray:
 
 def _pairs_on_device(images: Tensor, table: np.ndarray, order: tuple[int, ...]) -> Tensor:
     """What _fill_pairs writes, in torch: f32[B, 2, H, W, 3]."""
-    known = torch.from_numpy(table).to(images.device)
-    values = torch.stack([known[:, to][images[..., channel].long()] for to, channel in enumerate(order)], dim=-1)
+    device_table = torch.from_numpy(table).to(images.device)
+    values = torch.stack([device_table[:, to][images[..., channel].long()] for to, channel in enumerate(order)], dim=-1)
     return torch.stack([values, values.flip(2)], dim=1)
 
 

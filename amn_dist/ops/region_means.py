@@ -43,43 +43,43 @@ class Membership:
         return torch.stack(parts).sum(0)
 
 
-def membership(regions: Tensor, size: tuple[int, int]) -> Membership:
+def cell_membership(regions: Tensor, size: tuple[int, int]) -> Membership:
     """Membership of the cells of a (h, w) grid in regions int[B, H, W]; corners of grid and image coincide.
 
     Ids below 0 (outside the photo) are one region of their own. A grid whose step is a whole number of pixels takes
     one pixel a cell, any other grid four.
     """
     ids = regions.long()
-    own = int(ids.max()) + 1
-    ids = torch.where(ids < 0, own, ids)
-    ids = ids + (own + 1) * torch.arange(len(ids), device=ids.device)[:, None, None]
+    outside = int(ids.max()) + 1
+    ids = torch.where(ids < 0, outside, ids)
+    ids = ids + (outside + 1) * torch.arange(len(ids), device=ids.device)[:, None, None]
     ys, xs = (_neighbours(length, cells, ids.device) for length, cells in zip(ids.shape[1:], size, strict=True))
     rows = [ids[:, y][:, :, x].flatten(1) for y, _ in ys for x, _ in xs]
     weights = [torch.outer(a, b).flatten() for _, a in ys for _, b in xs]
-    return Membership(torch.stack(rows), torch.stack(weights), (own + 1) * len(ids))
+    return Membership(torch.stack(rows), torch.stack(weights), (outside + 1) * len(ids))
 
 
-def refine(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
+def refine_scores(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
     """Signed scores of tagged classes made even inside regions, of which each holds one class or background (icd 3).
 
     score: f32[B, C-1, h, w]. tags: [B, C-1] multi-hot. regions: int[B, H, W] ids of pixels, negative outside the photo.
     Returns f32[B, C-1, h, w]. In a foreground region the winning class keeps the mean of its positive part; every
     other class, and every class of another region, the mean of its negative part.
     """
-    cells = membership(regions, (score.shape[-2], score.shape[-1]))
+    cells = cell_membership(regions, (score.shape[-2], score.shape[-1]))
     z = (score.float() * tags[:, :, None, None]).flatten(2).transpose(1, 2)
     positive, negative = z.clamp(min=0), z.clamp(max=0)
     share = positive / z.amax(2, keepdim=True).clamp(min=EPSILON)
     votes, shares, ups, downs = cells.sums(torch.cat([z.sign(), share, positive, negative], 2)).chunk(4, 1)
     mass = cells.mass().clamp(min=EPSILON)[:, None]
-    won = torch.nn.functional.one_hot((shares / mass).argmax(1), tags.shape[1]).bool()
-    own = tags.bool().repeat_interleave(cells.count // len(tags), 0)
-    foreground = won & own & (votes.amax(1, keepdim=True) > EPSILON)
+    winner = torch.nn.functional.one_hot((shares / mass).argmax(1), tags.shape[1]).bool()
+    tagged = tags.bool().repeat_interleave(cells.count // len(tags), 0)
+    foreground = winner & tagged & (votes.amax(1, keepdim=True) > EPSILON)
     even = cells.spread(torch.where(foreground, ups, downs) / mass)
     return even.transpose(1, 2).unflatten(2, score.shape[-2:])
 
 
-def cell_regions(regions: Tensor, size: tuple[int, int]) -> Tensor:
+def sample_regions(regions: Tensor, size: tuple[int, int]) -> Tensor:
     """Ids [B, h, w] of the pixels nearest to the cells of a grid whose corners coincide with the image's."""
     rows, columns = (_nearest(length, cells) for length, cells in zip(regions.shape[1:], size, strict=True))
     return regions[:, rows.to(regions.device)][:, :, columns.to(regions.device)]
@@ -92,9 +92,9 @@ def _nearest(length: int, cells: int) -> Tensor:
 
 def _neighbours(length: int, cells: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Pixels on both sides of every cell along one axis, and their weights; one side when all cells lie on pixels."""
-    place = torch.arange(cells, dtype=torch.float64) * (length - 1) / max(cells - 1, 1)
-    before = place.floor().long()
+    position = torch.arange(cells, dtype=torch.float64) * (length - 1) / max(cells - 1, 1)
+    before = position.floor().long()
     after = (before + 1).clamp(max=length - 1)
-    share = (place - before).float()
+    share = (position - before).float()
     sides = [(before, 1 - share)] if not share.any() else [(before, 1 - share), (after, share)]
     return [(pixel.to(device), weight.to(device)) for pixel, weight in sides]

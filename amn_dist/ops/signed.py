@@ -11,24 +11,17 @@ EPSILON = 1e-5
 """Least share of a map's peak that counts as signed, least divisor of a peak."""
 CERTAINTY = 0.5
 """Probability the CRF is given for a decided label."""
-SALIENT = 0.01
-"""Saliency above which a pixel is salient, and share of salient pixels below which a saliency map is not trusted."""
 
 
-def signed_labels(
-    signed: np.ndarray, cam: np.ndarray, classes: np.ndarray, *, saliency: np.ndarray | None = None
-) -> np.ndarray:
+def signed_labels(signed: np.ndarray, cam: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Labels uint8[H, W] that signed maps decide without a threshold; 255 where they do not (icd 5.1).
 
-    signed, cam: f32[K, H, W], logits. classes: uint8[K], 1-based. saliency: uint8[H, W], an outside source of
-    background in place of the negative parts. K = 0 is background throughout.
+    signed, cam: f32[K, H, W], logits. classes: uint8[K], 1-based. K = 0 is background throughout.
     """
     if not len(classes):
         return np.zeros(signed.shape[1:], np.uint8)
     foreground = np.any(positive_part(signed) > EPSILON, axis=0)
-    background: np.ndarray = np.all(positive_part(-signed) > EPSILON, axis=0)
-    if saliency is not None:
-        background = _background_of(saliency, background)
+    background = np.all(positive_part(-signed) > EPSILON, axis=0)
     labels = np.zeros(signed.shape[1:], np.uint8)
     evidence = agreement(signed, cam)
     labels[foreground] = classes[evidence.argmax(0)][foreground]
@@ -101,8 +94,3 @@ def label_unary(labels: np.ndarray, count: int) -> np.ndarray:
     own, other = -np.log(CERTAINTY / whole), -np.log(rest / whole)
     unary = np.where(np.arange(count)[:, None, None] == labels, own, other)
     return np.where(labels == IGNORE, np.log(count), unary).astype(np.float32)
-
-
-def _background_of(saliency: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    salient = saliency / 255 >= SALIENT
-    return ~salient & negative if salient.mean() < SALIENT else ~salient

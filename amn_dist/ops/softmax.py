@@ -70,9 +70,11 @@ def line_weights(length: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.nd
     Returns intp[cells], intp[cells] and f32[cells], in float32 throughout as torch computes them.
     """
     step = np.float32(length) / np.float32(cells)
-    place = np.maximum(step * (np.arange(cells, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), np.float32(0))
-    lower = np.minimum(place.astype(np.intp), length - 1)
-    share = np.clip(place - lower.astype(np.float32), 0, 1)
+    position = np.maximum(
+        step * (np.arange(cells, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), np.float32(0)
+    )
+    lower = np.minimum(position.astype(np.intp), length - 1)
+    share = np.clip(position - lower.astype(np.float32), 0, 1)
     return lower, np.minimum(lower + 1, length - 1), share
 
 
@@ -112,13 +114,13 @@ def _softmax(values, shapes, above, below, low_share, left, right, side_share, c
         for x in range(out.shape[2]):
             begin = 0
             for s in range(scales):
-                one, two, share = line[begin + left[s, x]], line[begin + right[s, x]], side_share[s, x]
+                before, after, share = line[begin + left[s, x]], line[begin + right[s, x]], side_share[s, x]
                 if s == 0:
                     for c in range(channels):
-                        z[c] = one[c] + share * (two[c] - one[c])
+                        z[c] = before[c] + share * (after[c] - before[c])
                 else:
                     for c in range(channels):
-                        z[c] += one[c] + share * (two[c] - one[c])
+                        z[c] += before[c] + share * (after[c] - before[c])
                 begin += shapes[s, 1]
             _exponentials(z, _highest(z), e, two_to_n)
             total = _sum(e)
@@ -134,11 +136,11 @@ def _blend_rows(values, shapes, above, below, share, line):  # type: ignore[no-u
         upper_share = (1 - share[s]) / np.float32(scales)
         lower_share = share[s] / np.float32(scales)
         for x in range(shapes[s, 1]):
-            one = values[first + above[s] * shapes[s, 1] + x]
-            two = values[first + below[s] * shapes[s, 1] + x]
+            upper = values[first + above[s] * shapes[s, 1] + x]
+            lower = values[first + below[s] * shapes[s, 1] + x]
             target = line[begin + x]
             for c in range(len(target)):
-                target[c] = upper_share * one[c] + lower_share * two[c]
+                target[c] = upper_share * upper[c] + lower_share * lower[c]
         first += shapes[s, 0] * shapes[s, 1]
         begin += shapes[s, 1]
 

@@ -46,8 +46,8 @@ def train_here(
             batch=task.section.batch,
             seed=config.seed,
             consumed=consumed,
-            rank=gang.rank,
-            world=gang.size,
+            rank=world.rank,
+            world=world.size,
             loader=config.loader,
         )
 
@@ -55,16 +55,16 @@ def train_here(
         observe({"warning": text})
 
     with (
-        joined(config.engine) as gang,
-        workplace(folder, first=gang.rank == 0, keep_log=keep_log, tell=tell) as workplace_of_fit,
+        joined(config.engine) as world,
+        workplace(folder, first=world.rank == 0, keep_log=keep_log, tell=tell) as place,
     ):
         train(
             task,
             batches_from,
-            folder=workplace_of_fit.folder,
+            folder=place.folder,
             engine=config.engine,
             seed=config.seed,
             samples=len(images),
             observe=observe,
-            saved=workplace_of_fit.saved,
+            saved=place.saved,
         )

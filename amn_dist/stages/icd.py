@@ -17,12 +17,11 @@ from amn_dist.interfaces import Needs
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.icd import IcdNet
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
-from amn_dist.models.inference import load_for_inference
-from amn_dist.models.parameter_groups import device_of
+from amn_dist.models.inference import device_of, load_for_inference
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.normalise import network_input
-from amn_dist.ops.region_means import refine
+from amn_dist.ops.region_means import refine_scores
 from amn_dist.ops.resize import resize_image, scaled_size
 from amn_dist.ops.signed import signed_activation, signed_labels
 from amn_dist.records import ACTIVATION, Batch, CropRule, Evidence, Sample, grid_size
@@ -76,7 +75,7 @@ class IcdFit:
         assert batch.label is not None
         tags, images = batch.tags, pooled[0].item()
         seen = network(batch.image, tags, batch.label)
-        target = refine(seen.score.detach(), tags, batch.label)
+        target = refine_scores(seen.score.detach(), tags, batch.label)
         parts = {
             "classification": classification_part(seen.cam, tags, seen.inside) / images,
             "bottom_up": bottom_up_part(seen.score, tags, seen.inside) / images,

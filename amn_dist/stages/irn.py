@@ -14,12 +14,12 @@ from torch.nn import functional
 from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
-from amn_dist.models.inference import batch_pixels, load_for_inference
+from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.irn import EdgeNet, affinity_loss_parts, pair_counts
-from amn_dist.models.parameter_groups import backbone_and_head, device_of
+from amn_dist.models.parameter_groups import backbone_and_head
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.multiscale import mirrored
+from amn_dist.ops.multiscale import flip_pairs
 from amn_dist.ops.resize import sample_labels
 from amn_dist.ops.walk.walk import pseudo_masks
 from amn_dist.records import Batch, CropRule, Sample, grid_size
@@ -135,11 +135,9 @@ def image_edge(model: EdgeNet, image: np.ndarray, *, pad: int | None = 512) -> n
 def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None = 512) -> list[Tensor]:
     """image_edge of several images of one padded size, in one forward pass, where the network is."""
     height, width = padded_size(images[0].shape[:2], pad)
-    pairs = [mirrored([image], colour=model.backbone.colour, device=device_of(model)) for image in images]
+    pairs = [flip_pairs([image], colour=model.backbone.colour, device=device_of(model)) for image in images]
     padded = [functional.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pairs]
     logits = model(torch.cat(padded))
-    if isinstance(logits, tuple):
-        logits = logits[0]
     grids = [grid_size(*image.shape[:2]) for image in images]
     shares = logits.float().unflatten(0, (-1, 2))
     edges = [share[..., :rows, :columns] for share, (rows, columns) in zip(shares, grids, strict=True)]

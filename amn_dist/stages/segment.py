@@ -16,8 +16,7 @@ from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.deeplab import DeepLab
-from amn_dist.models.inference import batch_pixels, load_for_inference
-from amn_dist.models.parameter_groups import device_of
+from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
 from amn_dist.ops.crf.dense import deeplab_crf

@@ -65,7 +65,7 @@ def workplace(
             yield Workplace(folder, mirror.saved)
         finally:  # after SIGTERM too: the last checkpoint is on its way
             mirror.wait()
-    _told(lambda: (stage / MODEL).write_bytes((folder / MODEL).read_bytes()))
+    _with_stage_errors(lambda: (stage / MODEL).write_bytes((folder / MODEL).read_bytes()))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -85,9 +85,9 @@ class Mirror:
 
     def wait(self) -> None:
         """Until no checkpoint is on its way. Raises StageError when the last one did not arrive."""
-        begun, self.under_way = self.under_way, None
-        if begun is not None:
-            _told(begun.result)
+        copy, self.under_way = self.under_way, None
+        if copy is not None:
+            _with_stage_errors(copy.result)
 
     def _copy(self, checkpoint: Path) -> None:
         self.keep_log()
@@ -103,9 +103,9 @@ def publish(checkpoint: Path, there: RemotePath) -> None:
         if name != STATE:
             (target / name).write_bytes((checkpoint / name).read_bytes())
     (target / STATE).write_bytes((checkpoint / STATE).read_bytes())
-    kept = [path for path in complete(there) if int(path.name) <= int(checkpoint.name)][:KEEP]
+    newest = [path for path in complete(there) if int(path.name) <= int(checkpoint.name)][:KEEP]
     for old in there.iterdir():
-        if old not in kept:
+        if old not in newest:
             remove_folder(old, first=[STATE])
 
 
@@ -156,7 +156,7 @@ def _stopped_from(stage: RemotePath, folder: Path) -> Iterator[None]:
         over.set()
 
 
-def _told(work: Callable[[], None]) -> None:
+def _with_stage_errors(work: Callable[[], None]) -> None:
     """Do some work for a stage whose storage may fail."""
     try:
         work()

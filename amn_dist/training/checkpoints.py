@@ -21,7 +21,7 @@ from amn_dist.storage.folders import files_below, remove_folder
 from amn_dist.storage.paths import AnyPath
 from amn_dist.training.engines.engine import Engine
 from amn_dist.training.snapshot import UNREADABLE
-from amn_dist.training.world import Gang, lost_peer
+from amn_dist.training.world import World, lost_peer
 
 KEEP = 2
 """Checkpoints that stay, of those up to the last one saved."""
@@ -49,24 +49,24 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class StateFiles:
     """Of a State, what must be there."""
 
     files: dict[str, Count]
 
 
-def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> None:
+def save_checkpoint(folder: Path, engine: Engine, world: World, state: State) -> None:
     """Write folder/NNNNNN under a temporary name, rename it, keep it and the one before; every rank calls it.
 
     Raises StageError on every rank when the first one cannot write.
     """
     temporary = folder / f".tmp-{state.step:06d}"
     for part in (
-        lambda: _prepare(folder, temporary) if gang.rank == 0 else None,
+        lambda: _prepare(folder, temporary) if world.rank == 0 else None,
         lambda: engine.save(temporary),
-        lambda: _finish(temporary, folder, state) if gang.rank == 0 else None,
+        lambda: _finish(temporary, folder, state) if world.rank == 0 else None,
     ):
-        fault = gang.first(_fault(part, gang))
+        fault = world.first(_fault(part, world))
         if fault is not None:
             shutil.rmtree(temporary, ignore_errors=True)
             raise StageError(
@@ -75,49 +75,49 @@ def save_checkpoint(folder: Path, engine: Engine, gang: Gang, state: State) -> N
             )
 
 
-def _fault(part: Callable[[], None], gang: Gang) -> str | None:
+def _fault(part: Callable[[], None], world: World) -> str | None:
     try:
         part()
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        if gang.rank != 0 or lost_peer(error):
+        if world.rank != 0 or lost_peer(error):
             raise
         return printable(error)
     return None
 
 
-def resume(folder: Path, build: Callable[[], Engine], gang: Gang, warn: Callable[[str], None]) -> tuple[Engine, int]:
+def resume(folder: Path, build: Callable[[], Engine], world: World, warn: Callable[[str], None]) -> tuple[Engine, int]:
     """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
 
     The checkpoint may be another engine's, ZeRO stage's or number of processes'. Raises StageError, on every rank, when
     there are checkpoints and none can be read: training does not begin anew over them by itself.
     """
     engine = build()
-    names = gang.first([path.name for path in complete(folder)])
-    for place, name in enumerate(names, 1):
+    names = world.first([path.name for path in complete(folder)])
+    for number, name in enumerate(names, 1):
         state, fault = _try_load(folder / name, engine)
-        if gang.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
+        if world.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
             assert state is not None
             return engine, state.step
         engine.close()
-        told = f"{folder / name}: cannot be read ({fault or 'on another rank'})"
-        if place == len(names):
-            raise StageError(f"{told}, and there is no older one; --redo of this stage drops it and begins anew")
-        warn(f"{told}; the one before is taken")
+        unreadable = f"{folder / name}: cannot be read ({fault or 'on another rank'})"
+        if number == len(names):
+            raise StageError(f"{unreadable}, and there is no older one; --redo of this stage drops it and begins anew")
+        warn(f"{unreadable}; the one before is taken")
         engine = build()
     return engine, 0
 
 
 def complete(folder: AnyPath) -> list[AnyPath]:
     """Finished checkpoints, newest first."""
-    found = [path for path in folder.glob("[0-9]*") if STEP.fullmatch(path.name) and (path / STATE).is_file()]
-    return sorted(found, key=lambda path: int(path.name), reverse=True)
+    checkpoints = [path for path in folder.glob("[0-9]*") if STEP.fullmatch(path.name) and (path / STATE).is_file()]
+    return sorted(checkpoints, key=lambda path: int(path.name), reverse=True)
 
 
 def is_whole(path: AnyPath) -> bool:
     """Whether a finished checkpoint has all its files."""
     try:
-        found: Listed = read_json((path / STATE).read_bytes(), Listed)
-        return _files(path) == found.files
+        state: StateFiles = read_json((path / STATE).read_bytes(), StateFiles)
+        return _files(path) == state.files
     except (OSError, ValueError):
         return False
 
@@ -137,8 +137,8 @@ def _try_load(path: Path, engine: Engine) -> tuple[State | None, str | None]:
 
 def _prepare(folder: Path, temporary: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".tmp-*"):
-        shutil.rmtree(left)
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover)
     temporary.mkdir()
 
 
@@ -150,9 +150,9 @@ def _finish(temporary: Path, folder: Path, state: State) -> None:
         shutil.rmtree(final)
     os.replace(temporary, final)
     # Newer ones could not be read, else this one would not have been trained again.
-    kept = [path for path in complete(folder) if int(path.name) <= state.step][:KEEP]
+    newest = [path for path in complete(folder) if int(path.name) <= state.step][:KEEP]
     for old in complete(folder):
-        if old not in kept:
+        if old not in newest:
             remove_folder(old, first=[STATE])
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import EngineSection
 from amn_dist.documents import read_json
 from amn_dist.errors import AmnError, ConfigError, PeerLost, ShardError, StageError, printable
 from amn_dist.storage.atomic import commit

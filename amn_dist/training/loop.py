@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from amn_dist.config import Engine as EngineSection
-from amn_dist.config import FitSection
+from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interfaces import Fit, Stepwise
 from amn_dist.records import Batch
@@ -26,7 +25,7 @@ from amn_dist.training.engines.engine import Engine, build_engine, joined
 from amn_dist.training.meter import Meter, peak_memory_gib
 from amn_dist.training.optimiser import rate_factor
 from amn_dist.training.stopping import stop_on_sigterm
-from amn_dist.training.world import Gang, check_versions, naming_lost_peers
+from amn_dist.training.world import World, check_versions, naming_lost_peers
 
 MODEL = "model.safetensors"
 """Weights a Fit ends with."""
@@ -42,13 +41,13 @@ Observe = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Course:
+class FitContext:
     """What stays the same over a Fit. steps: optimiser steps in all. pieces: micro-batches a step on every rank."""
 
     fit: Fit
     folder: Path
     section: EngineSection
-    gang: Gang
+    world: World
     seed: int
     steps: int
     pieces: int
@@ -58,13 +57,13 @@ class Course:
     def state(self, step: int) -> State:
         """What a checkpoint after `step` steps says of itself."""
         zero = self.section.zero if self.section.name == "deepspeed" else 0
-        return State(step, step * self.fit.section.batch, self.section.name, zero, self.gang.size, {})
+        return State(step, step * self.fit.section.batch, self.section.name, zero, self.world.size, {})
 
     def save(self, engine: Engine, step: int) -> None:
         """Write a checkpoint; every rank calls it."""
         folder = self.folder / CHECKPOINTS
-        save_checkpoint(folder, engine, self.gang, self.state(step))
-        if self.gang.rank == 0:
+        save_checkpoint(folder, engine, self.world, self.state(step))
+        if self.world.rank == 0:
             self.saved(folder / f"{step:06d}")
 
 
@@ -88,12 +87,12 @@ def fit(
     Raises StageError for a loss that is not finite (before the update; the step and the keys are named) and after
     SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first); PeerLost when another rank is gone.
     """
-    with joined(engine) as gang:
-        pieces = count_pieces(fit.section, gang.size)
+    with joined(engine) as world:
+        pieces = count_pieces(fit.section, world.size)
         steps = count_steps(fit.section, samples)
-        course = Course(fit, Path(folder), engine, gang, seed, steps, pieces, observe, saved)
-        with naming_lost_peers(gang, fit.name):
-            return _train(course, batches_from)
+        context = FitContext(fit, Path(folder), engine, world, seed, steps, pieces, observe, saved)
+        with naming_lost_peers(world, fit.name):
+            return _train(context, batches_from)
 
 
 def count_steps(section: FitSection, samples: int) -> int:
@@ -122,84 +121,84 @@ def numbered_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "little")
 
 
-def _train(course: Course, batches_from: BatchesFrom) -> Path:
-    check_versions(course.gang, versions())
-    running, done = _start(course)
-    path = course.folder / MODEL
+def _train(context: FitContext, batches_from: BatchesFrom) -> Path:
+    check_versions(context.world, versions())
+    running, done = _start(context)
+    path = context.folder / MODEL
     try:
-        _run(course, running, batches_from, done)
-        if course.gang.rank == 0:
+        _run(context, running, batches_from, done)
+        if context.world.rank == 0:
             _save_model(running.network, path)
     finally:
         running.close()
-    course.gang.wait()
+    context.world.wait()
     return path
 
 
-def _start(course: Course) -> tuple[Engine, int]:
+def _start(context: FitContext) -> tuple[Engine, int]:
     def build() -> Engine:
-        torch.manual_seed(numbered_seed(course.seed, course.fit.name, "network"))
-        return build_engine(course.fit, course.section, course.gang, pieces=course.pieces)
+        torch.manual_seed(numbered_seed(context.seed, context.fit.name, "network"))
+        return build_engine(context.fit, context.section, context.world, pieces=context.pieces)
 
-    return resume(course.folder / CHECKPOINTS, build, course.gang, lambda text: course.observe({"warning": text}))
+    return resume(context.folder / CHECKPOINTS, build, context.world, lambda text: context.observe({"warning": text}))
 
 
-def _run(course: Course, engine: Engine, batches_from: BatchesFrom, done: int) -> None:
-    if done >= course.steps:
+def _run(context: FitContext, engine: Engine, batches_from: BatchesFrom, done: int) -> None:
+    if done >= context.steps:
         return
-    section = course.fit.section
+    section = context.fit.section
     with ExitStack() as stack:
         signalled = stack.enter_context(stop_on_sigterm())
 
         def asked() -> bool:
-            return signalled.is_set() or (course.gang.rank == 0 and (course.folder / STOP).exists())
+            return signalled.is_set() or (context.world.rank == 0 and (context.folder / STOP).exists())
 
         source = batches_from(done * section.batch)
         stack.callback(getattr(source, "close", lambda: None))
         meter = Meter(section.batch)
-        for step in range(done, course.steps):
-            parts, stopping = _step(course, engine, meter.next(source), step, asked)
+        for step in range(done, context.steps):
+            parts, stopping = _step(context, engine, meter.next(source), step, asked)
             now = step + 1
-            if now % section.log_every == 0 or now == course.steps:
-                rate = engine.initial_rates[0] * rate_factor(section, step, course.steps)
-                cost = {"gradient_norm": float(engine.norm), "memory_gib": peak_memory_gib(course.gang.device)}
-                course.observe({"step": now, "steps": course.steps, **parts, "lr": rate, **meter.read(), **cost})
-            if now % section.checkpoint_every == 0 or now == course.steps or stopping:
-                course.save(engine, now)
-            if stopping and now < course.steps:
-                raise StageError(f"{course.fit.name}: stopped at step {now}; the same command goes on")
+            if now % section.log_every == 0 or now == context.steps:
+                rate = engine.initial_rates[0] * rate_factor(section, step, context.steps)
+                cost = {"gradient_norm": float(engine.norm), "memory_gib": peak_memory_gib(context.world.device)}
+                context.observe({"step": now, "steps": context.steps, **parts, "lr": rate, **meter.read(), **cost})
+            if now % section.checkpoint_every == 0 or now == context.steps or stopping:
+                context.save(engine, now)
+            if stopping and now < context.steps:
+                raise StageError(f"{context.fit.name}: stopped at step {now}; the same command goes on")
 
 
 def _step(
-    course: Course, engine: Engine, batch: Batch, step: int, asked: Callable[[], bool]
+    context: FitContext, engine: Engine, batch: Batch, step: int, asked: Callable[[], bool]
 ) -> tuple[dict[str, float], bool]:
     """One update. Returns the parts of the global loss, and whether any rank was asked to stop."""
-    batch = batch.to(course.gang.device)
-    pooled = course.gang.sum(course.fit.normalisers(batch))
-    torch.manual_seed(numbered_seed(course.seed, course.fit.name, step, course.gang.rank))
-    pieces = list(batch.split(course.fit.section.micro_batch or len(batch)))
+    batch = batch.to(context.world.device)
+    pooled = context.world.sum(context.fit.normalisers(batch))
+    torch.manual_seed(numbered_seed(context.seed, context.fit.name, step, context.world.rank))
+    pieces = list(batch.split(context.fit.section.micro_batch or len(batch)))
     parts = list(engine.accumulate(pieces, pooled))
     names = list(parts[0])
     local = torch.stack([torch.stack([part[name].double() for name in names]) for part in parts]).cpu()
     stop = torch.tensor([float(asked())], dtype=torch.float64)
-    sums = course.gang.sum(torch.cat([local.sum(0), stop])).tolist()
-    found = dict(zip(names, sums, strict=False))
+    sums = context.world.sum(torch.cat([local.sum(0), stop])).tolist()
+    losses = dict(zip(names, sums, strict=False))
     if not all(map(math.isfinite, sums)):
         bad = (piece for piece, row in zip(pieces, local, strict=True) if not row.isfinite().all())
-        raise _not_finite(course, step, found, bad)
-    engine.update(rate_factor(course.fit.section, step, course.steps))
+        raise _not_finite(context, step, losses, bad)
+    engine.update(rate_factor(context.fit.section, step, context.steps))
     if isinstance(engine.network, Stepwise):
         engine.network.end_step()
-    return found, sums[-1] > 0
+    return losses, sums[-1] > 0
 
 
-def _not_finite(course: Course, step: int, parts: dict[str, float], bad: Iterator[Batch]) -> StageError:
+def _not_finite(context: FitContext, step: int, parts: dict[str, float], bad: Iterator[Batch]) -> StageError:
     """The same error on every rank. bad: this rank's micro-batches with such a loss."""
-    keys = course.gang.gather([key for piece in bad for key in piece.keys])
+    keys = context.world.gather([key for piece in bad for key in piece.keys])
     named = ", ".join(keys[:NAMED_KEYS]) + (f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else "")
     losses = ", ".join(f"{name} {value:g}" for name, value in parts.items())
     return StageError(
-        f"{course.fit.name}: step {step + 1}: the loss is not finite ({losses}) with {named}; it was not stepped on; "
+        f"{context.fit.name}: step {step + 1}: the loss is not finite ({losses}) with {named}; it was not stepped on; "
         "lower the rates or look at these samples"
     )
 

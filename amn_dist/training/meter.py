@@ -23,9 +23,9 @@ class Meter:
 
     def next(self, source: Iterator[Batch]) -> Batch:
         """The next batch; the time it takes is waiting for data."""
-        asked = time.perf_counter()
+        before = time.perf_counter()
         batch = next(source)
-        self.waited += time.perf_counter() - asked
+        self.waited += time.perf_counter() - before
         self.steps += 1
         return batch
 
@@ -33,9 +33,9 @@ class Meter:
         """images_per_s over all ranks and data_wait, the share of time (0..1); then begin anew."""
         now = time.perf_counter()
         elapsed = max(now - self.began, 1e-9)
-        found = {"images_per_s": round(self.steps * self.batch / elapsed, 3), "data_wait": self.waited / elapsed}
+        figures = {"images_per_s": round(self.steps * self.batch / elapsed, 3), "data_wait": self.waited / elapsed}
         self.began, self.waited, self.steps = now, 0.0, 0
-        return found
+        return figures
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -12,7 +12,7 @@ from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.precision import resolve_precision
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import Engine as EngineSection
+    from amn_dist.config import EngineSection
 
 
 def training_network(fit: Fit, section: EngineSection, device: torch.device) -> nn.Module:

@@ -26,13 +26,13 @@ def write_snapshot(folder: Path, network: nn.Module, moments: Sequence[Moments])
 
 def read_snapshot(folder: Path, network: nn.Module, trained: Sequence[nn.Parameter]) -> list[Moments]:
     """Restore the network; returns the moments, fitted to the layout and device of the trained parameters."""
-    found = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    if len(found["moments"]) != len(trained):
-        raise ValueError(f"{len(found['moments'])} trained parameters, expected {len(trained)}")
-    network.load_state_dict(found["network"])
+    snapshot = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    if len(snapshot["moments"]) != len(trained):
+        raise ValueError(f"{len(snapshot['moments'])} trained parameters, expected {len(trained)}")
+    network.load_state_dict(snapshot["network"])
     return [
-        {name: _fitted(value, parameter) for name, value in kept.items()}
-        for kept, parameter in zip(found["moments"], trained, strict=True)
+        {name: _fitted(value, parameter) for name, value in of_parameter.items()}
+        for of_parameter, parameter in zip(snapshot["moments"], trained, strict=True)
     ]
 
 
@@ -44,32 +44,32 @@ def _fitted(value: Any, parameter: nn.Parameter) -> Any:
 
 def gather_moments(zero: Any, trained: Sequence[nn.Parameter]) -> list[Moments]:
     """Put together what ZeRO 1 or 2 (DeepSpeed's optimiser) has split over the ranks; every rank calls it."""
-    found: dict[int, Moments] = {}
+    gathered: dict[int, Moments] = {}
     for group, part in enumerate(zero.single_partition_of_fp32_groups):
         whole = {name: _joined(value, part) for name, value in zero.optimizer.state[part].items()}
-        for parameter, start in _places(zero, group):
-            found[id(parameter)] = {name: _cut(value, parameter, start) for name, value in whole.items()}
-    return [found[id(parameter)] for parameter in trained]
+        for parameter, start in _starts(zero, group):
+            gathered[id(parameter)] = {name: _cut(value, parameter, start) for name, value in whole.items()}
+    return [gathered[id(parameter)] for parameter in trained]
 
 
 def split_moments(zero: Any, trained: Sequence[nn.Parameter], moments: Sequence[Moments]) -> None:
     """Give this rank of ZeRO 1 or 2 its part of the moments, and its part of the weights that were just loaded."""
     zero.refresh_fp32_params()
-    known = {id(parameter): kept for parameter, kept in zip(trained, moments, strict=True)}
+    moments_of = {id(parameter): of_parameter for parameter, of_parameter in zip(trained, moments, strict=True)}
     for group, part in enumerate(zero.single_partition_of_fp32_groups):
-        places = _places(zero, group)
+        starts = _starts(zero, group)
         size, rank = part.numel(), distributed.get_rank()
-        for name, first in known[id(places[0][0])].items():
-            if not _spread(first, places[0][0]):
+        for name, first in moments_of[id(starts[0][0])].items():
+            if not _spread(first, starts[0][0]):
                 zero.optimizer.state[part][name] = first
                 continue
             flat = torch.zeros(size * distributed.get_world_size(), dtype=first.dtype, device=part.device)
-            for parameter, start in places:
-                flat[start : start + parameter.numel()] = known[id(parameter)][name].contiguous().view(-1)
+            for parameter, start in starts:
+                flat[start : start + parameter.numel()] = moments_of[id(parameter)][name].contiguous().view(-1)
             zero.optimizer.state[part][name] = flat[rank * size : (rank + 1) * size].clone()
 
 
-def _places(zero: Any, group: int) -> list[tuple[nn.Parameter, int]]:
+def _starts(zero: Any, group: int) -> list[tuple[nn.Parameter, int]]:
     """The parameters of a group and where each begins in ZeRO's flat buffer."""
     return list(zip(zero.round_robin_bit16_groups[group], zero.round_robin_bit16_offsets[group], strict=True))
 

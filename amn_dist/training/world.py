@@ -28,7 +28,7 @@ LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Time
 
 
 @dataclass(frozen=True, slots=True)
-class Gang:
+class World:
     """This process among `size`; with one process every collective is the identity."""
 
     rank: int = 0
@@ -44,9 +44,9 @@ class Gang:
         """Sum of f64[n] over all processes, on the CPU."""
         if self.size == 1:
             return values
-        held = values.to(self.device)
-        distributed.all_reduce(held)
-        return held.cpu()
+        on_device = values.to(self.device)
+        distributed.all_reduce(on_device)
+        return on_device.cpu()
 
     def first(self, value: Any) -> Any:
         """The first rank's value, on every rank."""
@@ -60,9 +60,9 @@ class Gang:
         """The values of all ranks, in the order of ranks."""
         if self.size == 1:
             return list(values)
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, list(values))
-        return [value for values in found for value in values]
+        by_rank: list[Any] = [None] * self.size
+        distributed.all_gather_object(by_rank, list(values))
+        return [value for values in by_rank for value in values]
 
     def wait(self) -> None:
         """Return when every process has come this far."""
@@ -70,15 +70,15 @@ class Gang:
 
 
 @contextmanager
-def membership(*, timeout_s: float = TIMEOUT_S) -> Iterator[Gang]:
-    """Join the gang a launcher describes (join_gang) and leave it at the end, however that comes.
+def membership(*, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
+    """Join the processes a launcher describes (join_world) and leave them at the end, however that comes.
 
     A process group that was there before is left to whoever made it; one made inside, by form_group too, goes.
     """
     ours = not distributed.is_initialized()
-    gang = join_gang(timeout_s=timeout_s)
+    world = join_world(timeout_s=timeout_s)
     try:
-        yield gang
+        yield world
     except BaseException as error:
         if ours:
             _forget_frames(error)
@@ -89,28 +89,28 @@ def membership(*, timeout_s: float = TIMEOUT_S) -> Iterator[Gang]:
         _leave(broken=False)
 
 
-def join_gang(*, timeout_s: float = TIMEOUT_S) -> Gang:
-    """Join the gang a launcher describes by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; default: alone.
+def join_world(*, timeout_s: float = TIMEOUT_S) -> World:
+    """Join the processes described by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; default: alone.
 
     A process group that exists (Ray Train makes one) is used. timeout_s: how long any rank waits for another, here and
     later. Raises ConfigError when the description is not whole, PeerLost when the others cannot be met.
     """
     size = whole_number("WORLD_SIZE", 1, least=1)
-    gang = Gang(whole_number("RANK", 0), size, whole_number("LOCAL_RANK", 0))
-    if max(gang.rank, gang.local_rank) >= size:
+    world = World(whole_number("RANK", 0), size, whole_number("LOCAL_RANK", 0))
+    if max(world.rank, world.local_rank) >= size:
         raise ConfigError(
-            f"RANK {gang.rank}, LOCAL_RANK {gang.local_rank}: expected 0 to {size - 1}, from WORLD_SIZE {size}; "
+            f"RANK {world.rank}, LOCAL_RANK {world.local_rank}: expected 0 to {size - 1}, from WORLD_SIZE {size}; "
             "check the launcher"
         )
-    if gang.device.type == "cuda":
-        torch.cuda.set_device(gang.device)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
     if size > 1 and not distributed.is_initialized():
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise ConfigError(f"WORLD_SIZE {size}: {', '.join(missing)} not set; start with torchrun or deepspeed")
         whole_number("MASTER_PORT", 0, most=65535)
-        _meet(gang, timeout_s)
-    return gang
+        _meet(world, timeout_s)
+    return world
 
 
 def _leave(*, broken: bool) -> None:
@@ -130,36 +130,36 @@ def _leave(*, broken: bool) -> None:
 
 def _forget_frames(error: BaseException) -> None:
     """Clear the locals of the calls that an error came through, and of those that caused it: groups are among them."""
-    found: list[BaseException | None] = [error]
-    for each in found:
-        if each is not None:
-            traceback.clear_frames(each.__traceback__)
-            found += [other for other in (each.__cause__, each.__context__) if other not in found]
+    errors: list[BaseException | None] = [error]
+    for raised in errors:
+        if raised is not None:
+            traceback.clear_frames(raised.__traceback__)
+            errors += [other for other in (raised.__cause__, raised.__context__) if other not in errors]
 
 
-def _make_group(gang: Gang, **where: Any) -> None:
+def _make_group(world: World, **where: Any) -> None:
     # It keeps the group that exists when it is imported, as default arguments; optimisers import it in passing.
     importlib.import_module("torch.distributed.nn.functional")
-    distributed.init_process_group(_backend(gang), rank=gang.rank, world_size=gang.size, **where)
+    distributed.init_process_group(_backend(world), rank=world.rank, world_size=world.size, **where)
 
 
-def _meet(gang: Gang, timeout_s: float) -> None:
+def _meet(world: World, timeout_s: float) -> None:
     try:
-        _make_group(gang, timeout=timedelta(seconds=timeout_s))
+        _make_group(world, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
-        place = printable(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+        address = printable(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
         raise PeerLost(
-            f"rank {gang.rank} of {gang.size}: could not meet the others at {place} within {timeout_s:g} s "
+            f"rank {world.rank} of {world.size}: could not meet the others at {address} within {timeout_s:g} s "
             f"({printable(error)}); are all started, is the port open, is "
             "GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME) right?"
         ) from error
 
 
-def check_versions(gang: Gang, versions: Mapping[str, str | None]) -> None:
+def check_versions(world: World, versions: Mapping[str, str | None]) -> None:
     """Raise ConfigError on every rank unless all have these versions (by package)."""
-    if gang.size == 1:
+    if world.size == 1:
         return
-    texts = gang.gather([json.dumps(dict(versions), sort_keys=True)])
+    texts = world.gather([json.dumps(dict(versions), sort_keys=True)])
     first = json.loads(texts[0])
     for rank, text in enumerate(texts):
         other = json.loads(text)
@@ -172,15 +172,15 @@ def check_versions(gang: Gang, versions: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def naming_lost_peers(gang: Gang, name: str) -> Iterator[None]:
+def naming_lost_peers(world: World, name: str) -> Iterator[None]:
     """Turn what a collective raises when a rank is gone into PeerLost."""
     try:
         yield
     except RuntimeError as error:
-        if gang.size == 1 or not lost_peer(error):
+        if world.size == 1 or not lost_peer(error):
             raise
         raise PeerLost(
-            f"{name}: rank {gang.rank} of {gang.size} lost the others ({printable(error)}); "
+            f"{name}: rank {world.rank} of {world.size} lost the others ({printable(error)}); "
             "the same command goes on from the last checkpoint"
         ) from error
 
@@ -190,14 +190,14 @@ def lost_peer(error: Exception) -> bool:
     return isinstance(error, distributed.DistError) or bool(LOST.search(str(error)))
 
 
-def form_group(gang: Gang) -> None:
+def form_group(world: World) -> None:
     """Make a process group of one where there is none: no socket, no network. `membership` leaves it."""
     if not distributed.is_initialized():
-        assert gang.size == 1
+        assert world.size == 1
         # Gloo looks for an interface even when alone.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        _make_group(gang, store=distributed.HashStore())
+        _make_group(world, store=distributed.HashStore())
 
 
-def _backend(gang: Gang) -> str:
-    return "nccl" if gang.device.type == "cuda" else "gloo"
+def _backend(world: World) -> str:
+    return "nccl" if world.device.type == "cuda" else "gloo"

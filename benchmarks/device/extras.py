@@ -46,10 +46,10 @@ def deepspeed(setting: Setting) -> dict[str, Any]:
     batch = training_batch(fit, count, CLASSES).to(setting.device)
     section = SimpleNamespace(name="deepspeed", precision="bf16", zero=0, timeout_s=60.0)
     engines: dict[str, Any] = {}
-    with joined(section) as gang:  # type: ignore[arg-type]
+    with joined(section) as world:  # type: ignore[arg-type]
         for name, make in {"torch": TorchEngine, "deepspeed": partial(DeepSpeedEngine, pieces=1)}.items():
             torch.manual_seed(0)
-            engines[name] = make(fit, section, gang)  # type: ignore[operator]
+            engines[name] = make(fit, section, world)  # type: ignore[operator]
         rivals = {name: partial(engine_step, engine, fit, batch) for name, engine in engines.items()}
         losses = {name: call() for name, call in rivals.items()}
         assert abs(losses["deepspeed"] - losses["torch"]) <= 1e-2 * abs(losses["torch"]), losses
@@ -61,7 +61,7 @@ def deepspeed(setting: Setting) -> dict[str, Any]:
 
 def farm(setting: Setting) -> dict[str, Any]:
     """What a shard costs the driver of the Ray farm."""
-    from amn_dist.config import Farm as FarmSection
+    from amn_dist.config import FarmSection
     from amn_dist.farms.ray.farm import RayFarm
     from benchmarks.farm import overhead
 

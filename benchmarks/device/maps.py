@@ -97,12 +97,12 @@ def edges(setting: Setting) -> dict[str, Any]:
     from amn_dist.models.backbones.backbone import build_backbone
     from amn_dist.models.irn import EdgeNet
     from amn_dist.stages.irn import images_edge
+    from benchmarks.reference.published_displacement import PublishedIrn
     from benchmarks.reference.published_maps import edge_map
 
     seen = photos(setting, (1.0,))
-    whole = EdgeNet(build_backbone(published_settings().irn.backbone), displacement=True).eval()
     network = EdgeNet(build_backbone(published_settings().irn.backbone))
-    network.load_state_dict({name: value for name, value in whole.state_dict().items() if name in network.state_dict()})
+    published = PublishedIrn(copy.deepcopy(network))
 
     def ours(model: Any, images: slice) -> Maps:
         return [numbers([edge]) for edge in images_edge(model, seen.images[images], pad=None)]
@@ -110,7 +110,7 @@ def edges(setting: Setting) -> dict[str, Any]:
     def theirs(model: nn.Module, n: int) -> tuple[np.ndarray, ...]:
         return numbers([edge_map(model, seen.pairs[n][0])])
 
-    return raced(setting, network, whole, ours, theirs)
+    return raced(setting, network, published, ours, theirs)
 
 
 def raced(

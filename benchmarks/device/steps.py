@@ -33,7 +33,7 @@ def engine_step(engine: Engine, fit: Fit, batch: Batch) -> float:
 def step(setting: Setting, stage: str) -> dict[str, Any]:
     """A stage at its published batch and crop."""
     from amn_dist.training.engines.torch import TorchEngine
-    from amn_dist.training.world import Gang
+    from amn_dist.training.world import World
     from benchmarks.reference.published_train import published_step
 
     fit, count = published_fit(stage, tiny=setting.tiny)
@@ -42,7 +42,7 @@ def step(setting: Setting, stage: str) -> dict[str, Any]:
     rivals = {"published": published_step(fit, batch)}
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
-        engine = TorchEngine(fit, SimpleNamespace(precision=precision, winograd=False), Gang())  # type: ignore[arg-type]
+        engine = TorchEngine(fit, SimpleNamespace(precision=precision, winograd=False), World())  # type: ignore[arg-type]
         rivals[precision] = partial(engine_step, engine, fit, batch)
     losses = agreeing({name: call() for name, call in rivals.items()})
     flops = counted_flops(rivals["published"]) / count

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from amn_dist.config import Farm as FarmSection
-from amn_dist.config import Loader
+from amn_dist.config import FarmSection, Loader
 from amn_dist.errors import AmnError
 from amn_dist.farms.ray.farm import RayFarm
 from amn_dist.farms.stream import MapTask, Source

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import FarmSection
 from amn_dist.farms.farm import Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.driver import IN_FLIGHT

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from amn_dist.config import Loader
 from amn_dist.errors import ShardError
 from amn_dist.loaders.crops import cut_image, cut_label, draw_crop
-from amn_dist.loaders.decode import Encoded, crop_decoder, decode_images, normalisation
+from amn_dist.loaders.decode import crop_decoder, decode_images
+from amn_dist.loaders.decoder import Encoded, normalisation
 from amn_dist.records import CropRule
 from amn_dist.shards.format import encode as encode_array
 
@@ -155,8 +156,8 @@ def test_threads_and_depth_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_photos_are_decoded_upright_in_order(name: str) -> None:
-    found = list(decode_images(kinds().items(), loader=loader(name)))
-    for (kind, content), image in zip(kinds().items(), found, strict=True):
+    images = list(decode_images(kinds().items(), loader=loader(name)))
+    for (kind, content), image in zip(kinds().items(), images, strict=True):
         expected = upright(content)
         assert image.shape == expected.shape and image.dtype == np.uint8, kind
         assert np.abs(image.astype(int) - expected).mean() < 0.5, kind

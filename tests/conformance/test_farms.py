@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from amn_dist.config import Config, Loader
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import Config, FarmSection, Loader
 from amn_dist.config import Seed as SeedSection
 from amn_dist.errors import ConfigError, ShardError, StageError
 from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
-from amn_dist.farms.ray.farm import RayFarm, connect, kinds
+from amn_dist.farms.ray.farm import RayFarm, connect, plan_pools
 from amn_dist.farms.stream import MapTask, Source
 from amn_dist.interfaces import Map, Needs
 from amn_dist.models.weights import save_network
@@ -109,9 +108,9 @@ def farm(request: pytest.FixtureRequest, farms: dict[str, Farm]) -> Farm:
 
 def finished(reports: Sequence[Report]) -> dict[int, Any]:
     """Records by shard, none of them given twice."""
-    found = [(report.shard, report.record) for report in reports if report.shard is not None]
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    records = [(report.shard, report.record) for report in reports if report.shard is not None]
+    assert len(dict(records)) == len(records)
+    return dict(records)
 
 
 def test_every_shard_is_finished_once_from_all_its_chunks(farm: Farm, tmp_path: Path) -> None:
@@ -172,17 +171,17 @@ def test_figures_of_a_report_add_up() -> None:
     ],
 )
 def test_pools_fit_the_cluster(settings: dict[str, Any], resources: dict[str, float], sizes: dict[str, int]) -> None:
-    found = kinds(FarmSection(**settings), resources)
-    assert {name: size for name, (_, size) in found.items()} == sizes
-    gpus = sum(kind.gpus * size for kind, size in found.values())
-    assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in found.items() if name != "cpu")
+    pools = plan_pools(FarmSection(**settings), resources)
+    assert {name: size for name, (_, size) in pools.items()} == sizes
+    gpus = sum(kind.gpus * size for kind, size in pools.values())
+    assert gpus == resources.get("GPU", 0) and all(kind.device for name, (kind, _) in pools.items() if name != "cpu")
 
 
 def test_a_share_no_gpu_has_is_refused() -> None:
     with pytest.raises(ValidationError, match="gpus_per_worker"):
         FarmSection(gpus_per_worker=4.0)
     with pytest.raises(ConfigError, match=r"gpus_per_worker: found 1\.0, but the cluster has 0\.5 GPU"):
-        kinds(FarmSection(), {"CPU": 8, "GPU": 0.5})
+        plan_pools(FarmSection(), {"CPU": 8, "GPU": 0.5})
 
 
 @dataclass(frozen=True)

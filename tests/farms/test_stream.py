@@ -15,7 +15,7 @@ def test_what_comes_out_of_shared_memory_is_whole_and_may_be_written() -> None:
     sample = Sample("a", 0, np.zeros((8, 8, 3), np.uint8), np.ones(1, np.uint8), {"cam_seed": labels}, evidence)
     (own,) = owned([sample])
     assert own.evidence is not None and own.evidence.decided is not None
-    found = [own.evidence.decided, own.evidence.coarse, own.evidence.fine, own.evidence.classes]
-    for array, before in zip(found, arrays, strict=True):
+    copies = [own.evidence.decided, own.evidence.coarse, own.evidence.fine, own.evidence.classes]
+    for array, before in zip(copies, arrays, strict=True):
         assert array.flags.writeable and np.array_equal(array, before)
     assert own.joined["cam_seed"].flags.writeable

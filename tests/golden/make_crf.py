@@ -112,10 +112,8 @@ def answer_deeplab(arrays: Arrays, meta: Meta) -> Arrays:
 
 
 def answer_signed(arrays: Arrays, meta: Meta) -> Arrays:
-    """ICD's seed, by sign alone and behind the CRF over all classes (icd 5.1, 5.3); with saliency the former alone."""
+    """ICD's seed, by sign alone and behind the CRF over all classes (icd 5.1, 5.3)."""
     labels = signed_labels(arrays, meta["infer_size"])
-    if meta["mode"] == "sal":
-        return {"out_seed": labels}
     certain = np.float32(meta["confidence"])
     shares = np.full((VOC_CLASSES, *labels.shape), certain / np.float32(VOC_CLASSES), np.float32)
     shares[np.arange(VOC_CLASSES)[:, None, None] == labels] = certain
@@ -136,9 +134,6 @@ def signed_labels(arrays: Arrays, canvas: int) -> np.ndarray:
     product = (seen - seen.min()) / max(np.ptp(seen), TINY) * inside
     foreground = (inside > TINY).any(0)
     background = (outside > TINY).all(0)
-    if "in_saliency" in arrays:
-        salient = arrays["in_saliency"] / 255 >= 0.01
-        background = ~salient & (background if salient.mean() < 0.01 else True)
     ids = (arrays["in_classes"] + 1).astype(np.uint8)
     labels = np.where(foreground, ids[product.argmax(0)], np.uint8(0))
     contested = foreground & (np.ptp(product, axis=0) <= TINY) if len(ids) > 1 else np.zeros_like(foreground)
@@ -213,16 +208,12 @@ def draw_signed(scene: Scene, rng: np.random.Generator, meta: Meta) -> Arrays:
     side, cell = meta["infer_size"], 8
     ids = np.pad(scene.ids, [(0, side - length) for length in scene.ids.shape])
     maps = evidence(ids, rng)[:, ::cell, ::cell]
-    found = {
+    return {
         "in_image": scene.image,
         "in_classes": classes_of(scene),
         "in_icd": (9 * (maps - 0.25) + rng.normal(0, 0.3, maps.shape)).astype(np.float32),
         "in_cam": (14 * (maps - 0.35) + rng.normal(0, 0.5, maps.shape)).astype(np.float32),
     }
-    if meta["mode"] == "sal":
-        salient = gaussian_filter((scene.ids > 0).astype(np.float64), 3)
-        found["in_saliency"] = (salient * 255 + 0.5).astype(np.uint8)
-    return found
 
 
 ICD: Meta = {"confidence": 0.5, "infer_size": 129}
@@ -231,9 +222,8 @@ CASES = {
     "crf_seed_0": Case(39, (80, 132), draw_maps, answer_seed, {"kind": "cam", "t_fg": 0.3, "t_bg": 0.05}),
     "crf_seed_1": Case(16, (80, 132), draw_maps, answer_seed, {"kind": "amn", "t_fg": 0.45, "t_bg": 0.15}),
     "deeplab_crf_0": Case(24, (45, 70), draw_logits, answer_deeplab, {}),
-    "icd_seed_0": Case(16, (60, 98), draw_signed, answer_signed, {**ICD, "mode": ""}),
-    "icd_seed_1": Case(39, (60, 98), draw_signed, answer_signed, {**ICD, "mode": ""}),
-    "icd_seed_2": Case(26, (60, 98), draw_signed, answer_signed, {**ICD, "mode": "sal"}),
+    "icd_seed_0": Case(16, (60, 98), draw_signed, answer_signed, ICD),
+    "icd_seed_1": Case(39, (60, 98), draw_signed, answer_signed, ICD),
 }
 
 

@@ -19,7 +19,8 @@ from amn_dist.config import Loader
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.loaders.batches import batches
 from amn_dist.loaders.crops import draw_crop
-from amn_dist.loaders.decode import Encoded, crop_decoder
+from amn_dist.loaders.decode import crop_decoder
+from amn_dist.loaders.decoder import Encoded
 from amn_dist.records import Batch, CropRule
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import ShardSet
@@ -82,9 +83,9 @@ def draw(
     loader = Loader(name=name, threads=threads, ahead=ahead)  # type: ignore[arg-type]
     options = {"batch": 4, "seed": 7, **options}
     source = batches(sets.images, (sets.labels, "seed.png"), rule=RULE, loader=loader, **options)
-    found = list(islice(source, count))
+    drawn = list(islice(source, count))
     source.close()  # type: ignore[attr-defined]
-    return found
+    return drawn
 
 
 def same(first: Batch, second: Batch) -> bool:
@@ -105,18 +106,18 @@ def test_a_batch_holds_what_the_shards_hold(sets: Sets) -> None:
             expected, size, pixels, tags, ids = sample(ordinal)
             assert key == expected and batch.tags[row].tolist() == tags.tolist()
             crop = draw_crop(RULE, *size, seed=7, epoch=step // 4, ordinal=ordinal)
-            one = Encoded(key, jpeg(pixels), crop, encode("seed.png", ids))
-            ((image, label),) = crop_decoder(RULE, loader=Loader(name="torchvision"))([[one]])
+            encoded = Encoded(key, jpeg(pixels), crop, encode("seed.png", ids))
+            ((image, label),) = crop_decoder(RULE, loader=Loader(name="torchvision"))([[encoded]])
             assert torch.equal(batch.image[row], image[0]) and label is not None
             assert torch.equal(batch.label[row], label[0])
 
 
 def test_an_epoch_sees_each_sample_once_and_drops_the_rest(sets: Sets) -> None:
-    found = draw(sets, 8)
-    for epoch in (found[:4], found[4:]):
+    drawn = draw(sets, 8)
+    for epoch in (drawn[:4], drawn[4:]):
         ordinals = [ordinal for batch in epoch for ordinal in batch.ordinals]
         assert len(set(ordinals)) == 16
-    assert [batch.keys for batch in found[:4]] != [batch.keys for batch in found[4:]]
+    assert [batch.keys for batch in drawn[:4]] != [batch.keys for batch in drawn[4:]]
 
 
 @pytest.mark.parametrize("name", ["torchvision", "dali"])

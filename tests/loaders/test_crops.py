@@ -21,7 +21,7 @@ def draw(rule: CropRule, shape: tuple[int, int], ordinal: int, epoch: int = 0) -
     return draw_crop(rule, *shape, seed=1, epoch=epoch, ordinal=ordinal)
 
 
-def place(label: np.ndarray, crop: Crop, side: int, *, fill: int) -> np.ndarray:
+def pillow_crop(label: np.ndarray, crop: Crop, side: int, *, fill: int) -> np.ndarray:
     """The crop of a label as Pillow makes it."""
     height, width = crop.resized
     image = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
@@ -37,11 +37,11 @@ def place(label: np.ndarray, crop: Crop, side: int, *, fill: int) -> np.ndarray:
 def test_a_crop_shows_as_much_as_fits(rule: CropRule, shape: tuple[int, int]) -> None:
     for ordinal in range(100):
         crop = draw(rule, shape, ordinal)
-        for side, start, place, length in zip(crop.resized, crop.source, crop.target, crop.extent, strict=True):
+        for side, start, target, length in zip(crop.resized, crop.source, crop.target, crop.extent, strict=True):
             assert length == min(side, rule.size)
             assert 0 <= start <= side - length
-            assert 0 <= place <= rule.size - length
-            assert rule.place == "random" or place == 0
+            assert 0 <= target <= rule.size - length
+            assert rule.place == "random" or target == 0
 
 
 def test_a_crop_is_drawn_from_seed_epoch_and_ordinal_alone() -> None:
@@ -69,8 +69,8 @@ def test_rescale_covers_its_range() -> None:
 
 
 def test_scales_are_drawn_from_the_list_and_sizes_truncated() -> None:
-    found = {draw(SCALES, (49, 81), ordinal).resized for ordinal in range(100)}
-    assert found == {(24, 40), (36, 60), (73, 121)}
+    sizes = {draw(SCALES, (49, 81), ordinal).resized for ordinal in range(100)}
+    assert sizes == {(24, 40), (36, 60), (73, 121)}
 
 
 def test_half_of_the_crops_are_flipped_and_all_places_occur() -> None:
@@ -95,7 +95,7 @@ def test_labels_are_what_pillow_makes_of_them(rule: CropRule) -> None:
         shape = (int(random.integers(20, 120)), int(random.integers(20, 120)))
         label = random.integers(0, 21, shape, dtype=np.uint8)
         crop = draw(rule, shape, ordinal)
-        same = cut_label(label, crop, rule.size) == place(label, crop, rule.size, fill=255)
+        same = cut_label(label, crop, rule.size) == pillow_crop(label, crop, rule.size, fill=255)
         tied = [(2 * np.arange(new) + 1) * old % (2 * new) == 0 for old, new in zip(shape, crop.resized, strict=True)]
         either = (tied[0][:, None] | tied[1][None, :]).astype(np.uint8)
         unchanged = Crop(crop.resized, crop.resized, crop.flip, crop.source, crop.target, crop.extent)
@@ -132,16 +132,16 @@ def test_regions_are_taken_at_the_first_corner_of_a_cell(shape: tuple[int, int])
     ids = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint16)
     for ordinal in range(20):
         crop = draw(rule, shape, ordinal)
-        found = cut_regions(ids, crop, 64)
-        assert found.dtype == np.int32
+        regions = cut_regions(ids, crop, 64)
+        assert regions.dtype == np.int32
         for y, x in np.ndindex(64, 64):
             row, column = y + crop.source[0], x + crop.source[1]
             column = crop.resized[1] - 1 - column if crop.flip else column
             if y >= crop.extent[0] or x >= crop.extent[1]:
-                assert found[y, x] == -1
+                assert regions[y, x] == -1
                 continue
             row, column = row * shape[0] // crop.resized[0], column * shape[1] // crop.resized[1]
-            assert found[y, x] == row * shape[1] + column
+            assert regions[y, x] == row * shape[1] + column
 
 
 def test_sizes_are_cut_off_or_rounded() -> None:

@@ -40,8 +40,8 @@ def test_steps_walk_through_the_epochs(batch: int) -> None:
     for epoch in (0, 1, 2):
         order = epoch_order(sizes, seed=5, epoch=epoch)
         walked = [
-            batch_ordinals(sizes, seed=5, step=epoch * steps + place, batch=batch, rank=0, world=1)
-            for place in range(steps)
+            batch_ordinals(sizes, seed=5, step=epoch * steps + number, batch=batch, rank=0, world=1)
+            for number in range(steps)
         ]
         assert np.concatenate(walked).tolist() == order[: steps * batch].tolist()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from amn_dist.loaders.prefetch import ahead
+from amn_dist.loaders.prefetch import map_ahead
 
 
 def slow_first(item: int) -> int:
@@ -20,7 +20,7 @@ def slow_first(item: int) -> int:
 @pytest.mark.parametrize("depth", [1, 3])
 def test_results_come_in_order(threads: int, depth: int) -> None:
     groups = [[1, 2, 3], [], [6], [7, 8]]
-    assert list(ahead(slow_first, groups, threads=threads, depth=depth)) == [[1, 4, 9], [], [36], [49, 64]]
+    assert list(map_ahead(slow_first, groups, threads=threads, depth=depth)) == [[1, 4, 9], [], [36], [49, 64]]
 
 
 def test_only_so_many_groups_are_begun() -> None:
@@ -31,10 +31,10 @@ def test_only_so_many_groups_are_begun() -> None:
             asked.append(number)
             yield [number]
 
-    made = ahead(slow_first, groups(), threads=2, depth=3)
-    next(made)
+    results = map_ahead(slow_first, groups(), threads=2, depth=3)
+    next(results)
     assert asked == [0, 1, 2, 3]
-    made.close()
+    results.close()
 
 
 def test_an_error_comes_where_its_group_would() -> None:
@@ -43,15 +43,15 @@ def test_an_error_comes_where_its_group_would() -> None:
             raise ValueError("two")
         return item
 
-    made = ahead(work, [[0], [1], [2], [3]], threads=2, depth=2)
-    assert [next(made), next(made)] == [[0], [1]]
+    results = map_ahead(work, [[0], [1], [2], [3]], threads=2, depth=2)
+    assert [next(results), next(results)] == [[0], [1]]
     with pytest.raises(ValueError, match="two"):
-        next(made)
+        next(results)
 
 
 def test_closing_ends_the_threads() -> None:
-    made = ahead(slow_first, ([number] for number in range(1000)), threads=3, depth=2)
-    next(made)
+    results = map_ahead(slow_first, ([number] for number in range(1000)), threads=3, depth=2)
+    next(results)
     assert any(thread.name.startswith("ahead") for thread in threading.enumerate())
-    made.close()
+    results.close()
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())

@@ -18,7 +18,7 @@ ALL = [("resnet50", 16), ("resnet101", 8), ("vgg16", 16), ("vgg16", 8), ("small"
 
 def build(name: str, stride: int, frozen_taps: int = 0) -> Backbone:
     torch.manual_seed(0)
-    return build_backbone(config.Backbone(name=name, stride=stride, weights=None, frozen_taps=frozen_taps))
+    return build_backbone(config.BackboneSection(name=name, stride=stride, weights=None, frozen_taps=frozen_taps))
 
 
 def image(height: int, width: int, batch: int = 1) -> Tensor:

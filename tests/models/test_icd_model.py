@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 from amn_dist.errors import ConfigError
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.icd import Directions, IcdNet, Reading, top_down_weight
@@ -19,9 +19,9 @@ from amn_dist.models.icd_losses import bottom_up_part, classification_part, sign
 from amn_dist.models.official import load_icd
 from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.models.weights import load_network, save_network
-from amn_dist.ops.region_means import refine
+from amn_dist.ops.region_means import refine_scores
 
-SMALL = Backbone(name="small", stride=8, weights=None, frozen_taps=0)
+SMALL = BackboneSection(name="small", stride=8, weights=None, frozen_taps=0)
 CLASSES = 4
 
 
@@ -40,7 +40,7 @@ def inputs(count: int = 4, side: int = 33) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def parts(seen: Reading, tags: Tensor, regions: Tensor) -> dict[str, Tensor]:
-    target = refine(seen.score.detach(), tags, regions)
+    target = refine_scores(seen.score.detach(), tags, regions)
     return {
         "classification": classification_part(seen.cam, tags, seen.inside),
         "bottom_up": bottom_up_part(seen.score, tags, seen.inside),
@@ -81,8 +81,8 @@ def test_directions_turn_to_the_largest_second_moment() -> None:
         optimiser.zero_grad()
         bottom_up_part(directions(x), tags).backward()
         optimiser.step()
-    found = functional.normalize(directions.weight.detach(), dim=1)
-    assert abs(float(found[0] @ top)) > 0.999
+    unit = functional.normalize(directions.weight.detach(), dim=1)
+    assert abs(float(unit[0] @ top)) > 0.999
     assert torch.equal(directions.weight[1], untouched)
 
 
@@ -96,8 +96,8 @@ def test_bottom_up_gradient_is_that_of_the_formula() -> None:
         return -5 * (torch.eye(4, 3) * (score**2).mean((2, 3))).sum()
 
     assert torch.autograd.gradcheck(loss, directions.weight)
-    found = torch.autograd.grad(bottom_up_part(directions(x), tags), directions.weight)[0]
-    torch.testing.assert_close(found, torch.autograd.grad(loss(directions.weight), directions.weight)[0])
+    gradient = torch.autograd.grad(bottom_up_part(directions(x), tags), directions.weight)[0]
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss(directions.weight), directions.weight)[0])
 
 
 def test_top_down_gradient_is_that_of_the_formula() -> None:
@@ -122,9 +122,9 @@ def test_the_sign_follows_cam() -> None:
     statistics.end_step()
     torch.testing.assert_close(statistics.running, torch.tensor([[0.1, 0], [0, 0.1]]))
     for _ in range(12):  # CAM has moved to the other sides: 0.1 * 0.9^n falls below 1 - 0.9^n
-        found = statistics(score, cam.flip(1), tags).tolist()
+        signs = statistics(score, cam.flip(1), tags).tolist()
         statistics.end_step()
-    assert found == [-1, 1]
+    assert signs == [-1, 1]
     assert statistics.eval()(score, cam, tags).tolist() == [-1, 1]
 
 
@@ -176,12 +176,12 @@ def test_masked_padding_is_as_if_it_were_not_there() -> None:
     signs[0](x, cam, tags, inside)
     signs[1](small, cam[:, :, :4, :3], tags)
     torch.testing.assert_close(signs[0].sums, signs[1].sums)
-    for found, expected in (
+    for value, expected in (
         (bottom_up_part(x, tags, inside), bottom_up_part(small, tags)),
         (classification_part(cam, tags, inside), classification_part(cam[:, :, :4, :3], tags)),
         (top_down_part(cam, target, tags, inside), top_down_part(cam[:, :, :4, :3], target[:, :, :4, :3], tags)),
     ):
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(value, expected)
 
 
 def test_the_switch_masks_what_lies_outside_the_photo() -> None:
@@ -234,7 +234,7 @@ def test_deep_head_and_top_down_head_begin_alike() -> None:
 
 @pytest.mark.parametrize(("side", "cells"), [(321, 41), (65, 9), (64, 8), (96, 12)])
 def test_deeplab_vgg_has_a_cell_every_eight_pixels(side: int, cells: int) -> None:
-    section = Backbone(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
+    section = BackboneSection(name="vgg16_deeplab", stride=8, weights=None, frozen_taps=0)
     with torch.device("meta"):
         taps = build_backbone(section)(torch.zeros(1, 3, side, side))
     assert taps[-1].shape == (1, 512, cells, cells) and taps[1].shape[1] == 256
@@ -245,7 +245,7 @@ def test_deeplab_vgg_has_a_cell_every_eight_pixels(side: int, cells: int) -> Non
 def test_deeplab_vgg_takes_the_weights_of_vgg() -> None:
     with torch.device("meta"):
         names = [
-            build_backbone(Backbone(name=name, stride=8, weights=None)).state_dict()  # type: ignore[arg-type]
+            build_backbone(BackboneSection(name=name, stride=8, weights=None)).state_dict()  # type: ignore[arg-type]
             for name in ("vgg16", "vgg16_deeplab")
         ]
     assert {name: tensor.shape for name, tensor in names[0].items()} == {n: t.shape for n, t in names[1].items()}
@@ -257,9 +257,9 @@ def test_published_names_are_complete_and_odd_ones_are_named(golden: Path) -> No
         f"{entry['mx']}:{entry['name']}": torch.tensor(1.0 + number).expand(entry["shape"])
         for number, entry in enumerate(entries)
     }
-    found = {name: float(tensor.flatten()[0]) for name, tensor in load_icd(published, 21).state_dict().items()}
-    del found["steps"]
-    assert len(set(found.values())) == len(found) == len(entries) - 1 and min(found.values()) >= 1
+    loaded = {name: float(tensor.flatten()[0]) for name, tensor in load_icd(published, 21).state_dict().items()}
+    del loaded["steps"]
+    assert len(set(loaded.values())) == len(loaded) == len(entries) - 1 and min(loaded.values()) >= 1
     published["arg:fc9_bias"] = published.pop("arg:fc8_bias")
     with pytest.raises(ConfigError, match=r"ICD checkpoint: .*missing: fc8_bias; unknown: fc9_bias"):
         load_icd(published, 21)
@@ -281,10 +281,10 @@ def test_the_feature_norm_keeps_its_digits(mean: float, deviation: float, traini
     outputs = [norm(inputs[0]), exact(inputs[1])]
     for out in outputs:
         out.backward(above.to(out.dtype))
-    for one, two in (outputs, [value.grad for value in inputs]):
-        assert one is not None and two is not None
-        one, two = one.detach(), two.detach()
-        assert float((one.double() - two).abs().max() / two.abs().max()) < 1e-6
+    for first, second in (outputs, [value.grad for value in inputs]):
+        assert first is not None and second is not None
+        first, second = first.detach(), second.detach()
+        assert float((first.double() - second).abs().max() / second.abs().max()) < 1e-6
     for each in (norm, exact):
         each.end_step()
     torch.testing.assert_close(norm.running_var.double(), exact.running_var, rtol=1e-6, atol=0)

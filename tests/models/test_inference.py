@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from amn_dist.config import Backbone as Section
+from amn_dist.config import BackboneSection as Section
 from amn_dist.config import Infer
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.backbones.blueprint import FixedBatchNorm
@@ -40,10 +40,10 @@ def test_fused_taps_equal_those_of_the_trained_network(name: str, stride: int) -
     x = torch.randn(2, 3, 45, 70).to(memory_format=torch.channels_last)
     expected = net.backbone(x)
     ready = prepare(copy.deepcopy(net), "cpu")
-    found = ready.backbone(x)
-    for tap, wanted in zip(found, expected, strict=True):
-        assert tap.shape == wanted.shape
-        assert (tap - wanted).abs().max() < 2e-5 * wanted.abs().max()
+    taps = ready.backbone(x)
+    for tap, expected_tap in zip(taps, expected, strict=True):
+        assert tap.shape == expected_tap.shape
+        assert (tap - expected_tap).abs().max() < 2e-5 * expected_tap.abs().max()
     kinds = [type(module) for module in ready.modules()]
     assert FixedBatchNorm not in kinds and (FusedBlock in kinds) == name.startswith("resnet")
     assert any(isinstance(module, FusedConv) and module.winograd for module in ready.modules()) == (name != "small")
@@ -74,10 +74,10 @@ def test_half_precision_stays_inside_the_backbone() -> None:
     expected = net.maps(x)
     ready = prepare(net, "cpu", precision=torch.bfloat16)
     assert isinstance(ready.backbone, MixedBackbone)
-    taps, found = ready.backbone(x), ready.maps(x)
-    assert all(tap.dtype == torch.float32 for tap in taps) and found.dtype == torch.float32
-    assert torch.equal(taps[-1], taps[-1].bfloat16().float()) and not torch.equal(found, found.bfloat16().float())
-    assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()
+    taps, maps = ready.backbone(x), ready.maps(x)
+    assert all(tap.dtype == torch.float32 for tap in taps) and maps.dtype == torch.float32
+    assert torch.equal(taps[-1], taps[-1].bfloat16().float()) and not torch.equal(maps, maps.bfloat16().float())
+    assert 0 < (maps - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_batches_are_as_configured_or_suit_the_device() -> None:

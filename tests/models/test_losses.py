@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from amn_dist.models.amn import pixel_loss, pixel_loss_parts
-from amn_dist.models.displacement import displacement_losses
 from amn_dist.models.irn import EPSILON, affinity_loss_parts, affinity_losses, pair_counts
 from amn_dist.records import IGNORE
 
@@ -134,14 +133,3 @@ def test_an_edge_between_two_labels_beats_none() -> None:
     drawn[..., SIDE // 2 - 1 : SIDE // 2 + 1] = 6.0
     none = torch.full_like(drawn, -6.0)
     assert sum(affinity_losses(drawn, labels, RADIUS)) < sum(affinity_losses(none, labels, RADIUS))
-
-
-def test_displacement_towards_a_centre_costs_nothing() -> None:
-    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    to_centre = (7 - torch.stack([rows, columns]))[None].float()
-    labels = torch.ones(1, SIDE, SIDE, dtype=torch.uint8)
-    assert float(displacement_losses(to_centre, labels, RADIUS, CLASSES)[0]) == pytest.approx(0, abs=1e-6)
-    away, _ = displacement_losses(-to_centre, labels, RADIUS, CLASSES)
-    assert float(away) > 1
-    _, still = displacement_losses(torch.zeros_like(to_centre), torch.zeros_like(labels), RADIUS, CLASSES)
-    assert float(still) == 0

@@ -22,7 +22,7 @@ EVERY = [("small", 8), ("vgg16", 16), ("vgg16", 8), ("resnet50", 16)]
 
 def backbone(name: str = "small", stride: int = 8) -> Backbone:
     torch.manual_seed(0)
-    return build_backbone(config.Backbone(name=name, stride=stride, weights=None, frozen_taps=0))
+    return build_backbone(config.BackboneSection(name=name, stride=stride, weights=None, frozen_taps=0))
 
 
 def image(height: int = 40, width: int = 56, batch: int = 2) -> Tensor:
@@ -51,7 +51,7 @@ def test_networks_train_under_bf16_autocast_in_channels_last(name: str) -> None:
         {
             "cam": lambda: CamNet(backbone(), CLASSES),
             "amn": lambda: AmnNet(backbone(), CLASSES),
-            "edge": lambda: EdgeNet(backbone(), displacement=True),
+            "edge": lambda: EdgeNet(backbone()),
             "deeplab": lambda: DeepLab(backbone(), CLASSES),
         }[name]()
         .to(memory_format=torch.channels_last)
@@ -59,8 +59,8 @@ def test_networks_train_under_bf16_autocast_in_channels_last(name: str) -> None:
     )
     x = image().to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        found = network(x, torch.ones(2, CLASSES - 1), dropout=True) if name == "amn" else network(x)
-    outputs = [found] if isinstance(found, Tensor) else list(found)
+        result = network(x, torch.ones(2, CLASSES - 1), dropout=True) if name == "amn" else network(x)
+    outputs = [result] if isinstance(result, Tensor) else list(result)
     torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
@@ -100,8 +100,8 @@ def test_amn_without_condition_ignores_the_tags() -> None:
     network = AmnNet(backbone(), CLASSES, condition=False)
     assert network.gate is None
     with torch.inference_mode():
-        one, two = (network(image(), torch.full((2, CLASSES - 1), v), dropout=False) for v in (0.0, 1.0))
-    assert torch.equal(one, two)
+        without_tags, with_tags = (network(image(), torch.full((2, CLASSES - 1), v), dropout=False) for v in (0.0, 1.0))
+    assert torch.equal(without_tags, with_tags)
 
 
 def test_dropout_follows_its_argument_and_neither_mode_nor_global_state() -> None:
@@ -151,30 +151,15 @@ def test_deeplab_without_branches_sees_one_scale() -> None:
         assert torch.equal(only, network.eval()(image()))
 
 
-def test_edge_head_has_the_published_size_and_the_displacement_branch_leaves_the_edge_alone() -> None:
-    features = backbone("resnet50", 16)
-    network = EdgeNet(features, displacement=True)
+def test_edge_head_has_the_published_size() -> None:
+    network = EdgeNet(backbone("resnet50", 16))
     assert count(network.edge) == 125_409
-    assert count(network.displacement) == 1_269_120
-    alone = EdgeNet(features)
-    alone.edge.load_state_dict(network.edge.state_dict())
     with torch.inference_mode():
-        edge, displacement = network(image(33, 33))
-        assert torch.equal(edge, alone(image(33, 33)))
-    assert displacement.shape == (2, 2, 9, 9)
-
-
-def test_mean_shift_counts_in_evaluation_only() -> None:
-    network = EdgeNet(backbone(), displacement=True)
-    network.displacement.mean_shift.copy_(torch.tensor([2.0, -1.0]))
-    with torch.inference_mode():
-        shifted = network.eval()(image())[1]
-        plain = network.train()(image())[1]
-    assert torch.allclose(plain - shifted, torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand_as(plain), atol=1e-5)
+        assert network(image(33, 33)).shape == (2, 1, 9, 9)
 
 
 def test_a_frozen_backbone_leaves_the_edge_head_alone_to_learn() -> None:
-    frozen = build_backbone(config.Backbone(name="small", stride=8, weights=None, frozen_taps=5))
+    frozen = build_backbone(config.BackboneSection(name="small", stride=8, weights=None, frozen_taps=5))
     network = EdgeNet(frozen)
     network(image()).sum().backward()
     assert all((p.grad is not None) == n.startswith("edge.") for n, p in network.named_parameters())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError
 from amn_dist.models.official import load_amn, load_cam, load_deeplab, load_irn
+from amn_dist.models.published import DISPLACEMENT
 
 Loader = Callable[[dict[str, Tensor], int], nn.Module]
 
@@ -69,14 +70,14 @@ def test_any_family_of_names_is_enough(golden: Path, name: str, family: tuple[st
     assert values(load(part, classes)) == values(load(tensors, classes))
 
 
-def test_displacement_is_kept_on_request(golden: Path) -> None:
+def test_a_displacement_branch_is_ignored_whatever_it_holds(golden: Path) -> None:
     tensors = checkpoint(golden, "irn")
-    with_it = values(load_irn(tensors, 21, displacement=True))
-    without = values(load_irn(tensors, 21))
-    assert without.items() < with_it.items()
-    assert with_it["displacement.mean_shift"] == float(tensors["mean_shift.running_mean"][0])
-    assert with_it["displacement.project.weight"] == float(tensors["fc_dp7.3.weight"].flatten()[0])
-    assert with_it["displacement.deep.norm.bias"] == float(tensors["fc_dp6.1.bias"][0])
+    branch = {name: tensor for name, tensor in tensors.items() if name.startswith(DISPLACEMENT)}
+    assert branch.keys() >= {"fc_dp7.3.weight", "dp_layers.5.1.bias", "mean_shift.running_mean"}
+    bare = values(load_irn({name: tensor for name, tensor in tensors.items() if name not in branch}, 21))
+    damaged = {name: torch.full_like(tensor, torch.nan)[..., None] for name, tensor in branch.items()}
+    assert values(load_irn(tensors, 21)) == values(load_irn(tensors | damaged, 21)) == bare
+    assert {name.split(".")[0] for name in bare} == {"backbone", "edge"}
 
 
 @pytest.mark.parametrize("name", list(FILES))

@@ -26,12 +26,12 @@ from amn_dist.models.weights import (
 
 def backbone(name: str = "small", stride: int = 8, seed: int = 0) -> Backbone:
     torch.manual_seed(seed)
-    return build_backbone(config.Backbone(name=name, stride=stride, weights=None, frozen_taps=0))
+    return build_backbone(config.BackboneSection(name=name, stride=stride, weights=None, frozen_taps=0))
 
 
-def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
-    other = two.state_dict()
-    return all(torch.equal(tensor, other[name]) for name, tensor in one.state_dict().items())
+def same(network: torch.nn.Module, other: torch.nn.Module) -> bool:
+    other = other.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in network.state_dict().items())
 
 
 def test_without_weights_a_backbone_keeps_its_own() -> None:
@@ -172,7 +172,7 @@ def test_networks_survive_the_way_to_disk_and_back(tmp_path: Path) -> None:
     for build in (
         lambda seed: CamNet(backbone(seed=seed), 4),
         lambda seed: AmnNet(backbone(seed=seed), 4),
-        lambda seed: EdgeNet(backbone(seed=seed), displacement=True),
+        lambda seed: EdgeNet(backbone(seed=seed)),
     ):
         network = build(0).to(memory_format=torch.channels_last)
         save_network(network, tmp_path / "model.safetensors")

@@ -31,9 +31,9 @@ def learned(layers: nn.Module, x: Tensor) -> dict[str, Tensor]:
     x = x.clone().requires_grad_()
     out = layers(x)
     out.square().sum().backward()
-    found = {name: p.grad for name, p in layers.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in layers.named_parameters() if p.grad is not None}
     assert x.grad is not None
-    return {"output": out.detach(), "input": x.grad, **found}
+    return {"output": out.detach(), "input": x.grad, **gradients}
 
 
 def test_a_network_learns_the_same() -> None:
@@ -44,11 +44,11 @@ def test_a_network_learns_the_same() -> None:
     assert [type(layer) is WinogradConv2d for layer in fast] == [False, False, True, False, True, False, True, False]
     assert all(parameter is before[name] for name, parameter in fast.named_parameters()) and len(before) == 9
     x = torch.randn(2, 3, 34, 37).contiguous(memory_format=torch.channels_last)
-    expected, found = learned(direct, x), learned(fast, x)
-    assert expected.keys() == found.keys()
+    expected, gradients = learned(direct, x), learned(fast, x)
+    assert expected.keys() == gradients.keys()
     for name, value in expected.items():
-        assert (found[name] - value).abs().max() <= 1e-4 * value.abs().max(), name
-    assert not torch.equal(expected["4.weight"], found["4.weight"])
+        assert (gradients[name] - value).abs().max() <= 1e-4 * value.abs().max(), name
+    assert not torch.equal(expected["4.weight"], gradients["4.weight"])
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:

@@ -29,16 +29,16 @@ def naive_affinity(edge: torch.Tensor, radius: int) -> torch.Tensor:
 
 def test_counts_of_directions_and_cells() -> None:
     for radius, directions, cells in ((5, 34, 242), (10, 152, 2134)):
-        found = path_directions(radius)
-        assert len(found) == len(set(found)) == directions
-        assert sum(len(path_cells(direction)) for direction in found) == cells
+        listed = path_directions(radius)
+        assert len(listed) == len(set(listed)) == directions
+        assert sum(len(path_cells(direction)) for direction in listed) == cells
 
 
 def test_short_paths_come_first() -> None:
-    found = path_directions(3)
-    assert found[:6] == [(0, 1), (1, 0), (0, 2), (2, 0), (1, -1), (1, 1)]
-    assert found[6:] == [(1, -2), (1, 2), (2, -1), (2, 1), (2, -2), (2, 2)]
-    assert [len(path_cells(direction)) for direction in found] == [2, 2, 3, 3, 4, 4, 6, 6, 6, 6, 7, 7]
+    directions = path_directions(3)
+    assert directions[:6] == [(0, 1), (1, 0), (0, 2), (2, 0), (1, -1), (1, 1)]
+    assert directions[6:] == [(1, -2), (1, 2), (2, -1), (2, 1), (2, -2), (2, 2)]
+    assert [len(path_cells(direction)) for direction in directions] == [2, 2, 3, 3, 4, 4, 6, 6, 6, 6, 7, 7]
 
 
 def test_a_caller_cannot_change_the_order() -> None:
@@ -57,10 +57,10 @@ def test_affinity_and_gradient(radius: int) -> None:
     generator = torch.Generator().manual_seed(radius)
     edge = torch.rand(2, 9, 15, generator=generator, dtype=torch.float64, requires_grad=True)
     twin = edge.detach().clone().requires_grad_()
-    found, expected = pair_affinity(edge, radius), naive_affinity(twin, radius)
-    assert torch.equal(found, expected)
+    affinity, expected = pair_affinity(edge, radius), naive_affinity(twin, radius)
+    assert torch.equal(affinity, expected)
     weights = torch.rand(expected.shape, generator=generator, dtype=torch.float64)
-    (found * weights).sum().backward()
+    (affinity * weights).sum().backward()
     (expected * weights).sum().backward()
     assert edge.grad is not None and twin.grad is not None
     torch.testing.assert_close(edge.grad, twin.grad)
@@ -85,13 +85,13 @@ def test_an_image_without_room_for_a_pair() -> None:
 @pytest.mark.parametrize("radius", RADII)
 def test_labels(radius: int) -> None:
     labels = torch.from_numpy(np.random.default_rng(radius).choice([0, 1, 2, 3, 20, 255], (2, 8, 14)).astype(np.uint8))
-    found = pair_labels(labels, radius, 4)
-    for b, d, n in np.ndindex(*found[0].shape):
+    pairs = pair_labels(labels, radius, 4)
+    for b, d, n in np.ndindex(*pairs[0].shape):
         (y, x), (dy, dx) = sources(8, 14, radius)[n], path_directions(radius)[d]
         source, target = int(labels[b, y, x]), int(labels[b, y + dy, x + dx])
         known = source < 4 and target < 4
         expected = (known and source == target == 0, known and source == target > 0, known and source != target)
-        assert tuple(bool(kind[b, d, n]) for kind in found) == expected
+        assert tuple(bool(kind[b, d, n]) for kind in pairs) == expected
 
 
 def test_ignored_labels_are_in_no_pair_whatever_the_number_of_classes() -> None:

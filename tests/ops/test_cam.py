@@ -30,11 +30,11 @@ def test_cam(stride: int, whole: tuple[int, int]) -> None:
     maps = per_scale(5, positive=True)
     classes, coarse, fine = merge_cam(maps, TAGS, SIZE, stride=stride)
     assert classes.tolist() == [2, 5] and classes.dtype == np.uint8
-    for found, full, (height, width) in ((coarse, GRID, GRID), (fine, whole, SIZE)):
+    for maps_of_size, full, (height, width) in ((coarse, GRID, GRID), (fine, whole, SIZE)):
         total = resized(maps, full).sum(0)[PLACES, :height, :width]
         expected = total / (total.amax((1, 2), keepdim=True) + 1e-5)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert maps_of_size.dtype == np.float32
+        np.testing.assert_allclose(maps_of_size, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("gate", [True, False])
@@ -44,14 +44,14 @@ def test_amn(gate: bool) -> None:
     classes, coarse, fine = merge_amn(maps, TAGS, seed, SIZE, gate=gate)
     assert classes.tolist() == [2, 5]
     centres = [[int((i + 0.5) * n / cells) for i in range(cells)] for n, cells in zip(SIZE, GRID, strict=True)]
-    for found, size, labels in ((coarse, GRID, seed[np.ix_(*centres)]), (fine, SIZE, seed)):
+    for maps_of_size, size, labels in ((coarse, GRID, seed[np.ix_(*centres)]), (fine, SIZE, seed)):
         p = resized(maps, size).mean(0).softmax(0)[[2, 5]]
         low, high = p.amin((1, 2), keepdim=True), p.amax((1, 2), keepdim=True)
         expected = (p - low) / (high - low + 1e-5)
         if gate:
             expected = torch.where(torch.from_numpy(labels == 0), p, expected)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+        assert maps_of_size.dtype == np.float32
+        np.testing.assert_allclose(maps_of_size, expected, atol=2e-6)
 
 
 def test_no_tags() -> None:
@@ -74,8 +74,8 @@ def test_numpy_and_half_precision_maps() -> None:
     maps = [m.bfloat16().float() for m in per_scale(5, positive=True)]
     expected = merge_cam(maps, TAGS, SIZE)
     for same in ([m.numpy() for m in maps], [m.bfloat16() for m in maps]):
-        for found, wanted in zip(merge_cam(same, torch.from_numpy(TAGS), SIZE), expected, strict=True):
-            assert np.array_equal(found, wanted)
+        for merged, wanted in zip(merge_cam(same, torch.from_numpy(TAGS), SIZE), expected, strict=True):
+            assert np.array_equal(merged, wanted)
 
 
 @given(
@@ -90,21 +90,23 @@ def test_any_maps(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(len(tags) + 1, *cells, generator=generator) * 3 for cells in scales]
-    places, grid = [i for i, tag in enumerate(tags) if tag], ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1)
+    indices, grid = [i for i, tag in enumerate(tags) if tag], ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1)
     whole = (-(-size[0] // stride) * stride, -(-size[1] // stride) * stride)
     positive = [m[1:].relu() for m in maps]
     classes, coarse, fine = merge_cam(positive, np.array(tags), size, stride=stride)
-    assert classes.tolist() == [place + 1 for place in places]
-    for found, full, (height, width) in ((coarse, grid, grid), (fine, whole, size)):
-        total = resized(positive, full).sum(0)[places, :height, :width]
+    assert classes.tolist() == [index + 1 for index in indices]
+    for maps_of_size, full, (height, width) in ((coarse, grid, grid), (fine, whole, size)):
+        total = resized(positive, full).sum(0)[indices, :height, :width]
         expected = total / (total.amax((1, 2), keepdim=True) + 1e-5)
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+        np.testing.assert_allclose(maps_of_size, expected, atol=2e-6)
     labels = np.random.default_rng(seed).choice([0, 1, 255], size).astype(np.uint8)
     classes, coarse, fine = merge_amn(maps, np.array(tags), labels, size, gate=False)
-    for found, full in ((coarse, grid), (fine, size)):
-        p = resized(maps, full).mean(0).softmax(0)[[place + 1 for place in places]]
+    for maps_of_size, full in ((coarse, grid), (fine, size)):
+        p = resized(maps, full).mean(0).softmax(0)[[index + 1 for index in indices]]
         low, high = p.amin((1, 2), keepdim=True), p.amax((1, 2), keepdim=True)
         # A range as small as the epsilon enlarges the rounding of p.
         np.testing.assert_allclose(
-            found, (p - low) / (high - low + 1e-5), atol=5e-6 / (float((high - low).min()) + 1e-5) if places else 0
+            maps_of_size,
+            (p - low) / (high - low + 1e-5),
+            atol=5e-6 / (float((high - low).min()) + 1e-5) if indices else 0,
         )

@@ -8,11 +8,11 @@ from amn_dist.ops.dropout import _drop_on_device, _seeds, named_dropout
 
 def test_the_share_dropped_and_the_scale() -> None:
     x = torch.ones(2, 64, 40, 50)
-    found = named_dropout(x, ["a"], 0.1)
-    assert set(found.unique().tolist()) == {0.0, float(np.float32(1 / 0.9))}
-    assert abs((found == 0).float().mean() - 0.1) < 0.002
+    dropped = named_dropout(x, ["a"], 0.1)
+    assert set(dropped.unique().tolist()) == {0.0, float(np.float32(1 / 0.9))}
+    assert abs((dropped == 0).float().mean() - 0.1) < 0.002
     for axis in range(4):  # no line of any axis is favoured
-        lines = (found == 0).float().mean([a for a in range(4) if a != axis])
+        lines = (dropped == 0).float().mean([a for a in range(4) if a != axis])
         assert (lines - 0.1).abs().max() < 0.03
 
 

@@ -16,10 +16,10 @@ EPSILON = 1e-5
 
 def padded(x: Tensor) -> Tensor:
     """Constant but for a corner that varies little."""
-    found = torch.full_like(x, 5.0)
+    values = torch.full_like(x, 5.0)
     corner = slice(None, -(-x.shape[2] // 6)), slice(None, -(-x.shape[3] // 4))
-    found[:, :, *corner] += 0.05 * x[:, :, *corner]
-    return found
+    values[:, :, *corner] += 0.05 * x[:, :, *corner]
+    return values
 
 
 KINDS = {
@@ -62,21 +62,21 @@ def learned(x: Tensor, groups: int, weight: Tensor, bias: Tensor, above: Tensor,
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_keeps_its_digits(shape: tuple[int, ...], kind: str, threads: None) -> None:
-    made = layer(shape, kind)
-    for found, expected in zip(learned(*made, exact=False), learned(*made, exact=True), strict=True):
-        error = (found.double() - expected).abs().max() / expected.abs().max().clamp(min=1)
+    case = layer(shape, kind)
+    for result, expected in zip(learned(*case, exact=False), learned(*case, exact=True), strict=True):
+        error = (result.double() - expected).abs().max() / expected.abs().max().clamp(min=1)
         assert error < 1e-6, float(error)
 
 
 def test_threads_change_nothing_that_matters() -> None:
-    made, before = layer(SHAPES[0], "normal"), torch.get_num_threads()
+    case, before = layer(SHAPES[0], "normal"), torch.get_num_threads()
     outputs = []
     for number in (1, 2):
         torch.set_num_threads(number)
-        outputs.append(learned(*made, exact=False))
+        outputs.append(learned(*case, exact=False))
     torch.set_num_threads(before)
-    for one, two in zip(*outputs, strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-6 * float(one.abs().max()))
+    for first, second in zip(*outputs, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-6 * float(first.abs().max()))
 
 
 def test_layout_and_type_of_the_output_are_those_of_the_input() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from amn_dist.ops.region_means import cell_regions, membership, refine
+from amn_dist.ops.region_means import cell_membership, refine_scores, sample_regions
 
 
 def example(image: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,9 +22,9 @@ def example(image: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tens
 
 def dense_refine(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
     """One image, class and region at a time, float64."""
-    found = torch.zeros_like(score, dtype=torch.float64)
-    for n, (scores, own, ids) in enumerate(zip(score.double(), tags, regions, strict=True)):
-        z = scores * own[:, None, None]
+    refined = torch.zeros_like(score, dtype=torch.float64)
+    for n, (scores, tagged, ids) in enumerate(zip(score.double(), tags, regions, strict=True)):
+        z = scores * tagged[:, None, None]
         for number in ids.unique():
             plane = (ids == number).double()[None, None]
             mass = functional.interpolate(plane, size=score.shape[-2:], mode="bilinear", align_corners=True)[0, 0]
@@ -34,10 +34,10 @@ def dense_refine(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
             share = z.clamp(min=0) / z.amax(0).clamp(min=1e-5)
             winner = int(((share * mass).sum((1, 2)) / mass.sum()).argmax())
             for k in range(len(z)):
-                wins = bool(votes.max() > 1e-5) and k == winner and own[k] == 1
+                wins = bool(votes.max() > 1e-5) and k == winner and tagged[k] == 1
                 part = z[k].clamp(min=0) if wins else z[k].clamp(max=0)
-                found[n, k] += mass * (part * mass).sum() / mass.sum()
-    return found
+                refined[n, k] += mass * (part * mass).sum() / mass.sum()
+    return refined
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def dense_refine(score: Tensor, tags: Tensor, regions: Tensor) -> Tensor:
 def test_refinement_equals_the_dense_definition(image: tuple[int, int], grid: tuple[int, int]) -> None:
     score, tags, regions = example(image, grid)
     torch.testing.assert_close(
-        refine(score, tags, regions).double(), dense_refine(score, tags, regions), rtol=0, atol=2e-6
+        refine_scores(score, tags, regions).double(), dense_refine(score, tags, regions), rtol=0, atol=2e-6
     )
 
 
@@ -56,20 +56,20 @@ def test_two_regions_by_hand() -> None:
     tags = torch.ones(1, 2)
     # Left: class 0 has the larger share (1 and 1/2, against 0 and 1). Right: class 1 has one vote for and one against.
     expected = torch.tensor([[[[2.0, 2.0, -1.0, -1.0]], [[-1.0, -1.0, -0.5, -0.5]]]])
-    torch.testing.assert_close(refine(score, tags, regions), expected)
+    torch.testing.assert_close(refine_scores(score, tags, regions), expected)
 
 
 def test_grids_that_lie_on_pixels_take_one_pixel_a_cell() -> None:
     regions = torch.arange(65 * 65).reshape(1, 65, 65) % 50
-    cells = membership(regions, (9, 9))
+    cells = cell_membership(regions, (9, 9))
     assert cells.rows.shape == (1, 1, 81) and torch.equal(cells.rows[0, 0], regions[0, ::8, ::8].flatten())
-    assert torch.equal(cell_regions(regions, (9, 9)), regions[:, ::8, ::8])
-    assert membership(regions, (8, 8)).rows.shape == (4, 1, 64)
+    assert torch.equal(sample_regions(regions, (9, 9)), regions[:, ::8, ::8])
+    assert cell_membership(regions, (8, 8)).rows.shape == (4, 1, 64)
 
 
 def test_every_cell_belongs_somewhere_once() -> None:
     _, _, regions = example((32, 40), (5, 7))
-    cells = membership(regions, (5, 7))
+    cells = cell_membership(regions, (5, 7))
     assert cells.mass().sum() == pytest.approx(3 * 35)
     ones = torch.ones(3, 35, 2)
     torch.testing.assert_close(cells.spread(torch.ones(cells.count, 2)), ones)
@@ -78,6 +78,6 @@ def test_every_cell_belongs_somewhere_once() -> None:
 
 def test_images_of_a_batch_do_not_meet() -> None:
     score, tags, regions = example((33, 41), (5, 6))
-    together = refine(score, tags, regions)
-    alone = torch.cat([refine(score[n : n + 1], tags[n : n + 1], regions[n : n + 1]) for n in range(3)])
+    together = refine_scores(score, tags, regions)
+    alone = torch.cat([refine_scores(score[n : n + 1], tags[n : n + 1], regions[n : n + 1]) for n in range(3)])
     assert torch.equal(together, alone)

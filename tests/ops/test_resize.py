@@ -46,8 +46,8 @@ def test_images_keep_their_axes() -> None:
 def test_batches_are_resized_as_pillow_does(size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 38, 51, 3), dtype=np.uint8)
     images[1] = np.where(images[1] > 127, 255, 0)  # overshoots that clamp
-    found = resize_batch(torch.from_numpy(images), size)
-    assert np.array_equal(found, [resize_image(image, size) for image in images])
+    resized = resize_batch(torch.from_numpy(images), size)
+    assert np.array_equal(resized, [resize_image(image, size) for image in images])
 
 
 @given(
@@ -62,7 +62,9 @@ def test_any_batch_is_resized_as_pillow_does(
 ) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (2, *before, 3), dtype=np.uint8)
     images = np.where(images > 127, 255, 0).astype(np.uint8) if hard else images
-    assert np.array_equal(resize_batch(torch.from_numpy(images), after), [resize_image(one, after) for one in images])
+    assert np.array_equal(
+        resize_batch(torch.from_numpy(images), after), [resize_image(image, after) for image in images]
+    )
 
 
 @given(

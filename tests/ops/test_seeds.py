@@ -26,12 +26,12 @@ def blobs(count: int) -> np.ndarray:
 def test_two_runs_decide(image: np.ndarray, classes: list[int]) -> None:
     maps, names = blobs(len(classes)), np.array([0, *classes])
     seed = confident_seed(image, maps, np.array(classes, np.uint8), foreground=0.5, background=0.1)
-    found = {}
+    seeds = {}
     for kind, threshold in (("foreground", 0.5), ("background", 0.1)):
         labels = np.where(maps.max(0) > threshold, maps.argmax(0) + 1, 0)
-        found[kind] = names[dense_crf(image, hard_label_unary(labels, len(names))).argmax(0)]
+        seeds[kind] = names[dense_crf(image, hard_label_unary(labels, len(names))).argmax(0)]
     for y, x in np.ndindex(60, 64):
-        claimed, cleared = found["foreground"][y, x], found["background"][y, x]
+        claimed, cleared = seeds["foreground"][y, x], seeds["background"][y, x]
         assert seed[y, x] == (claimed if claimed > 0 else 0 if cleared == 0 else 255)
     assert seed.dtype == np.uint8 and set(np.unique(seed)) == {0, 255, *classes}
 
@@ -53,5 +53,5 @@ def test_torch_gives_torch(image: np.ndarray) -> None:
     maps, classes = blobs(1), np.array([7], np.uint8)
     expected = confident_seed(image, maps, classes, foreground=0.5, background=0.1)
     tensors = [torch.from_numpy(array) for array in (image, maps, classes)]
-    found = confident_seed(*tensors, foreground=0.5, background=0.1)
-    assert isinstance(found, torch.Tensor) and np.array_equal(found.numpy(), expected)
+    seed = confident_seed(*tensors, foreground=0.5, background=0.1)
+    assert isinstance(seed, torch.Tensor) and np.array_equal(seed.numpy(), expected)

@@ -37,8 +37,8 @@ def planes(extra: tuple[tuple[float, ...], ...] = PEAKS) -> tuple[np.ndarray, np
 
 
 def test_every_case_of_two_classes() -> None:
-    found = signed_labels(*planes(), CLASSES)[0, : len(CASES)]
-    assert dict(zip(CASES, found.tolist(), strict=True)) == {name: case[4] for name, case in CASES.items()}
+    labels = signed_labels(*planes(), CLASSES)[0, : len(CASES)]
+    assert dict(zip(CASES, labels.tolist(), strict=True)) == {name: case[4] for name, case in CASES.items()}
 
 
 def test_one_class_does_not_look_at_cam() -> None:
@@ -59,30 +59,20 @@ def test_a_map_that_is_nowhere_positive_has_no_foreground() -> None:
     assert not signed_labels(signed, signed, CLASSES[:1]).any() and not positive_part(signed).any()
 
 
-def test_saliency_takes_the_place_of_negative_parts() -> None:
-    signed = np.array([[[1.0, 1.0, -1.0, -1.0]]], np.float32)
-    saliency = np.array([[255, 0, 255, 0]], np.uint8)
-    found = signed_labels(signed, signed, CLASSES[:1], saliency=saliency)
-    assert found.tolist() == [[3, 255, 255, 0]]
-    # Nothing salient: the negative parts are asked as well.
-    found = signed_labels(signed, signed, CLASSES[:1], saliency=np.zeros((1, 4), np.uint8))
-    assert found.tolist() == [[3, 3, 0, 0]]
-
-
 def test_activation_keeps_the_winner_of_a_contest() -> None:
-    found = signed_activation(*planes())[:, 0]
+    activation = signed_activation(*planes())[:, 0]
     names = list(CASES)
-    assert found[:, names.index("both, CAM for A")].tolist() == [0.5, 0.0]
-    assert found[:, names.index("both, CAM for B")].tolist() == [0.0, 0.5]
-    assert found[:, names.index("both, products equal")].tolist() == [0.5, 0.5]
-    assert found[:, names.index("A alone, unseen by CAM")].tolist() == [0.5, 0.0]
-    assert found.max() == 1 and found.min() == 0
+    assert activation[:, names.index("both, CAM for A")].tolist() == [0.5, 0.0]
+    assert activation[:, names.index("both, CAM for B")].tolist() == [0.0, 0.5]
+    assert activation[:, names.index("both, products equal")].tolist() == [0.5, 0.5]
+    assert activation[:, names.index("A alone, unseen by CAM")].tolist() == [0.5, 0.0]
+    assert activation.max() == 1 and activation.min() == 0
 
 
 def test_thresholds_without_a_crf() -> None:
     maps = np.array([[[0.9, 0.2, 0.05, 0.0]], [[0.1, 0.1, 0.0, 0.31]]], np.float32)
-    found = two_threshold_labels(maps, CLASSES, foreground=0.3, background=0.05)
-    assert found.tolist() == [[3, 255, 0, 7]]
+    labels = two_threshold_labels(maps, CLASSES, foreground=0.3, background=0.05)
+    assert labels.tolist() == [[3, 255, 0, 7]]
 
 
 @pytest.mark.parametrize("count", [3, 21])
@@ -99,5 +89,5 @@ def test_the_crf_decides_what_was_undecided() -> None:
     labels = np.zeros(image.shape[:2], np.uint8)
     labels[20:60, 20:60] = 2
     labels[35:45, 35:45] = 255
-    found = refine_labels(image, labels, 4)
-    assert found.dtype == np.uint8 and found.max() == 2 and (found == 2).any() and (found == 0).any()
+    refined = refine_labels(image, labels, 4)
+    assert refined.dtype == np.uint8 and refined.max() == 2 and (refined == 2).any() and (refined == 0).any()

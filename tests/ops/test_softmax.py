@@ -26,32 +26,35 @@ def expected(maps: list[torch.Tensor], classes: np.ndarray, size: tuple[int, int
 def test_both_forms(channels: int, size: tuple[int, int]) -> None:
     maps, classes = logits(channels, 3), np.array([1, channels - 1])
     wanted = expected(maps, classes, size)
-    for found in (mean_softmax(maps, classes, size), banded_softmax(maps, classes, size, band_values=channels * 200)):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-6)
+    for probabilities in (
+        mean_softmax(maps, classes, size),
+        banded_softmax(maps, classes, size, band_values=channels * 200),
+    ):
+        assert probabilities.dtype == torch.float32
+        torch.testing.assert_close(probabilities.double(), wanted, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0, -4000.0])
 def test_large_logits_neither_overflow_nor_vanish(offset: float) -> None:
     maps, classes = [m + offset for m in logits(21, 60)], np.array([0, 7, 20])
-    found = mean_softmax(maps, classes, (20, 31))
-    assert torch.isfinite(found).all()
-    torch.testing.assert_close(found.double(), expected(maps, classes, (20, 31)), rtol=0, atol=5e-4)
+    probabilities = mean_softmax(maps, classes, (20, 31))
+    assert torch.isfinite(probabilities).all()
+    torch.testing.assert_close(probabilities.double(), expected(maps, classes, (20, 31)), rtol=0, atol=5e-4)
 
 
 def test_small_probabilities_keep_their_digits() -> None:
     maps = [torch.linspace(0, -40, 21).reshape(21, 1, 1)]
-    found = mean_softmax(maps, np.arange(21), (1, 1))
-    torch.testing.assert_close(found.double(), expected(maps, np.arange(21), (1, 1)), rtol=1e-5, atol=0)
+    probabilities = mean_softmax(maps, np.arange(21), (1, 1))
+    torch.testing.assert_close(probabilities.double(), expected(maps, np.arange(21), (1, 1)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(("length", "cells"), [(1, 7), (30, 120), (45, 427), (80, 31), (17, 17)])
 def test_lines_are_resized_as_torch_does(length: int, cells: int) -> None:
     values = np.random.default_rng(0).normal(size=length).astype(np.float32)
     lower, upper, share = line_weights(length, cells)
-    found = (1 - share) * values[lower] + share * values[upper]
+    resized = (1 - share) * values[lower] + share * values[upper]
     line = torch.from_numpy(values)[None, None]
-    np.testing.assert_allclose(found, interpolate(line, cells, mode="linear", align_corners=False)[0, 0], atol=1e-6)
+    np.testing.assert_allclose(resized, interpolate(line, cells, mode="linear", align_corners=False)[0, 0], atol=1e-6)
 
 
 @given(
@@ -68,5 +71,8 @@ def test_any_logits(
     maps = [torch.randn(channels, *cells, generator=generator) * spread for cells in scales]
     classes = np.unique([0, channels // 2, channels - 1])
     wanted = expected(maps, classes, size)
-    for found in (mean_softmax(maps, classes, size), banded_softmax(maps, classes, size, band_values=channels * 70)):
-        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-6 + 1e-6 * spread)
+    for probabilities in (
+        mean_softmax(maps, classes, size),
+        banded_softmax(maps, classes, size, band_values=channels * 70),
+    ):
+        torch.testing.assert_close(probabilities.double(), wanted, rtol=0, atol=2e-6 + 1e-6 * spread)

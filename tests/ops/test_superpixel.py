@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from amn_dist.errors import StageError
-from amn_dist.ops.superpixel import MOST, compact, felzenszwalb_regions, merge_regions
+from amn_dist.ops.superpixel import MOST, compact, felzenszwalb_regions
 
 
 def scene(height: int = 60, width: int = 80) -> np.ndarray:
@@ -40,33 +38,12 @@ def test_regions_are_large_enough_connected_and_numbered_without_gaps() -> None:
 @given(st.lists(st.integers(-5, 70_000), min_size=1, max_size=40))
 def test_compact_ids_keep_the_partition_and_count_from_zero(ids: list[int]) -> None:
     given_ids = np.array([ids])
-    found = compact(given_ids)
-    assert np.array_equal(given_ids == given_ids.T, found == found.T)
-    firsts = [number for place, number in enumerate(found[0]) if number not in found[0][:place]]
+    compacted = compact(given_ids)
+    assert np.array_equal(given_ids == given_ids.T, compacted == compacted.T)
+    firsts = [number for index, number in enumerate(compacted[0]) if number not in compacted[0][:index]]
     assert firsts == list(range(len(set(ids))))
 
 
 def test_more_regions_than_16_bits_hold_are_refused() -> None:
     with pytest.raises(StageError, match="raise min_size"):
         compact(np.arange(MOST + 1).reshape(1, -1))
-
-
-def test_merging_equals_trying_every_pair() -> None:
-    random = np.random.default_rng(3)
-    regions = random.integers(0, 12, (20, 20))
-    features = random.normal(size=(12, 5))
-    groups = [({number}, features[number], (regions == number).sum()) for number in range(12)]
-    while len(groups) > 4:
-
-        def gain(pair: tuple[int, int]) -> float:
-            (_, a, n), (_, b, m) = (groups[index] for index in pair)
-            return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b) + 1 - (n + m) / regions.size)
-
-        i, j = max(combinations(range(len(groups)), 2), key=gain)
-        (one, a, n), (other, b, m) = groups[i], groups[j]
-        groups[i] = (one | other, (n * a + m * b) / (n + m), n + m)
-        del groups[j]
-    expected = np.zeros_like(regions)
-    for number, (members, _, _) in enumerate(groups):
-        expected[np.isin(regions, list(members))] = number
-    assert np.array_equal(merge_regions(regions, features, 4), compact(expected))

@@ -21,9 +21,9 @@ def test_agrees_with_the_direct_sum(size: tuple[int, int], relu: bool) -> None:
     x, weight, bias = drawn(2, 32, 48, size)
     expected = conv2d(x.double(), weight.double(), bias.double(), padding=1)
     expected = expected.relu() if relu else expected
-    found = winograd_conv(x, winograd_weights(weight), bias, relu=relu)
-    assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
-    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+    outputs = winograd_conv(x, winograd_weights(weight), bias, relu=relu)
+    assert outputs.dtype == torch.float32 and outputs.is_contiguous(memory_format=torch.channels_last)
+    assert (outputs - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_gradients_agree_with_those_of_the_direct_sum(size: tuple[int, int], dil
     out = conv2d(x, weight, bias, padding=dilation, dilation=dilation)
     gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     of_x, of_weight = torch.autograd.grad(out, (x, weight), gradient)
-    found = {
+    results = {
         "output": (winograd_conv(x.float(), winograd_weights(weight.float()), bias.float(), dilation=dilation), out),
         "input": (
             winograd_conv(gradient.float(), winograd_weights(weight.float(), transposed=True), dilation=dilation),
@@ -50,20 +50,20 @@ def test_gradients_agree_with_those_of_the_direct_sum(size: tuple[int, int], dil
         ),
         "weight": (winograd_weight_gradient(x.float(), gradient.float(), dilation=dilation), of_weight),
     }
-    for name, (made, expected) in found.items():
-        assert (made - expected).abs().max() < 2e-5 * expected.abs().max(), name
+    for name, (result, expected) in results.items():
+        assert (result - expected).abs().max() < 2e-5 * expected.abs().max(), name
 
 
 def test_one_thread_and_several_agree() -> None:
     x, weight, bias = drawn(3, 32, 48, (21, 30))
     before = torch.get_num_threads()
     try:
-        made = []
+        outputs = []
         for threads in (1, 3):
             torch.set_num_threads(threads)
             out = winograd_conv(x, winograd_weights(weight), bias)
-            made.append((out, winograd_weight_gradient(x, out)))
+            outputs.append((out, winograd_weight_gradient(x, out)))
     finally:
         torch.set_num_threads(before)
-    for one, several in zip(*made, strict=True):
-        torch.testing.assert_close(one, several, rtol=0, atol=1e-5 * float(one.abs().max()))
+    for single, several in zip(*outputs, strict=True):
+        torch.testing.assert_close(single, several, rtol=0, atol=1e-5 * float(single.abs().max()))

@@ -20,9 +20,9 @@ from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_
 from amn_dist.models.official import load_icd
 from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.ops.metrics.counts import confusion, mean_iou, scores
-from amn_dist.ops.region_means import refine
+from amn_dist.ops.region_means import refine_scores
 from amn_dist.ops.signed import label_unary, refine_labels, signed_labels
-from amn_dist.ops.superpixel import compact, merge_regions
+from amn_dist.ops.superpixel import compact
 from amn_dist.training.optimiser import rate_factor
 from data_shards.classes import VOC
 from data_shards.voc import read_labels
@@ -59,10 +59,10 @@ def tensors(arrays: dict[str, np.ndarray], *names: str) -> list[Tensor]:
     return [torch.from_numpy(arrays[name]) for name in names]
 
 
-def close(found: Tensor | np.ndarray, expected: np.ndarray, *, relative: float = 0.0, absolute: float = 0.0) -> None:
-    found = np.asarray(found.detach() if isinstance(found, Tensor) else found, np.float64)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= absolute + relative * np.abs(expected).max()
+def close(values: Tensor | np.ndarray, expected: np.ndarray, *, relative: float = 0.0, absolute: float = 0.0) -> None:
+    values = np.asarray(values.detach() if isinstance(values, Tensor) else values, np.float64)
+    assert values.shape == expected.shape
+    assert np.abs(values - expected).max() <= absolute + relative * np.abs(expected).max()
 
 
 @cache
@@ -100,7 +100,9 @@ def test_sign_statistics(golden: Path) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_superpixel_refinement(golden: Path, number: int) -> None:
     arrays, _ = load(golden, f"icd_sprefine_{number}")
-    close(refine(*tensors(arrays, "in_score", "in_label", "in_superpixel")), arrays["out_refined"], absolute=2e-5)
+    close(
+        refine_scores(*tensors(arrays, "in_score", "in_label", "in_superpixel")), arrays["out_refined"], absolute=2e-5
+    )
 
 
 def test_top_down_gradient_with_warm_up(golden: Path) -> None:
@@ -168,9 +170,9 @@ def test_network_inference(golden: Path) -> None:
     with torch.inference_mode():
         seen = net(*inputs)
         cam, signed = net.maps(inputs[0])
-        refined = refine(seen.score, *inputs[1:])
-    for found, name in ((seen.cam, "cam"), (seen.score, "icd_bu"), (refined, "icd_bu_sp"), (seen.logits, "icd_td")):
-        close(found, arrays[f"out_{name}"], relative=1e-5)
+        refined = refine_scores(seen.score, *inputs[1:])
+    for maps, name in ((seen.cam, "cam"), (seen.score, "icd_bu"), (refined, "icd_bu_sp"), (seen.logits, "icd_td")):
+        close(maps, arrays[f"out_{name}"], relative=1e-5)
     assert torch.equal(cam, seen.cam) and torch.equal(signed, seen.logits)
 
 
@@ -200,7 +202,7 @@ def test_network_training_steps(golden: Path, number: int, tolerance: float) -> 
     first: dict[str, Tensor] = {}
     for step in range(meta["steps"]):
         seen = net(*inputs)
-        target = refine(seen.score.detach(), *inputs[1:])
+        target = refine_scores(seen.score.detach(), *inputs[1:])
         loss = classification_part(seen.cam, inputs[1]) + bottom_up_part(seen.score, inputs[1])
         loss = loss + seen.weight * top_down_part(seen.logits, target, inputs[1])
         optimiser.zero_grad()
@@ -229,18 +231,12 @@ def test_network_training_steps(golden: Path, number: int, tolerance: float) -> 
 @pytest.mark.parametrize("number", [0, 1])
 def test_seed_before_and_after_the_crf(crf_golden: Path, number: int) -> None:
     arrays, meta = load(crf_golden, f"icd_seed_{number}")
-    found = signed_labels(*seed_maps(arrays, meta))
-    assert np.array_equal(found, arrays["out_seed_pre_crf"])
+    labels = signed_labels(*seed_maps(arrays, meta))
+    assert np.array_equal(labels, arrays["out_seed_pre_crf"])
     expected = arrays["out_unary_values"]
-    for value in np.unique(label_unary(found, 21)):
+    for value in np.unique(label_unary(labels, 21)):
         assert np.abs(expected - value).min() < 1e-5
-    assert np.array_equal(refine_labels(arrays["in_image"], found, 21), arrays["out_seed_crf"])
-
-
-def test_seed_with_saliency(crf_golden: Path) -> None:
-    arrays, meta = load(crf_golden, "icd_seed_2")
-    found = signed_labels(*seed_maps(arrays, meta), saliency=arrays["in_saliency"])
-    assert np.array_equal(found, arrays["out_seed"])
+    assert np.array_equal(refine_labels(arrays["in_image"], labels, 21), arrays["out_seed_crf"])
 
 
 def seed_maps(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -263,9 +259,9 @@ def test_image_and_superpixels_are_cut_alike(golden: Path, number: int) -> None:
     source = tuple(max(length - side, 0) // 2 for length in resized)
     extent = tuple(min(length, side) for length in resized)
     crop = Crop((height, width), resized, meta["mirror"], source, (0, 0), extent)
-    found = cut_regions(arrays["in_superpixel"], crop, side)
-    own = np.where(found < 0, found.max() + 1, found)
-    assert np.array_equal(compact(own), arrays["out_superpixel_canonical"])
+    regions = cut_regions(arrays["in_superpixel"], crop, side)
+    ids = np.where(regions < 0, regions.max() + 1, regions)
+    assert np.array_equal(compact(ids), arrays["out_superpixel_canonical"])
     planes = torch.from_numpy(arrays["in_image"]).permute(2, 0, 1)[None].float()
     fine = functional.interpolate(planes, size=resized, mode="bilinear", align_corners=False)
     image = cut_image(fine[0].permute(1, 2, 0).numpy() - 127, crop, side) + 127
@@ -273,25 +269,19 @@ def test_image_and_superpixels_are_cut_alike(golden: Path, number: int) -> None:
     assert np.abs(image - arrays["out_image_rgb"]).max() < 1
 
 
-def test_superpixels_are_merged(golden: Path) -> None:
-    arrays, meta = load(golden, "icd_spmerge_0")
-    found = merge_regions(arrays["in_superpixel"], arrays["in_features"], meta["num"])
-    assert np.array_equal(compact(found), compact(arrays["out_merged"])) and found.max() == meta["num"] - 1
-
-
 def test_difficult_objects_count_where_there_are_no_others(golden: Path) -> None:
     for case in json.loads((golden / "icd_annotation.json").read_text())["cases"]:
         objects = "".join(
             f"<object><name>{name}</name><difficult>{mark}</difficult></object>" for name, mark in case["objects"]
         )
-        found = read_labels(f"<annotation>{objects}</annotation>".encode(), "a.xml", difficult=False)
-        assert sorted({VOC.index(name) - 1 for name in found}) == case["classes"]
+        tags = read_labels(f"<annotation>{objects}</annotation>".encode(), "a.xml", difficult=False)
+        assert sorted({VOC.index(name) - 1 for name in tags}) == case["classes"]
 
 
 def test_evaluation_leaves_undecided_pixels_out(golden: Path) -> None:
     arrays, meta = load(golden, "eval_0")
     truth, prediction = arrays["in_gt"], arrays["in_pred"]
-    kept = np.where(prediction == 255, 255, truth)
-    found = scores(confusion(prediction, kept, meta["n_classes"]), "icd")
-    close(found, arrays["out_icd_iou"], absolute=1e-6)
-    assert mean_iou(found) == pytest.approx(float(arrays["out_icd_miou"]), abs=1e-6)
+    decided_truth = np.where(prediction == 255, 255, truth)
+    class_iou = scores(confusion(prediction, decided_truth, meta["n_classes"]), "icd")
+    close(class_iou, arrays["out_icd_iou"], absolute=1e-6)
+    assert mean_iou(class_iou) == pytest.approx(float(arrays["out_icd_miou"]), abs=1e-6)

@@ -57,8 +57,8 @@ def test_pairs(golden: Path, name: str) -> None:
     labels = sample_labels(torch.from_numpy(arrays["in_label_map"]), grid)
     assert np.array_equal(labels, arrays["out_reduced_label"])
     kinds = pair_labels(labels, meta["radius"], meta["n_classes"])
-    for found, kind in zip(kinds, ("bg_pos", "fg_pos", "neg"), strict=True):
-        assert found.any() and np.array_equal(found, arrays[f"out_{kind}"])
+    for pairs_of_kind, kind in zip(kinds, ("bg_pos", "fg_pos", "neg"), strict=True):
+        assert pairs_of_kind.any() and np.array_equal(pairs_of_kind, arrays[f"out_{kind}"])
     edge = torch.sigmoid(torch.from_numpy(arrays["in_edge_logit"])[:, 0])
     np.testing.assert_allclose(pair_affinity(edge, meta["radius"]), arrays["out_affinity"], atol=1e-6)
 
@@ -75,9 +75,9 @@ def test_label_resizing(golden: Path, name: str) -> None:
 def test_random_walk(golden: Path, name: str) -> None:
     arrays, meta = load(golden, name)
     steps = 2 ** meta["exp_times"]
-    found = random_walk(arrays["in_x"], arrays["in_edge"][0], radius=meta["radius"], beta=meta["beta"], steps=steps)
+    walked = random_walk(arrays["in_x"], arrays["in_edge"][0], radius=meta["radius"], beta=meta["beta"], steps=steps)
     expected = arrays["ref64_rw"][:, 0]
-    assert np.abs(found - expected).max() < 2e-5 * expected.max()
+    assert np.abs(walked - expected).max() < 2e-5 * expected.max()
 
 
 @pytest.mark.parametrize("name", ["pseudo_mask_voc_0", "pseudo_mask_coco_0"])
@@ -90,18 +90,18 @@ def test_pseudo_mask(golden: Path, name: str) -> None:
     planes = walk_scores(torch.from_numpy(walked), size, background=meta["bg_thres"])
     np.testing.assert_allclose(planes, arrays["out_scores"], atol=1e-4)
     classes = present(arrays["in_keys"])
-    found = pseudo_mask(activation, edge, classes, size, background=meta["bg_thres"], power=meta["power"])
+    mask = pseudo_mask(activation, edge, classes, size, background=meta["bg_thres"], power=meta["power"])
     first, second = np.sort(arrays["out_scores"], axis=0)[:-3:-1]
-    assert np.array_equal(found[first - second > 1e-3], arrays["out_label"][first - second > 1e-3])
+    assert np.array_equal(mask[first - second > 1e-3], arrays["out_label"][first - second > 1e-3])
 
 
 def test_pseudo_mask_from_an_edge_network(golden: Path) -> None:
     arrays, meta = load(golden, "e2e_mask_voc_0")
     activation, _ = load(golden, Path(meta["inputs_from"]).stem)
     classes, size = present(activation["out_keys"]), arrays["out_label"].shape
-    found = pseudo_mask(activation["out_cam"][1:], arrays["out_edge"][0], classes, size, background=meta["bg_thres"])
+    mask = pseudo_mask(activation["out_cam"][1:], arrays["out_edge"][0], classes, size, background=meta["bg_thres"])
     clear = ~arrays["out_margin_below_1e-3"]
-    assert np.array_equal(found[clear], arrays["out_label"][clear])
+    assert np.array_equal(mask[clear], arrays["out_label"][clear])
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("pydensecrf", 1e-6), ("cpu", 1e-4)])
@@ -111,8 +111,8 @@ def test_crf_marginals(crf_golden: Path, iterations: int, backend: Backend, tole
     unary = hard_label_unary(arrays["in_labels"], meta["n_labels"])
     assert np.array_equal(unary.reshape(arrays["out_unary"].shape), arrays["out_unary"])
     kernels: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10)}
-    found = dense_crf(arrays["in_image"], unary, **kernels, iterations=iterations, backend=backend)
-    np.testing.assert_allclose(found, arrays[f"out_q_t{iterations}"], atol=tolerance)
+    marginals = dense_crf(arrays["in_image"], unary, **kernels, iterations=iterations, backend=backend)
+    np.testing.assert_allclose(marginals, arrays[f"out_q_t{iterations}"], atol=tolerance)
 
 
 @pytest.mark.parametrize("backend", ["pydensecrf", "cpu"])
@@ -127,10 +127,10 @@ def test_seed(crf_golden: Path, name: str, backend: Backend) -> None:
         assert np.array_equal(labels, arrays[f"out_{kind}_argmax"])
         refined = refined_labels(arrays["in_image"], labels, len(classes) + 1, backend)
         assert np.array_equal(refined, arrays[f"out_{kind}_crf"])
-    found = confident_seed(
+    seed = confident_seed(
         arrays["in_image"], maps, classes, foreground=meta["t_fg"], background=meta["t_bg"], backend=backend
     )
-    assert np.array_equal(found, arrays["out_seed"])
+    assert np.array_equal(seed, arrays["out_seed"])
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("pydensecrf", 1e-5), ("cpu", 1e-4)])
@@ -140,10 +140,10 @@ def test_deeplab_crf(crf_golden: Path, kind: str, backend: Backend, tolerance: f
     image, wrapped = arrays["in_image_rgb"], kind == "wrapped"
     logits = torch.from_numpy(arrays["in_logit"])[None]
     fine = torch.nn.functional.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
-    found = deeplab_crf(image, fine[0].softmax(0).numpy(), wrap_image=wrapped, backend=backend)
-    assert np.array_equal(found.argmax(0), arrays[f"out_label_{kind}"])
+    marginals = deeplab_crf(image, fine[0].softmax(0).numpy(), wrap_image=wrapped, backend=backend)
+    assert np.array_equal(marginals.argmax(0), arrays[f"out_label_{kind}"])
     if wrapped:
-        np.testing.assert_allclose(found, arrays["out_q_wrapped"], atol=tolerance)
+        np.testing.assert_allclose(marginals, arrays["out_q_wrapped"], atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["cam_forward_voc_0", "cam_forward_voc_1", "cam_forward_coco_0"])
@@ -176,13 +176,13 @@ def test_evaluation_of_labels(golden: Path) -> None:
     assert np.array_equal(counts[:seen, :seen], arrays["out_voc_confusion"]) and not counts[seen:].any()
     void = void_predictions(np.where(prediction == 255, 0, prediction), truth, count)
     coco = arrays["out_coco_iou"]
-    for found, expected, mean in (
+    for class_iou, expected, mean in (
         (scores(counts, "voc")[:seen], arrays["out_voc_iou"], arrays["out_voc_miou"]),
         (scores(counts, "deeplab"), arrays["out_deeplab_iou"], arrays["out_deeplab_miou"]),
         (scores(counts, "coco", void=void), np.append(coco[:count], coco[-1]), arrays["out_coco_miou"]),
     ):
-        np.testing.assert_allclose(found, expected, atol=1e-9)
-        assert abs(mean_iou(found) - mean) < 1e-9
+        np.testing.assert_allclose(class_iou, expected, atol=1e-9)
+        assert abs(mean_iou(class_iou) - mean) < 1e-9
 
 
 def test_evaluation_of_maps(golden: Path) -> None:
@@ -193,7 +193,7 @@ def test_evaluation_of_maps(golden: Path) -> None:
         sweep(maps, classes, truth, meta["n_classes"]).add_to(histogram)
     curve = threshold_confusions(histogram)
     for threshold in meta["cam_eval_thres"]:
-        found = iou(curve[np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0]])
+        class_iou = iou(curve[np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0]])
         expected = arrays[f"out_cam_{threshold}_iou"]
-        np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-9)
-        assert abs(mean_iou(found) - arrays[f"out_cam_{threshold}_miou"]) < 1e-9
+        np.testing.assert_allclose(class_iou[: len(expected)], expected, atol=1e-9)
+        assert abs(mean_iou(class_iou) - arrays[f"out_cam_{threshold}_miou"]) < 1e-9

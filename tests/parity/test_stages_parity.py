@@ -24,8 +24,8 @@ def weights(golden: Path, keys: str) -> dict[str, torch.Tensor]:
 
 
 def opened(golden: Path, name: str) -> tuple[Any, dict[str, Any]]:
-    found = np.load(golden / f"{name}.npz")
-    return found, json.loads(str(found["meta"]))
+    arrays = np.load(golden / f"{name}.npz")
+    return arrays, json.loads(str(arrays["meta"]))
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_image_cam(golden: Path, name: str, classes: int, ready: bool) -> None:
             state[key][meta["negated_class"]] = -state[key][meta["negated_class"]].abs()
     model = load_cam(state, classes).eval()
     model = prepare(model, "cpu") if ready else model
-    found, coarse, fine = image_cam(model, z["in_image"], z["in_label"])
-    np.testing.assert_array_equal(found, z["out_keys"] + 1)
+    present, coarse, fine = image_cam(model, z["in_image"], z["in_label"])
+    np.testing.assert_array_equal(present, z["out_keys"] + 1)
     np.testing.assert_allclose(coarse, z["out_cam"], atol=1e-4)
     np.testing.assert_allclose(fine, z["out_high_res"], atol=1e-4)
 
@@ -55,8 +55,8 @@ def test_image_amn(golden: Path, name: str, classes: int, ready: bool) -> None:
     z, _ = opened(golden, f"amn_forward_{name}")
     model = load_amn(weights(golden, f"amn_amn_net_{name.split('_')[0]}"), classes).eval()
     model = prepare(model, "cpu") if ready else model
-    found, coarse, fine = image_amn(model, z["in_image"], z["in_label"], z["in_ir_label"])
-    np.testing.assert_array_equal(found, z["out_keys"] + 1)
+    present, coarse, fine = image_amn(model, z["in_image"], z["in_label"], z["in_ir_label"])
+    np.testing.assert_array_equal(present, z["out_keys"] + 1)
     np.testing.assert_allclose(coarse, z["out_cam"][1:], atol=5e-5)
     np.testing.assert_allclose(fine, z["out_high_res"][1:], atol=5e-5)
 

@@ -15,7 +15,8 @@ from amn_dist.config import Config, Loader
 from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
 from amn_dist.loaders.crops import draw_crop
-from amn_dist.loaders.decode import Encoded, crop_decoder
+from amn_dist.loaders.decode import crop_decoder
+from amn_dist.loaders.decoder import Encoded
 from amn_dist.methods import Stage, stages
 from amn_dist.models.backbones.backbone import COLOURS, build_backbone
 from amn_dist.models.inference import prepare

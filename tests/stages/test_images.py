@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from amn_dist.config import Backbone
+from amn_dist.config import BackboneSection
 from amn_dist.models.amn import AmnNet
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.cam import CamNet
@@ -21,7 +21,7 @@ from amn_dist.stages.classify import image_cam, images_cam
 from amn_dist.stages.irn import image_edge, images_edge
 from amn_dist.stages.segment import image_probabilities, images_probabilities
 
-SMALL = Backbone(name="small", stride=8, weights=None, frozen_taps=0)
+SMALL = BackboneSection(name="small", stride=8, weights=None, frozen_taps=0)
 IMAGE = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
 TAGS = np.array([0, 1, 0, 1])
 

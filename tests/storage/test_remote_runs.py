@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from amn_dist.config import Config, Loader, load_config
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import Config, FarmSection, Loader, load_config
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.local import LocalFarm

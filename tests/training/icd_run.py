@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amn_dist.config import Config, Engine
+from amn_dist.config import Config, EngineSection
 from amn_dist.errors import StageError
 from amn_dist.loaders.order import batch_ordinals
 from amn_dist.records import Batch
@@ -76,7 +76,7 @@ def train(case: dict[str, Any]) -> None:
             task,
             lambda consumed: batches(consumed, task.section.batch, rank, world),
             folder=folder,
-            engine=Engine.model_validate({"name": case["engine"], "precision": case.get("precision", "fp32")}),
+            engine=EngineSection.model_validate({"name": case["engine"], "precision": case.get("precision", "fp32")}),
             seed=3,
             samples=SAMPLES,
             observe=observe,

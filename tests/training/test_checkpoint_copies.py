@@ -23,12 +23,12 @@ Machine = Callable[[str], Path]
 
 def checkpoint(folder: Path, step: int, content: bytes = b"weights") -> Path:
     """A finished checkpoint of a step."""
-    made = folder / f"{step:06d}"
-    made.mkdir(parents=True)
-    (made / "snapshot.pt").write_bytes(content)
+    path = folder / f"{step:06d}"
+    path.mkdir(parents=True)
+    (path / "snapshot.pt").write_bytes(content)
     state = {"step": step, "files": {"snapshot.pt": len(content)}, "mark": secrets.token_hex(8)}
-    (made / STATE).write_text(json.dumps(state))
-    return made
+    (path / STATE).write_text(json.dumps(state))
+    return path
 
 
 def names(folder: AnyPath) -> list[str]:

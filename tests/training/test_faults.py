@@ -120,8 +120,8 @@ class Last:
 
 last, kept = Last(), None
 
-def train(gang):
-    form_group(gang)
+def train(world):
+    form_group(world)
     group = distributed.group.WORLD
     sys.setswitchinterval(1000)
     for _ in range(16):
@@ -132,8 +132,8 @@ def train(gang):
         raise StageError("the disk is full")
 
 try:
-    with membership() as gang:
-        train(gang)
+    with membership() as world:
+        train(world)
 except StageError as error:
     kept = error
 left = [name for path in glob.glob("/proc/self/task/*/comm") if "gloo" in (name := open(path).read())]

@@ -73,8 +73,8 @@ def check_equal(root: Path, name: str) -> None:
 def check_resumed(root: Path, name: str, whole: str) -> None:
     """An interrupted run ended with every bit of a whole one."""
     assert len(curve(root, name)) == 6 and curve(root, name) == curve(root, whole)
-    expected, found = weights(root, whole), weights(root, name)
-    assert all((found[tensor] == expected[tensor]).all() for tensor in expected)
+    expected, resumed = weights(root, whole), weights(root, name)
+    assert all((resumed[tensor] == expected[tensor]).all() for tensor in expected)
 
 
 def test_two_processes_learn_what_one_learns(trained: Path) -> None:

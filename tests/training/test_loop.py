@@ -49,8 +49,8 @@ def together() -> list[dict[str, Any]]:
     """Cases of two ranks; they run first."""
     cases: list[dict[str, Any]] = []
     for engine, zero in ENGINES:
-        made = {"engine": engine, "zero": zero}
-        cases.append({"folder": f"two-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **made})
+        of_engine = {"engine": engine, "zero": zero}
+        cases.append({"folder": f"two-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **of_engine})
     return [
         *cases,
         {"folder": "two-uneven-torch", "section": UNEVEN},
@@ -85,15 +85,15 @@ def alone() -> list[dict[str, Any]]:
         for engine in ("torch", "deepspeed")
     ]
     for engine, zero in ENGINES:
-        made = {"engine": engine, "zero": zero}
+        of_engine = {"engine": engine, "zero": zero}
         cases += [
-            {"folder": f"sgd-{engine}{zero}", "section": SLIP_OFF, **made},
-            {"folder": f"adam-{engine}{zero}", "section": ADAM, **made},
-            {"folder": f"bf16-{engine}{zero}", "section": SLIP_OFF, "precision": "bf16", **made},
-            {"folder": f"pieces-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **made},
-            {"folder": f"lone-{engine}{zero}", "section": SLIP_OFF, "lone": True, **made},
-            {"folder": f"stop-{engine}{zero}", "section": ADAM, "stop_at": 5, **made},
-            {"folder": f"stop-{engine}{zero}", "section": ADAM, **made},
+            {"folder": f"sgd-{engine}{zero}", "section": SLIP_OFF, **of_engine},
+            {"folder": f"adam-{engine}{zero}", "section": ADAM, **of_engine},
+            {"folder": f"bf16-{engine}{zero}", "section": SLIP_OFF, "precision": "bf16", **of_engine},
+            {"folder": f"pieces-{engine}{zero}", "section": {**SLIP_OFF, "micro_batch": 2}, **of_engine},
+            {"folder": f"lone-{engine}{zero}", "section": SLIP_OFF, "lone": True, **of_engine},
+            {"folder": f"stop-{engine}{zero}", "section": ADAM, "stop_at": 5, **of_engine},
+            {"folder": f"stop-{engine}{zero}", "section": ADAM, **of_engine},
         ]
     for engine in ("torch", "deepspeed"):
         cases += [
@@ -150,8 +150,8 @@ def test_deepspeed_gives_the_curve_of_plain_torch(outcome: Outcome, kind: str, z
 
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
 def test_bf16_stays_near_and_keeps_weights_in_fp32(outcome: Outcome, engine: str, zero: int) -> None:
-    found, exact = outcome.curve(f"bf16-{engine}{zero}"), outcome.curve("sgd-torch0")
-    assert found == pytest.approx(exact, rel=2e-2) and found != exact
+    curve, exact = outcome.curve(f"bf16-{engine}{zero}"), outcome.curve("sgd-torch0")
+    assert curve == pytest.approx(exact, rel=2e-2) and curve != exact
     weights = load_file(outcome.root / f"bf16-{engine}{zero}" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.float32"}
 
@@ -172,8 +172,8 @@ def test_micro_batches_do_not_change_the_curve(outcome: Outcome, engine: str) ->
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
 def test_two_ranks_give_the_curve_of_one(outcome: Outcome, engine: str, zero: int) -> None:
     for rank in (0, 1):
-        found = outcome.curve(f"two-{engine}{zero}", rank)
-        assert found == pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
+        curve = outcome.curve(f"two-{engine}{zero}", rank)
+        assert curve == pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
 
 
 def test_ranks_may_hold_shares_of_different_size(outcome: Outcome) -> None:
@@ -228,8 +228,8 @@ def test_two_ranks_go_on_bit_exact(outcome: Outcome, engine: str, zero: int) -> 
 
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
 def test_two_ranks_go_on_from_one(outcome: Outcome, engine: str, zero: int) -> None:
-    found = outcome.curve(f"grow-{engine}{zero}")
-    assert len(found) == 12 and found == pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
+    curve = outcome.curve(f"grow-{engine}{zero}")
+    assert len(curve) == 12 and curve == pytest.approx(outcome.curve(f"sgd-{engine}{zero}"), rel=1e-5)
 
 
 def test_another_engine_goes_on(outcome: Outcome) -> None:

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amn_dist.config import Amn, Classify, Config, Discriminate, FitSection, Irn, Segment
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import Amn, Classify, Config, Discriminate, EngineSection, FitSection, Irn, Segment
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.winograd import WinogradConv2d
@@ -28,7 +27,7 @@ from amn_dist.training.meter import Meter
 from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.training.stopping import stop_on_sigterm
-from amn_dist.training.world import Gang, join_gang
+from amn_dist.training.world import World, join_world
 
 STATE = State(0, 0, "torch", 0, 1, {})
 
@@ -62,15 +61,15 @@ def shelf(value: float = -1.0) -> Engine:
     return Shelf(value)  # type: ignore[return-value]
 
 
-def saved(folder: Path, steps: Sequence[int], made: State = STATE) -> None:
+def saved(folder: Path, steps: Sequence[int], state: State = STATE) -> None:
     for step in steps:
-        save_checkpoint(folder, shelf(float(step)), Gang(), replace(made, step=step, consumed=16 * step))
+        save_checkpoint(folder, shelf(float(step)), World(), replace(state, step=step, consumed=16 * step))
 
 
 def resumed(folder: Path) -> tuple[float, int, list[str]]:
     """Value of the engine, step, warnings."""
     warnings: list[str] = []
-    engine, step = resume(folder, shelf, Gang(), warnings.append)
+    engine, step = resume(folder, shelf, World(), warnings.append)
     assert isinstance(engine, Shelf)
     return engine.value, step, warnings
 
@@ -99,8 +98,8 @@ def test_amn_keeps_its_rate() -> None:
 
 def test_optimisers_are_the_published_ones() -> None:
     def settings(section: FitSection) -> tuple[type, dict[str, object]]:
-        made = make_optimiser(section, [{"params": [nn.Parameter(torch.ones(2))], "lr": 0.3, "weight_decay": 0.5}])
-        return type(made), made.param_groups[0]
+        optimiser = make_optimiser(section, [{"params": [nn.Parameter(torch.ones(2))], "lr": 0.3, "weight_decay": 0.5}])
+        return type(optimiser), optimiser.param_groups[0]
 
     for section, momentum in ((Irn(), 1e-4), (Segment(), 0.9), (Irn(momentum_slip=False), 0.9)):
         kind, group = settings(section)
@@ -162,8 +161,8 @@ def test_winograd_can_be_asked_for() -> None:
 def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    gang = join_gang()
-    assert gang == Gang() and gang.first("x") == "x" and gang.gather(["a"]) == ["a"]
+    world = join_world()
+    assert world == World() and world.first("x") == "x" and world.gather(["a"]) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +182,7 @@ def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, told: dict[
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=match):
-        join_gang()
+        join_world()
 
 
 def test_the_newest_checkpoint_is_taken_and_two_stay(tmp_path: Path) -> None:
@@ -295,16 +294,16 @@ def test_sigterm_sets_the_event_and_the_handler_returns() -> None:
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
-    found = []
+    events = []
 
     def enter() -> None:
         with stop_on_sigterm() as asked:
-            found.append(asked.is_set())
+            events.append(asked.is_set())
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert found == [False]
+    assert events == [False]
 
 
 def test_the_meter_counts_images_of_all_ranks() -> None:

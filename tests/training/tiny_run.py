@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.config import Engine, FitSection
+from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import AmnError, ShardError
 from amn_dist.loaders.order import batch_ordinals
 from amn_dist.records import Batch, CropRule
@@ -161,7 +161,7 @@ def train(case: Case) -> None:
             TinyFit(section, case.dropout, lone=case.lone),
             lambda consumed: shards(case, consumed, section.batch, rank, world),
             folder=folder,
-            engine=Engine.model_validate(
+            engine=EngineSection.model_validate(
                 {"name": case.engine, "zero": case.zero, "precision": case.precision, "timeout_s": case.timeout_s}
             ),
             seed=3,
@@ -202,7 +202,7 @@ def run(cases: list[Case]) -> None:
     last, name = cases[-1], min(case.engine for case in cases)  # deepspeed's, if any is
     with ExitStack() as stack:
         if not alone and (len(cases) > 1 or last.late):
-            stack.enter_context(joined(Engine.model_validate({"name": name, "timeout_s": last.timeout_s})))
+            stack.enter_context(joined(EngineSection.model_validate({"name": name, "timeout_s": last.timeout_s})))
         for case in cases:
             (train_in_child if case.kill_at and alone else train)(case)
         if last.late and rank == last.struck:

@@ -18,7 +18,7 @@ import torch
 from torch import distributed
 
 from amn_dist.commands.doctor.machine import Check
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import FarmSection
 from amn_dist.errors import ShardError, listed
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.folders import remove_folder

@@ -11,12 +11,12 @@ from typing import Any
 
 import ray
 
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.farms.farm import Report, Task
-from amn_dist.farms.ray.driver import IN_FLIGHT, Run
+from amn_dist.farms.ray.driver import IN_FLIGHT, TaskDriver
 from amn_dist.farms.ray.nodes import bring_token, make_token
-from amn_dist.farms.ray.pool import Kind, Pool
+from amn_dist.farms.ray.pool import Pool, WorkerKind
 from amn_dist.farms.schedule import Room, Schedule
 
 ALL, NETWORK, CPU = "workers", "network", "cpu"
@@ -35,7 +35,7 @@ class RayFarm:
         if not ray.is_initialized():
             connect(section, address)
         resources = {name: have for name, have in ray.cluster_resources().items() if devices or name != "GPU"}
-        self._pools = {name: Pool(*plan) for name, plan in kinds(section, resources).items()}
+        self._pools = {name: Pool(*plan) for name, plan in plan_pools(section, resources).items()}
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1
@@ -43,7 +43,7 @@ class RayFarm:
         pools = [leg.needs if CPU in self._pools else ALL for leg in legs]
         last = CPU if CPU in self._pools else ALL
         schedule = Schedule(task, numbers, [*pools, last], room=self._room(), retries=self._section.retries)
-        return Run(f"{task.name}/{self._tasks}", task, legs, schedule, self._pools).reports()
+        return TaskDriver(f"{task.name}/{self._tasks}", task, legs, schedule, self._pools).reports()
 
     def _room(self) -> Room:
         waiting = sum(
@@ -57,23 +57,23 @@ class RayFarm:
         ray.shutdown()
 
 
-def kinds(section: FarmSection, resources: Mapping[str, float]) -> dict[str, tuple[Kind, int]]:
+def plan_pools(section: FarmSection, resources: Mapping[str, float]) -> dict[str, tuple[WorkerKind, int]]:
     """The pools a cluster of these resources (CPU, GPU) is given, with their sizes."""
     gpus, room = resources.get("GPU", 0.0), int(resources.get("CPU", 1)) // section.threads
     share = section.gpus_per_worker if gpus else 0.0
-    held = int(gpus / section.gpus_per_worker) if gpus else room
-    if gpus and not held:
+    with_device = int(gpus / section.gpus_per_worker) if gpus else room
+    if gpus and not with_device:
         raise ConfigError(f"farm.gpus_per_worker: found {share}, but the cluster has {gpus:g} GPU(s); lower it")
     if section.pools == "one" or (section.pools == "auto" and not gpus):
-        return {ALL: (Kind(ALL, section.threads, share), max(min(section.workers or room, room, held), 1))}
+        return {ALL: (WorkerKind(ALL, section.threads, share), max(min(section.workers or room, room, with_device), 1))}
     if room < 2:
         cores = resources.get("CPU", 1)
         raise StageError(f"farm: two pools need {2 * section.threads} CPU cores, found {cores:g}; set farm.pools=one")
-    networks = min(section.network_workers or (held if gpus else 1), held, room - 1)
+    networks = min(section.network_workers or (with_device if gpus else 1), with_device, room - 1)
     rest = room - networks
     return {
-        NETWORK: (Kind(NETWORK, section.threads, share), networks),
-        CPU: (Kind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
+        NETWORK: (WorkerKind(NETWORK, section.threads, share), networks),
+        CPU: (WorkerKind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
     }
 
 

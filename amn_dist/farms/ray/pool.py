@@ -15,7 +15,7 @@ from amn_dist.farms.ray.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class WorkerKind:
     """What a worker of a pool is given. gpus: share of a device. device: whether it sees one at all."""
 
     name: str
@@ -25,22 +25,23 @@ class Kind:
 
 
 @dataclass(eq=False, slots=True)
-class Hand:
-    """A worker that has arrived. calls: notes it still owes, in the order it works."""
+class PoolWorker:
+    """A worker that has arrived. location: node address and process id, for people. calls: outcomes it still owes, in
+    the order it works."""
 
     actor: Any
-    place: str
+    location: str
     calls: deque[Any] = field(default_factory=deque)
 
 
 class Pool:
     """Keeps `size` workers of a kind. One that dies is replaced when and where the cluster has room."""
 
-    def __init__(self, kind: Kind, size: int) -> None:
+    def __init__(self, kind: WorkerKind, size: int) -> None:
         self.kind, self.size = kind, size
-        self.hands: list[Hand] = []
-        self.coming: dict[Any, Any] = {}
-        self._in_vain = 0
+        self.workers: list[PoolWorker] = []
+        self.starting: dict[Any, Any] = {}
+        self._idle_deaths = 0
         self._worked_s = self._present_s = 0.0
         self.fill()
 
@@ -55,41 +56,41 @@ class Pool:
 
     def pass_time(self, seconds: float) -> None:
         """Count the seconds since the last call, in which workers were as they are now."""
-        self._worked_s += seconds * sum(bool(hand.calls) for hand in self.hands)
-        self._present_s += seconds * len(self.hands)
+        self._worked_s += seconds * sum(bool(worker.calls) for worker in self.workers)
+        self._present_s += seconds * len(self.workers)
 
     def fill(self) -> None:
         """Hire until the pool is whole; a worker the cluster has no room for comes when there is some."""
-        while len(self.hands) + len(self.coming) < self.size:
+        while len(self.workers) + len(self.starting) < self.size:
             hired = ray.remote(num_cpus=self.kind.threads, num_gpus=self.kind.gpus, max_restarts=0)(Worker)
             actor: Any = hired.remote(self.kind.threads, device=self.kind.device)
-            self.coming[actor.ready.remote()] = actor
+            self.starting[actor.ready.remote()] = actor
 
-    def arrive(self, ready: Any) -> None:
+    def take_in(self, ready: Any) -> None:
         """Take in a worker whose first answer is there. Raises StageError when none can be started."""
-        actor = self.coming.pop(ready)
+        actor = self.starting.pop(ready)
         try:
-            self.hands.append(Hand(actor, ray.get(ready)))
+            self.workers.append(PoolWorker(actor, ray.get(ready)))
         except RayError as error:
-            self._count_in_vain(cause_of_death(error))
+            self._count_idle_death(cause_of_death(error))
 
-    def useful(self) -> None:
+    def job_done(self) -> None:
         """A worker has ended a job: this pool can work."""
-        self._in_vain = 0
+        self._idle_deaths = 0
 
-    def bury(self, hand: Hand, why: str) -> None:
+    def remove_dead(self, worker: PoolWorker, why: str) -> None:
         """Give up a dead worker. Raises StageError when they die one after the other without a job done."""
-        self.dismiss(hand)
-        self._count_in_vain(why)
+        self.kill(worker)
+        self._count_idle_death(why)
 
-    def dismiss(self, hand: Hand) -> None:
+    def kill(self, worker: PoolWorker) -> None:
         """Give up a worker, dead or not, with what it holds."""
-        self.hands.remove(hand)
-        ray.kill(hand.actor)
+        self.workers.remove(worker)
+        ray.kill(worker.actor)
 
-    def _count_in_vain(self, why: str) -> None:
-        self._in_vain += 1
-        if self._in_vain > 10 + 2 * self.size:
+    def _count_idle_death(self, why: str) -> None:
+        self._idle_deaths += 1
+        if self._idle_deaths > 10 + 2 * self.size:
             # Ray cancels the workers of a driver with a token where the nodes have none, and does not say why.
             hint = "; if this cluster has no token, set RAY_AUTH_MODE=disabled" if "never ran" in why else ""
-            raise StageError(f"farm: the last {self._in_vain} workers did no job; the last of them {why}{hint}")
+            raise StageError(f"farm: the last {self._idle_deaths} workers did no job; the last of them {why}{hint}")

@@ -17,10 +17,9 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from amn_dist.config import Engine as EngineSection
-from amn_dist.config import Farm as FarmSection
+from amn_dist.config import EngineSection, FarmSection
 from amn_dist.errors import PeerLost, StageError
-from amn_dist.farms.capacity import Seats, seats, shared_seats
+from amn_dist.farms.capacity import ProcessSlots, process_slots, shared_slots
 from amn_dist.farms.ray.farm import connect
 from amn_dist.farms.ray.faults import last_line
 from amn_dist.farms.ray.nodes import ask_nodes
@@ -39,34 +38,34 @@ def train_in_ray(
     if not ray.is_initialized():
         if address is None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        asked = signal.getsignal(signal.SIGTERM)
+        handler = signal.getsignal(signal.SIGTERM)
         connect(farm, address)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, asked)  # Ray puts its own there, which ends the driver
-    found = _find_seats(engine, alone=address is None)
-    own = folder / ".ray"
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which ends the driver
+    slots = _wait_for_slots(engine, alone=address is None)
+    storage = folder / ".ray"
     trainer = TorchTrainer(
         work,
         torch_config=TorchConfig(timeout_s=int(engine.timeout_s)),
         scaling_config=ScalingConfig(
-            num_workers=found.processes,
-            use_gpu=found.gpus,
-            resources_per_worker={"CPU": found.cpus, **({"GPU": 1} if found.gpus else {})},
+            num_workers=slots.processes,
+            use_gpu=slots.gpus,
+            resources_per_worker={"CPU": slots.cpus, **({"GPU": 1} if slots.gpus else {})},
             placement_strategy="SPREAD",
         ),
         # The pipeline starts the gang again: it knows which errors would only come back.
         run_config=RunConfig(
             name=f"gang-{os.getpid()}-{time.time_ns()}",
-            storage_path=str(own.resolve()),
+            storage_path=str(storage.resolve()),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
-        raise PeerLost(f"a gang of {found.processes} broke ({last_line(error)})") from error
+        raise PeerLost(f"a gang of {slots.processes} broke ({last_line(error)})") from error
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(storage, ignore_errors=True)
 
 
 def leave_ray() -> None:
@@ -74,25 +73,25 @@ def leave_ray() -> None:
     ray.shutdown()
 
 
-def _find_seats(engine: EngineSection, *, alone: bool) -> Seats:
+def _wait_for_slots(engine: EngineSection, *, alone: bool) -> ProcessSlots:
     """Wait for room for all processes, then take what there is. Raises StageError when it is too little."""
     until = time.monotonic() + engine.rejoin_s
     while True:
         nodes = [answer.resources for answer in ask_nodes(_hello, timeout_s=ANSWER_S) if answer.fault is None]
-        found = seats(nodes, processes=engine.processes)
-        if alone and not found.gpus and found.processes < engine.processes:
-            return shared_seats(int(nodes[0]["CPU"]), processes=engine.processes)
-        if found.processes == engine.processes:
-            return found
+        slots = process_slots(nodes, processes=engine.processes)
+        if alone and not slots.gpus and slots.processes < engine.processes:
+            return shared_slots(int(nodes[0]["CPU"]), processes=engine.processes)
+        if slots.processes == engine.processes:
+            return slots
         if time.monotonic() > until:
             break
         time.sleep(1)
-    if found.processes < engine.min_processes:
+    if slots.processes < engine.min_processes:
         raise StageError(
-            f"the Ray cluster has room for {found.processes} training processes on {len(nodes)} nodes, expected at "
+            f"the Ray cluster has room for {slots.processes} training processes on {len(nodes)} nodes, expected at "
             f"least {engine.min_processes}; add nodes or lower engine.min_processes"
         )
-    return found
+    return slots
 
 
 def _hello() -> None:

@@ -20,7 +20,7 @@ Work = tuple[Task, Sequence[Leg]]
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class JobOutcome:
     """What the driver hears of a call; its result stays in the object store.
 
     size: bytes of a result that a later leg reads. record: of a finished shard. fault: an error that trying again would
@@ -47,11 +47,11 @@ class Worker:
         """Where this worker runs, for people: node address and process id."""
         return f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
 
-    def do(self, name: str, work: Sequence[Any], job: Job) -> tuple[Any, Note]:
-        """The job's result, and a note. work: a handle of the task and its legs, fetched once a task."""
+    def do(self, name: str, work: Sequence[Any], job: Job) -> tuple[Any, JobOutcome]:
+        """The job's result, and its outcome. work: a handle of the task and its legs, fetched once a task."""
         inputs, lost = fetch(job.inputs)
         if lost:
-            return None, Note(lost=lost)
+            return None, JobOutcome(lost=lost)
         try:
             if self._name != name:
                 self._opened.clear()
@@ -59,33 +59,33 @@ class Worker:
                 self._name = name
             return self._do(job, inputs)
         except AmnError as error:
-            return None, Note(fault=str(error))
+            return None, JobOutcome(fault=str(error))
 
-    def _do(self, job: Job, inputs: list[Any]) -> tuple[Any, Note]:
+    def _do(self, job: Job, inputs: list[Any]) -> tuple[Any, JobOutcome]:
         task, legs = self._work
         if job.chunk is None:
-            return None, Note(record=task.finish(job.shard, inputs))
+            return None, JobOutcome(record=task.finish(job.shard, inputs))
         if job.leg not in self._opened:
             self._opened[job.leg] = legs[job.leg].open()
-        made = self._opened[job.leg](job.chunk, inputs[0] if inputs else None)
+        result = self._opened[job.leg](job.chunk, inputs[0] if inputs else None)
         if job.finishes:
-            return None, Note(record=task.finish(job.shard, [made]))
-        return made, Note(size=size_of(made) if job.leg + 1 < len(legs) else 0)
+            return None, JobOutcome(record=task.finish(job.shard, [result]))
+        return result, JobOutcome(size=size_of(result) if job.leg + 1 < len(legs) else 0)
 
 
 def fetch(handles: Sequence[Any]) -> tuple[list[Any], tuple[int, ...]]:
     """The results behind handles, and the positions of those that died with their node."""
-    found, lost = [], []
+    results, lost = [], []
     for position, handle in enumerate(handles):
         try:
-            found.append(ray.get(handle))
+            results.append(ray.get(handle))
         except ObjectLostError:
             lost.append(position)
-    return found, tuple(lost)
+    return results, tuple(lost)
 
 
-def size_of(made: Any) -> int:
+def size_of(result: Any) -> int:
     """Bytes of a result in the object store; its arrays are not copied to find out."""
     arrays: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(made, protocol=5, buffer_callback=arrays.append)
+    rest = pickle.dumps(result, protocol=5, buffer_callback=arrays.append)
     return len(rest) + sum(array.raw().nbytes for array in arrays)

@@ -59,7 +59,7 @@ class Backbone(nn.Module):
         return tuple(taps)
 
 
-def build_backbone(section: config.Backbone) -> Backbone:
+def build_backbone(section: config.BackboneSection) -> Backbone:
     """Build the configured architecture with random weights. Raises ConfigError for a stride it does not have."""
     if section.stride not in STRIDES[section.name]:
         offered = " or ".join(str(stride) for stride in STRIDES[section.name])
@@ -70,7 +70,7 @@ def build_backbone(section: config.Backbone) -> Backbone:
     return Backbone(section.name, _blueprint(section), frozen_taps=section.frozen_taps)
 
 
-def input_colour(section: config.Backbone, chosen: str = "imagenet") -> str:
+def input_colour(section: config.BackboneSection, chosen: str = "imagenet") -> str:
     """How the configured architecture wants its input normalised, as Backbone.colour says.
 
     chosen: another input that weights of it are made for; `imagenet` means ImageNet's, whatever they want. Raises
@@ -82,7 +82,7 @@ def input_colour(section: config.Backbone, chosen: str = "imagenet") -> str:
     return own[0] if chosen == "imagenet" else chosen
 
 
-def _blueprint(section: config.Backbone) -> Blueprint:
+def _blueprint(section: config.BackboneSection) -> Blueprint:
     if section.name == "vgg16":
         return vgg16(section.stride)
     makers = {"resnet50": resnet50, "resnet101": resnet101, "vgg16_deeplab": vgg16_deeplab, "small": small}

@@ -12,7 +12,7 @@ EXPANSION = 4
 """Output channels of a block over the channels of its 3x3 convolution."""
 
 
-class Bottleneck(nn.Module):
+class CaffeBottleneck(nn.Module):
     """Residual block 1x1 (which carries the stride), dilated 3x3, 1x1; deeplab-pytorch's names."""
 
     def __init__(self, channels_in: int, width: int, *, stride: int = 1, dilation: int = 1, project: bool) -> None:
@@ -54,8 +54,8 @@ def resnet101() -> Blueprint:
 
 
 def _layer(channels_in: int, width: int, *, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    first = Bottleneck(channels_in, width, stride=stride, dilation=dilation, project=True)
-    rest = (Bottleneck(EXPANSION * width, width, dilation=dilation, project=False) for _ in range(blocks - 1))
+    first = CaffeBottleneck(channels_in, width, stride=stride, dilation=dilation, project=True)
+    rest = (CaffeBottleneck(EXPANSION * width, width, dilation=dilation, project=False) for _ in range(blocks - 1))
     return nn.Sequential(OrderedDict((f"block{i}", block) for i, block in enumerate([first, *rest], start=1)))
 
 

@@ -42,8 +42,8 @@ def vgg16_deeplab() -> Blueprint:
 
 
 def numbered_convolutions() -> dict[str, str]:
-    """Layer number in `features` of every convolution, by its usual name: block_place, both from 1."""
-    names = [f"{block}_{place}" for block, widths in enumerate(BLOCKS, 1) for place in range(1, len(widths) + 1)]
+    """Layer number in `features` of every convolution, by its usual name: block_index, both from 1."""
+    names = [f"{block}_{index}" for block, widths in enumerate(BLOCKS, 1) for index in range(1, len(widths) + 1)]
     layers = _numbered_layers(dilation=1).items()
     return dict(zip(names, (number for number, layer in layers if isinstance(layer, nn.Conv2d)), strict=True))
 

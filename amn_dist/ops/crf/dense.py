@@ -57,10 +57,10 @@ def dense_crf(
     pixels, energy = as_array(image), as_floats(unary)
     groups = energy.reshape(-1, *energy.shape[-3:])
     if backend == "pydensecrf":
-        found = np.stack([_pydensecrf(pixels, group, gaussian, bilateral, iterations) for group in groups])
+        marginals = np.stack([_pydensecrf(pixels, group, gaussian, bilateral, iterations) for group in groups])
     else:
-        found = mean_field(pixels, groups, gaussian=gaussian, bilateral=bilateral, iterations=iterations)
-    return same_kind(found.reshape(energy.shape), unary)
+        marginals = mean_field(pixels, groups, gaussian=gaussian, bilateral=bilateral, iterations=iterations)
+    return same_kind(marginals.reshape(energy.shape), unary)
 
 
 def deeplab_crf(
@@ -71,9 +71,9 @@ def deeplab_crf(
     wrap_image reproduces the published input: BGR minus its mean, truncated to integers modulo 256 (amn 6).
     """
     pixels = as_array(image)
-    seen = _wrapped(pixels) if wrap_image else pixels[..., ::-1]
+    bgr = _wrapped(pixels) if wrap_image else pixels[..., ::-1]
     unary = -np.log(as_floats(probabilities).clip(FLOOR, 1))
-    refined = dense_crf(seen, unary, gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10, backend=backend)
+    refined = dense_crf(bgr, unary, gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10, backend=backend)
     return same_kind(refined, probabilities)
 
 
@@ -98,7 +98,7 @@ def _on_device(
     device = next((value.device for value in (unary, image) if isinstance(value, Tensor) and value.is_cuda), "cuda")
     pixels, energy = (torch.as_tensor(value).to(device) for value in (image, unary))
     groups = energy.float().reshape(-1, *energy.shape[-2:])
-    (found,) = mean_field_batch(
+    (marginals,) = mean_field_batch(
         [pixels],
         [groups],
         labels=energy.shape[-3],
@@ -106,8 +106,8 @@ def _on_device(
         bilateral=bilateral,
         iterations=iterations,
     )
-    found = found.reshape(energy.shape)
-    return found.to(unary.device) if isinstance(unary, Tensor) else found.cpu().numpy()
+    marginals = marginals.reshape(energy.shape)
+    return marginals.to(unary.device) if isinstance(unary, Tensor) else marginals.cpu().numpy()
 
 
 def _wrapped(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Mean field of a dense CRF on a device, several images at once (amn 6); the same lattice as the compiled one.
 
 N pixels of all images stand in one row, M lattice points of all images in another; a point's key holds its image's
-number, so that images never meet. Spreading and gathering are products with sparse N x M matrices, one addition after
+number, so that images never meet. Splatting and slicing are products with sparse N x M matrices, one addition after
 the other within a row: results repeat. Nothing waits for the device between iterations.
 """
 
@@ -27,9 +27,9 @@ OFFSET = 1e-20
 class DeviceLattice:
     """Gaussian filter of all images' pixels; the roots of the kernel's row sums are part of the matrices."""
 
-    spread: Tensor
+    splat: Tensor
     """Sparse f32[M, N]."""
-    collect: Tensor
+    slice: Tensor
     """Sparse f32[N, M]."""
     ahead: Tensor
     """Every point's neighbour along every axis, i64[d + 1, M]; M where there is none."""
@@ -39,7 +39,7 @@ class DeviceLattice:
 
     def filter(self, q: Tensor) -> Tensor:
         """Filter channels f32[N, C]."""
-        return self.collect @ self.blur(self.spread @ q) * self.gain
+        return self.slice @ self.blur(self.splat @ q) * self.gain
 
     def blur(self, values: Tensor) -> Tensor:
         """Blur values f32[M, C] along all axes."""
@@ -92,8 +92,8 @@ def bilateral_batch(images: Sequence[Tensor], position: float, colour: float) ->
     features = []
     for image in images:
         colours = image.reshape(-1, 3).float() / colour
-        places = _positions((image.shape[0], image.shape[1]), position, image.device)
-        features.append(torch.cat([places, colours], 1))
+        positions = _positions((image.shape[0], image.shape[1]), position, image.device)
+        features.append(torch.cat([positions, colours], 1))
     size = np.array([image.shape[:2] for image in images]).max(0)[::-1]
     return _lattice(features, np.array([*size / position, *[255 / colour] * 3]))
 
@@ -125,7 +125,7 @@ def _lattice(features: Sequence[Tensor], highest: np.ndarray) -> DeviceLattice:
 def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Keys i64[N, d + 1] and barycentric weights f32[N, d + 1] of the vertices around features f32[N, d].
 
-    Every operation rounds to float32 in the order of `simplex.embed`.
+    Every operation rounds to float32 in the order of `permutohedral.embed`.
     """
     count, vertices = len(features), len(strides)
     scaled = features * torch.from_numpy(feature_scales(vertices - 1)).to(features.device)
@@ -162,15 +162,15 @@ def _neighbours(points: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tenso
     ahead = points.new_full((len(strides), none), none)
     behind = points.new_full((len(strides), none + 1), none)
     for axis, stride in enumerate(strides):
-        wanted = points + sum(strides) - len(strides) * stride
-        place = torch.searchsorted(points, wanted).clamp(max=none - 1)
-        ahead[axis] = torch.where(points[place] == wanted, place, none)
+        neighbour_keys = points + sum(strides) - len(strides) * stride
+        index = torch.searchsorted(points, neighbour_keys).clamp(max=none - 1)
+        ahead[axis] = torch.where(points[index] == neighbour_keys, index, none)
         behind[axis].scatter_(0, ahead[axis], torch.arange(none, device=points.device))
     return ahead, behind[:, :-1]
 
 
 def _matrices(offsets: Tensor, weights: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Sparse spread f32[M, N] and collect f32[N, M] with N pixels' weights f32[N, d + 1] at points i64[N, d + 1]."""
+    """Sparse splat f32[M, N] and slice f32[N, M] with N pixels' weights f32[N, d + 1] at points i64[N, d + 1]."""
     count, vertices = offsets.shape
     point, order = offsets.flatten().sort(stable=True)
     begins = torch.searchsorted(point, torch.arange(points + 1, device=offsets.device))

@@ -65,13 +65,13 @@ def _strongest(unary, strongest, lanes):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pool(unary, labels, kept, dropped, pooled, lanes):  # type: ignore[no-untyped-def]
-    """Keep some labels' unaries and pool the dropped ones' to a last: pooled f32[P / 8, kept + 1, 8]."""
-    count = len(kept) + 1
+def pool_dropped(unary, labels, strong, dropped, pooled, lanes):  # type: ignore[no-untyped-def]
+    """Keep strong labels' unaries and pool the dropped ones' to a last: pooled f32[P / 8, strong + 1, 8]."""
+    count = len(strong) + 1
     for strip in range(len(unary) // (labels * STRIP)):
         start, target = strip * labels * STRIP, strip * count * STRIP
-        for k in range(len(kept)):
-            store(pooled, target + k * STRIP, load(unary, start + kept[k] * STRIP, lanes))
+        for k in range(len(strong)):
+            store(pooled, target + k * STRIP, load(unary, start + strong[k] * STRIP, lanes))
         zero = fill(np.float32(0), lanes)
         highest, total = fill(np.float32(-np.inf), lanes), zero
         for k in range(len(dropped)):
@@ -87,11 +87,11 @@ def pool(unary, labels, kept, dropped, pooled, lanes):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def share(unary, labels, order, dropped, pooled, kept, result, lanes):  # type: ignore[no-untyped-def]
+def divide_pooled(unary, labels, order, dropped, pooled, strong_count, result, lanes):  # type: ignore[no-untyped-def]
     """Divide the pooled marginal, row `labels` of result f32[labels + 1, N], among the dropped labels."""
     scratch = np.empty(STRIP, np.float32)
     for strip in range(len(unary) // (labels * STRIP)):
-        energy = load(pooled, (strip * (kept + 1) + kept) * STRIP, lanes)
+        energy = load(pooled, (strip * (strong_count + 1) + strong_count) * STRIP, lanes)
         for k in range(len(dropped)):
             own = load(unary, (strip * labels + dropped[k]) * STRIP, lanes)
             store(scratch, 0, exponential(subtract(energy, own), lanes))

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from amn_dist.ops.crf.permutohedral import FAR, STRIP, embed, enter, feature_scales, key_strides, string
+from amn_dist.ops.crf.permutohedral import (
+    PREFETCH_AHEAD,
+    STRIP,
+    embed,
+    feature_scales,
+    insert_keys,
+    key_strides,
+    link_chains,
+)
 from amn_dist.ops.crf.simd import LANES_8
 
 TILE = 32
@@ -31,7 +39,7 @@ class Lattice(NamedTuple):
     frontier: np.ndarray
     """Points that the pixels up to every strip's end have touched, i32[P / STRIP]."""
     chains: np.ndarray
-    """Points strung along every axis, i32; see simplex.string; FAR zeros at the end."""
+    """Points linked along every axis, i32; see permutohedral.link_chains; PREFETCH_AHEAD zeros at the end."""
     begins: np.ndarray
     """Where the axes begin in the chains, i64[d + 2]."""
     points: int
@@ -89,21 +97,21 @@ def _lattice(features: np.ndarray, highest: np.ndarray, pixels: int) -> Lattice:
             break
         keys = np.concatenate([keys, np.empty_like(keys)])
         table = np.zeros(2 * len(table), np.uint32)
-        enter(keys, points, table)
+        insert_keys(keys, points, table)
     weights[pixels * len(strides) :] = 0
-    chains = np.empty(len(strides) * (points + 1) + FAR, np.int32)
+    chains = np.empty(len(strides) * (points + 1) + PREFETCH_AHEAD, np.int32)
     scratch = np.empty(points, np.int32), np.empty(points, np.bool_)
-    begins = string(keys[:points], table, np.array(strides), *scratch, chains)
+    begins = link_chains(keys[:points], table, np.array(strides), *scratch, chains)
     gain = np.float32(1 / (1 + 2.0**-dimensions))
     row_sums = np.empty(count, np.float32)
     _normalise(offsets, weights, chains, begins, gain, np.zeros((2, points), np.float32), row_sums)
-    return Lattice(offsets, weights, frontier, _ended(chains, begins[-1]), begins, points, gain, row_sums)
+    return Lattice(offsets, weights, frontier, _padded_end(chains, begins[-1]), begins, points, gain, row_sums)
 
 
-def _ended(chains: np.ndarray, end: int) -> np.ndarray:
-    """The entries in use and FAR zeros, which blurring looks ahead to."""
-    chains[end : end + FAR] = 0
-    return chains[: end + FAR].copy()
+def _padded_end(chains: np.ndarray, end: int) -> np.ndarray:
+    """The entries in use and PREFETCH_AHEAD zeros, which blurring looks ahead to."""
+    chains[end : end + PREFETCH_AHEAD] = 0
+    return chains[: end + PREFETCH_AHEAD].copy()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

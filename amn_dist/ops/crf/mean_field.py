@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from amn_dist.ops.crf.label_bounds import negligible_labels, pool, share
+from amn_dist.ops.crf.label_bounds import divide_pooled, negligible_labels, pool_dropped
 from amn_dist.ops.crf.lattice import Lattice, bilateral_lattice, gaussian_lattice, tile_order
 from amn_dist.ops.crf.message_passing import Field, arrange, blur, iterate
 from amn_dist.ops.crf.simd import LANES_4, LANES_8, LANES_16
@@ -31,7 +31,7 @@ def mean_field(
     weights = np.array([bilateral[2], gaussian[1]], np.float32)
     order, channels = tile_order(height, width), groups * (labels - 1)
     planes = np.ascontiguousarray(unary).reshape(groups * labels, height * width)
-    pixels = min(_row(channels), 8)
+    pixels = min(_row_width(channels), 8)
     (energy,) = _aligned(len(order) * groups * labels)
     arrange(planes, order, energy, pixels)
     field = Field(
@@ -54,7 +54,7 @@ def mean_field(
 def _infer(field: Field, kernels: tuple[Lattice, Lattice], iterations: int, result: np.ndarray) -> np.ndarray:
     """Marginals of every label into its row of result f32[rows, N]."""
     channels = field.groups * (field.labels - 1)
-    row = {4: LANES_4, 8: LANES_8, 16: LANES_16}[_row(channels)]
+    row = {4: LANES_4, 8: LANES_8, 16: LANES_16}[_row_width(channels)]
     sizes = [kernel.points * len(row) for kernel in kernels]
     values = _aligned(*(size * (_padded(channels) // len(row)) for size in sizes * 2))
     read, write = (values[0], values[1]), (values[2], values[3])
@@ -72,33 +72,33 @@ def _infer_strong(
     field: Field, kernels: tuple[Lattice, Lattice], dropped: np.ndarray, iterations: int, shape: tuple[int, ...]
 ) -> np.ndarray:
     """The same without messages of the dropped labels, which together are one label."""
-    kept = np.setdiff1d(np.arange(field.labels), dropped)
-    (pooled,) = _aligned(len(field.order) * (len(kept) + 1))
-    pool(field.unary, field.labels, kept, dropped, pooled, LANES_8)
-    energy = pooled if _row(len(kept)) > 4 else _halved(pooled, len(kept) + 1)
-    names = np.append(kept, field.labels)
+    strong = np.setdiff1d(np.arange(field.labels), dropped)
+    (pooled,) = _aligned(len(field.order) * (len(strong) + 1))
+    pool_dropped(field.unary, field.labels, strong, dropped, pooled, LANES_8)
+    energy = pooled if _row_width(len(strong)) > 4 else _strips_of_four(pooled, len(strong) + 1)
+    names = np.append(strong, field.labels)
     small = field._replace(
-        unary=energy, names=names, ones=np.zeros_like(field.ones), labels=len(kept) + 1, implied=False
+        unary=energy, names=names, ones=np.zeros_like(field.ones), labels=len(strong) + 1, implied=False
     )
     result = _infer(small, kernels, iterations, np.empty((shape[0] + 1, shape[1]), np.float32))
-    share(field.unary, field.labels, field.order, dropped, pooled, len(kept), result, LANES_8)
+    divide_pooled(field.unary, field.labels, field.order, dropped, pooled, len(strong), result, LANES_8)
     return result[: field.labels]
 
 
-def _halved(strips: np.ndarray, labels: int) -> np.ndarray:
+def _strips_of_four(strips: np.ndarray, labels: int) -> np.ndarray:
     """Unaries in strips of 8 pixels, f32[P / 8, labels, 8], in strips of 4, as rows of 4 channels want them."""
     (halved,) = _aligned(strips.size)
     halved.reshape(-1, 2, labels, 4)[:] = strips.reshape(-1, labels, 2, 4).swapaxes(1, 2)
     return halved
 
 
-def _row(channels: int) -> int:
+def _row_width(channels: int) -> int:
     """Channels side by side: more would not stay in the cache while a block of them is blurred."""
     return 4 if channels <= 4 else 8 if channels <= 8 else 16
 
 
 def _padded(channels: int) -> int:
-    return -(-channels // _row(channels)) * _row(channels)
+    return -(-channels // _row_width(channels)) * _row_width(channels)
 
 
 def _aligned(*sizes: int) -> list[np.ndarray]:

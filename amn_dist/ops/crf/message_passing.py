@@ -1,4 +1,4 @@
-"""Compiled passes of the mean field: gather messages, soften, scatter marginals, blur (amn 6).
+"""Compiled passes of the mean field: gather messages, take the softmax, scatter marginals, blur (amn 6).
 
 One pass over the pixels gathers what the last iteration left on the lattices, forms the marginals and scatters them to
 the lattices of the next; they reach memory only in the last pass. Values are f32[blocks, points, row] with 4, 8 or 16
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from amn_dist.ops.crf.permutohedral import FAR, STRIP
+from amn_dist.ops.crf.permutohedral import PREFETCH_AHEAD, STRIP
 from amn_dist.ops.crf.simd import (
     add,
     at,
@@ -67,7 +67,7 @@ def blur(values, size, chains, begins, row):  # type: ignore[no-untyped-def]
             before = coupling = fill(np.float32(0), row)
             for k in range(begins[axis] + 1, begins[axis + 1]):
                 following = np.int64(at(chains, k))
-                prefetch(values, base + (np.int64(at(chains, k + FAR)) >> 1) * width)
+                prefetch(values, base + (np.int64(at(chains, k + PREFETCH_AHEAD)) >> 1) * width)
                 ahead = base + (following >> 1) * width
                 after = load(values, ahead, row)
                 link = fill(np.float32(0.5) * np.float32(entry & 1), row)
@@ -76,8 +76,8 @@ def blur(values, size, chains, begins, row):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy")
-def _gather(p, pixels, blocks, field, bilateral, gaussian, colours, places, messages, row):  # type: ignore[no-untyped-def]
-    """Messages f32[strip, blocks, row] that the lattices' values colours and places hold for pixels from p on."""
+def _gather(p, pixels, blocks, field, bilateral, gaussian, values_b, values_g, messages, row):  # type: ignore[no-untyped-def]
+    """Messages f32[strip, blocks, row] that the lattices' values_b and values_g hold for pixels from p on."""
     width = len(row)
     factor_b, factor_g = fill(field.factors[0], row), fill(field.factors[1], row)
     # Long rows miss the cache: the next strip's are asked for.
@@ -88,22 +88,22 @@ def _gather(p, pixels, blocks, field, bilateral, gaussian, colours, places, mess
             base_b, base_g = block * bilateral.points, block * gaussian.points
             if ahead:
                 for j in range(BILATERAL):
-                    prefetch(colours, (base_b + np.int64(at(bilateral.offsets, b + ahead * BILATERAL + j))) * width)
+                    prefetch(values_b, (base_b + np.int64(at(bilateral.offsets, b + ahead * BILATERAL + j))) * width)
                 for j in range(GAUSSIAN):
-                    prefetch(places, (base_g + np.int64(at(gaussian.offsets, g + ahead * GAUSSIAN + j))) * width)
+                    prefetch(values_g, (base_g + np.int64(at(gaussian.offsets, g + ahead * GAUSSIAN + j))) * width)
             sum_b = sum_g = fill(np.float32(0), row)
             for j in range(BILATERAL):
-                vector = load(colours, (base_b + np.int64(at(bilateral.offsets, b + j))) * width, row)
+                vector = load(values_b, (base_b + np.int64(at(bilateral.offsets, b + j))) * width, row)
                 sum_b = multiply_add(fill(at(bilateral.weights, b + j), row), vector, sum_b)
             for j in range(GAUSSIAN):
-                vector = load(places, (base_g + np.int64(at(gaussian.offsets, g + j))) * width, row)
+                vector = load(values_g, (base_g + np.int64(at(gaussian.offsets, g + j))) * width, row)
                 sum_g = multiply_add(fill(at(gaussian.weights, g + j), row), vector, sum_g)
             message = multiply_add(factor_b, sum_b, multiply(factor_g, sum_g))
             store(messages, (i * blocks + block) * width, message)
 
 
 @njit(nogil=True, error_model="numpy")
-def _scatter(p, pixels, blocks, field, bilateral, gaussian, colours, places, rows, row):  # type: ignore[no-untyped-def]
+def _scatter(p, pixels, blocks, field, bilateral, gaussian, values_b, values_g, rows, row):  # type: ignore[no-untyped-def]
     """Add marginals f32[strip, blocks, row] of pixels from p on to the lattices' values."""
     width = len(row)
     ahead = STRIP if width == 16 and p + 2 * STRIP <= len(field.order) else 0
@@ -113,18 +113,18 @@ def _scatter(p, pixels, blocks, field, bilateral, gaussian, colours, places, row
             base_b, base_g = block * bilateral.points, block * gaussian.points
             if ahead:
                 for j in range(BILATERAL):
-                    prefetch(colours, (base_b + np.int64(at(bilateral.offsets, b + ahead * BILATERAL + j))) * width)
+                    prefetch(values_b, (base_b + np.int64(at(bilateral.offsets, b + ahead * BILATERAL + j))) * width)
                 for j in range(GAUSSIAN):
-                    prefetch(places, (base_g + np.int64(at(gaussian.offsets, g + ahead * GAUSSIAN + j))) * width)
+                    prefetch(values_g, (base_g + np.int64(at(gaussian.offsets, g + ahead * GAUSSIAN + j))) * width)
             q = load(rows, (i * blocks + block) * width, row)
             for j in range(BILATERAL):
                 address = (base_b + np.int64(at(bilateral.offsets, b + j))) * width
                 weight = fill(at(bilateral.weights, b + j), row)
-                store(colours, address, multiply_add(weight, q, load(colours, address, row)))
+                store(values_b, address, multiply_add(weight, q, load(values_b, address, row)))
             for j in range(GAUSSIAN):
                 address = (base_g + np.int64(at(gaussian.offsets, g + j))) * width
                 weight = fill(at(gaussian.weights, g + j), row)
-                store(places, address, multiply_add(weight, q, load(places, address, row)))
+                store(values_g, address, multiply_add(weight, q, load(values_g, address, row)))
 
 
 @njit(nogil=True, error_model="numpy")
@@ -137,7 +137,7 @@ def _clear(values, p, blocks, lattice, row):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy")
-def _soften(p, field, planes, marginals, first, strip):  # type: ignore[no-untyped-def]
+def _softmax(p, field, planes, marginals, first, strip):  # type: ignore[no-untyped-def]
     """Marginals f32[groups, labels, strip] from messages f32[channels, strip]; they replace the messages."""
     pixels, labels = len(strip), field.labels
     for group in range(field.groups):
@@ -182,7 +182,7 @@ def iterate(field, bilateral, gaussian, read, write, result, first, last, row, s
             _gather(p, pixels, blocks, field, bilateral, gaussian, read[0], read[1], rows, row)
             for channel in range(0, blocks * width, pixels):
                 transpose(rows, channel, blocks * width, planes, channel * pixels, pixels, strip)
-        _soften(p, field, planes, marginals, first, strip)
+        _softmax(p, field, planes, marginals, first, strip)
         if last:
             for i in range(min(pixels, result.shape[1] - p)):
                 for label in range(len(field.names)):

@@ -22,7 +22,7 @@ from amn_dist.ops.crf.simd import LANES_8, add, at, fill, less, load, multiply, 
 STRIP = len(LANES_8)
 """Features that are lifted together; their count is a multiple of it."""
 MIXER = np.uint64(0x9E3779B97F4A7C15)
-FAR = 32
+PREFETCH_AHEAD = 32
 """Steps ahead of the one being done that memory is asked for."""
 
 
@@ -89,7 +89,7 @@ def _find(table, keys, key, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def enter(keys, points, table):  # type: ignore[no-untyped-def]
+def insert_keys(keys, points, table):  # type: ignore[no-untyped-def]
     """Enter the first `points` keys i64 into an empty table u32[2^bits]."""
     bits = _table_bits(table)
     for point in range(points):
@@ -111,7 +111,7 @@ def embed(features, scales, strides, offsets, weights, frontier, table, keys, st
     elevated, remainder = np.empty(vertices * width, np.float32), np.empty(vertices * width, np.float32)
     offset, rank = np.empty(vertices * width, np.float32), np.empty(vertices * width, np.float32)
     ordered, owner = np.empty(vertices, np.float32), np.empty(vertices, np.int64)
-    wanted = np.empty(vertices * width, np.int64)
+    vertex_keys = np.empty(vertices * width, np.int64)
     last_key, last_point = np.full(vertices, -1, np.int64), np.zeros(vertices, np.int32)
     step = np.int64(0)
     for axis in range(vertices):
@@ -146,9 +146,9 @@ def embed(features, scales, strides, offsets, weights, frontier, table, keys, st
                 store(rank, other * width, behind)
             store(rank, axis * width, ahead)
         for axis in range(vertices):
-            place = load(rank, axis * width, lanes)
-            shift = multiply(up, subtract(less(place, zero), subtract(one, less(place, up))))
-            store(rank, axis * width, add(place, shift))
+            own = load(rank, axis * width, lanes)
+            shift = multiply(up, subtract(less(own, zero), subtract(one, less(own, up))))
+            store(rank, axis * width, add(own, shift))
             vertex = add(load(remainder, axis * width, lanes), shift)
             store(remainder, axis * width, vertex)
             store(offset, axis * width, multiply(subtract(load(elevated, axis * width, lanes), vertex), down))
@@ -156,21 +156,21 @@ def embed(features, scales, strides, offsets, weights, frontier, table, keys, st
         for lane in range(width):
             key, q = np.int64(0), (p + lane) * vertices
             for axis in range(vertices):
-                place = np.int64(rank[axis * width + lane])
-                ordered[place] = offset[axis * width + lane]
-                owner[place] = vertices * strides[axis]
+                own_rank = np.int64(rank[axis * width + lane])
+                ordered[own_rank] = offset[axis * width + lane]
+                owner[own_rank] = vertices * strides[axis]
                 key += np.int64(remainder[axis * width + lane]) * strides[axis]
             weights[q] = ordered[vertices - 1] + (np.float32(1) - ordered[0])
-            wanted[lane * vertices] = key
+            vertex_keys[lane * vertices] = key
             prefetch(table, _slot(key, bits))
             for vertex in range(1, vertices):
                 weights[q + vertex] = ordered[vertices - 1 - vertex] - ordered[vertices - vertex]
                 key += step - owner[vertices - vertex]
-                wanted[lane * vertices + vertex] = key
+                vertex_keys[lane * vertices + vertex] = key
                 prefetch(table, _slot(key, bits))
         for lane in range(width):
             for vertex in range(vertices):
-                key = wanted[lane * vertices + vertex]
+                key = vertex_keys[lane * vertices + vertex]
                 if key != last_key[vertex]:
                     point = _find(table, keys, key, bits)
                     if point < 0:
@@ -185,8 +185,8 @@ def embed(features, scales, strides, offsets, weights, frontier, table, keys, st
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def string(keys, table, strides, ahead, behind, chains):  # type: ignore[no-untyped-def]
-    """String points with a neighbour to chains, axis by axis; where each axis begins, i64[d + 2].
+def link_chains(keys, table, strides, ahead, behind, chains):  # type: ignore[no-untyped-def]
+    """Link points with a neighbour to chains, axis by axis; where each axis begins, i64[d + 2].
 
     keys: i64[points]. strides: i64[d + 1]. ahead, behind: scratch i32 and bool [points]. Fills chains i32[at least
     (d + 1) (points + 1)]: twice the point's number, plus one if its neighbour follows; every axis ends with one zero.
@@ -197,7 +197,7 @@ def string(keys, table, strides, ahead, behind, chains):  # type: ignore[no-unty
         jump = strides.sum() - len(strides) * strides[axis]
         behind[:] = False
         for point in range(points):
-            prefetch(table, _slot(keys[min(point + FAR, points - 1)] + jump, bits))
+            prefetch(table, _slot(keys[min(point + PREFETCH_AHEAD, points - 1)] + jump, bits))
             neighbour = _find(table, keys, keys[point] + jump, bits)
             ahead[point] = max(neighbour, -1)
             if neighbour >= 0:

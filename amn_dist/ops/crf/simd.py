@@ -16,22 +16,22 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-lowered: Any = intrinsic
+llvm_intrinsic: Any = intrinsic
 """The decorator; its stub takes the typing context for an argument of the caller."""
 LANES_4, LANES_8, LANES_16 = (0,) * 4, (0,) * 8, (0,) * 16
 
 
-class Lanes(types.Type):
+class Float32Vector(types.Type):
     """The type of a vector of `count` float32."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        super().__init__(name=f"Lanes({count})")
+        super().__init__(name=f"Float32Vector({count})")
 
 
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Lanes) -> None:
+@register_model(Float32Vector)
+class _Float32VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Float32Vector) -> None:
         super().__init__(manager, kind, ir.VectorType(ir.FloatType(), kind.count))
 
 
@@ -57,7 +57,7 @@ def _broadcast(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), mask)
 
 
-@lowered
+@llvm_intrinsic
 def at(context: Any, array: Any, index: Any) -> Any:
     """Element `index` of a contiguous array counted flat, without the check for negative indices."""
 
@@ -68,10 +68,10 @@ def at(context: Any, array: Any, index: Any) -> Any:
     return array.dtype(array, index), generate
 
 
-@lowered
+@llvm_intrinsic
 def load(context: Any, array: Any, index: Any, lanes: Any) -> Any:
     """The vector that starts at element `index` of a contiguous float32 array."""
-    result = Lanes(lanes.count)
+    result = Float32Vector(lanes.count)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(result)
@@ -80,7 +80,7 @@ def load(context: Any, array: Any, index: Any, lanes: Any) -> Any:
     return result(array, index, lanes), generate
 
 
-@lowered
+@llvm_intrinsic
 def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
     """Write a vector to a contiguous float32 array from element `index` on."""
 
@@ -91,10 +91,10 @@ def store(context: Any, array: Any, index: Any, vector: Any) -> Any:
     return types.void(array, index, vector), generate
 
 
-@lowered
+@llvm_intrinsic
 def fill(context: Any, value: Any, lanes: Any) -> Any:
     """The vector whose lanes all hold a number, rounded to float32."""
-    result = Lanes(lanes.count)
+    result = Float32Vector(lanes.count)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number = context.cast(builder, args[0], signature.args[0], types.float32)
@@ -103,7 +103,7 @@ def fill(context: Any, value: Any, lanes: Any) -> Any:
     return result(value, lanes), generate
 
 
-@lowered
+@llvm_intrinsic
 def multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, rounded once where the machine can."""
 
@@ -114,7 +114,7 @@ def multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _pairwise(emit: Callable[[Any, Any, Any], Any]) -> Any:
-    @lowered
+    @llvm_intrinsic
     def operation(context: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return emit(builder, args[0], args[1])
@@ -131,7 +131,7 @@ divide = _pairwise(lambda builder, a, b: builder.fdiv(a, b))
 maximum = _pairwise(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
 
-@lowered
+@llvm_intrinsic
 def less(context: Any, a: Any, b: Any) -> Any:
     """One in lanes where a < b, zero elsewhere."""
 
@@ -141,7 +141,7 @@ def less(context: Any, a: Any, b: Any) -> Any:
     return a(a, a), generate
 
 
-@lowered
+@llvm_intrinsic
 def prefetch(context: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of element `index` of a contiguous array."""
 
@@ -156,7 +156,7 @@ def prefetch(context: Any, array: Any, index: Any) -> Any:
     return types.void(array, index), generate
 
 
-@lowered
+@llvm_intrinsic
 def nearest(context: Any, a: Any) -> Any:
     """The nearest integers, even ones where two are as near."""
 
@@ -166,7 +166,7 @@ def nearest(context: Any, a: Any) -> Any:
     return a(a), generate
 
 
-@lowered
+@llvm_intrinsic
 def scale_by_power(context: Any, a: Any, power: Any) -> Any:
     """a 2^power for integers -126..127 held as float32, by adding to the exponent bits of one."""
 
@@ -180,7 +180,7 @@ def scale_by_power(context: Any, a: Any, power: Any) -> Any:
     return a(a, power), generate
 
 
-@lowered
+@llvm_intrinsic
 def transpose(
     context: Any, source: Any, start: Any, step: Any, target: Any, begin: Any, stride: Any, lanes: Any
 ) -> Any:

@@ -24,14 +24,14 @@ def confusion(prediction: Values, truth: Values, num_classes: int) -> np.ndarray
     """
     labels = as_array(truth)
     counted = labels != IGNORE
-    predicted = _known(as_array(prediction)[counted], num_classes, "prediction")
-    pairs = _known(labels[counted], num_classes, "truth") * num_classes + predicted
+    predicted = _background_for_void(as_array(prediction)[counted], num_classes, "prediction")
+    pairs = _background_for_void(labels[counted], num_classes, "truth") * num_classes + predicted
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def void_predictions(prediction: Values, truth: Values, num_classes: int) -> np.ndarray:
     """What is predicted where the truth is 255, int64[C]; the COCO protocol counts it as wrong."""
-    predicted = _known(as_array(prediction)[as_array(truth) == IGNORE], num_classes, "prediction")
+    predicted = _background_for_void(as_array(prediction)[as_array(truth) == IGNORE], num_classes, "prediction")
     return np.bincount(predicted, minlength=num_classes)
 
 
@@ -62,9 +62,9 @@ def protocol_iou(counts: np.ndarray, protocol: Protocol) -> np.ndarray:
     decided = counts[:, :-1]
     if protocol == "icd":
         return scores(decided[:-1], protocol)
-    known = decided.copy()
-    known[:, 0] += counts[:, -1]
-    return scores(known[:-1], protocol, void=known[-1])
+    void_as_background = decided.copy()
+    void_as_background[:, 0] += counts[:, -1]
+    return scores(void_as_background[:-1], protocol, void=void_as_background[-1])
 
 
 def scores(confusion: np.ndarray, protocol: Protocol = "voc", *, void: np.ndarray | None = None) -> np.ndarray:
@@ -92,14 +92,14 @@ def check_labels(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
     return labels
 
 
-def _known(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
+def _background_for_void(labels: np.ndarray, num_classes: int, name: str) -> np.ndarray:
     """Labels int64 with 255 as background, checked."""
     return check_labels(np.where(labels == IGNORE, 0, labels).astype(np.int64), num_classes, name)
 
 
 def _with_void(labels: Values, num_classes: int, name: str) -> np.ndarray:
     """Labels int64[pixels] with 255 as the class behind the last, checked."""
-    found = as_array(labels).ravel()
-    void = found == IGNORE
-    check_labels(found[~void], num_classes, name)
-    return np.where(void, num_classes, found).astype(np.int64)
+    ids = as_array(labels).ravel()
+    void = ids == IGNORE
+    check_labels(ids[~void], num_classes, name)
+    return np.where(void, num_classes, ids).astype(np.int64)

@@ -42,26 +42,26 @@ def no_sums(num_classes: int) -> Sums:
 
 def add_image(sums: Sums, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> None:
     """Add an image in place. maps: f32[K, H, W]. classes: [K] 1-based. truth: uint8[H, W], 255 counted apart."""
-    found = sweep(maps, classes, truth, len(sums["objects"]))
-    found.add_to(sums["histogram"])
-    if not len(found.truths):
-        return found.add_confusion_to(sums["oracle"], 0)
-    curve = found.miou()
+    image_sweep = sweep(maps, classes, truth, len(sums["objects"]))
+    image_sweep.add_to(sums["histogram"])
+    if not len(image_sweep.truths):
+        return image_sweep.add_confusion_to(sums["oracle"], 0)
+    curve = image_sweep.miou()
     own = int(curve.argmax())
-    found.add_confusion_to(sums["oracle"], own)
+    image_sweep.add_confusion_to(sums["oracle"], own)
     sums["own"][own if np.ptp(curve) > 0 else -1] += 1
     sums["miou"] += np.rint(np.append(curve, curve[own]) * UNIT).astype(np.int64)
     _add_objects(sums, maps, classes, truth)
 
 
 def _add_objects(sums: Sums, maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> None:
-    for found in object_activations(maps, classes, truth):
-        sums["objects"][found.label] += 1
+    for activation in object_activations(maps, classes, truth):
+        sums["objects"][activation.label] += 1
         for column, (name, bins) in enumerate(MEASURES.items()):
-            value = getattr(found, name)
+            value = getattr(activation, name)
             if value is not None:
-                sums[name][found.label, bins.index(value)] += 1
-                sums["spread"][found.label, column] += round(value * UNIT)
+                sums[name][activation.label, bins.index(value)] += 1
+                sums["spread"][activation.label, column] += round(value * UNIT)
 
 
 def image_figures(

@@ -43,9 +43,9 @@ class Sweep:
     def add_confusion_to(self, confusion: np.ndarray, step: int) -> None:
         """Add the confusion at THRESHOLDS[step] to that of a set, in place: int64[C + 1, C], or int64[C, C]."""
         rows, counts = self._rows_in(confusion)
-        kept = counts[..., step + 1 :].sum(-1)
-        confusion[np.ix_(rows, self.classes)] += kept
-        confusion[rows, 0] += counts.sum((1, 2)) - kept.sum(1)
+        above = counts[..., step + 1 :].sum(-1)
+        confusion[np.ix_(rows, self.classes)] += above
+        confusion[rows, 0] += counts.sum((1, 2)) - above.sum(1)
 
     def _rows_in(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of a set's sums that this image adds to, and what it adds there."""
@@ -56,14 +56,14 @@ class Sweep:
     def miou(self) -> np.ndarray:
         """Mean IoU f64[99] at every threshold over the classes of the truth, background among them where it occurs."""
         counts = self.counts[:-1]
-        kept = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
+        above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
         true = counts.sum((1, 2))
         own = self.truths[:, None] == self.classes
-        hit = (kept * own[..., None]).sum(1)
-        predicted = (own[..., None] * kept.sum(0)).sum(1)
+        hit = (above * own[..., None]).sum(1)
+        predicted = (own[..., None] * above.sum(0)).sum(1)
         for row in np.flatnonzero(self.truths == 0):
-            left = true[:, None] - kept.sum(1)
-            hit[row], predicted[row] = left[row], left.sum(0)
+            below = true[:, None] - above.sum(1)
+            hit[row], predicted[row] = below[row], below.sum(0)
         return (hit / (true[:, None] + predicted - hit)).mean(0)
 
 
@@ -92,8 +92,8 @@ def threshold_confusions(histogram: np.ndarray) -> np.ndarray:
     """Confusions int64[99, R, C] at every one of THRESHOLDS, from a sum of sweeps int64[R, C, 100]."""
     total = histogram.sum(2)
     # A pixel is predicted as its strongest class at threshold i when it exceeds more than i of them.
-    kept = total[..., None] - histogram.cumsum(2)[..., :-1]
-    confusions = np.moveaxis(kept, -1, 0).copy()
+    above = total[..., None] - histogram.cumsum(2)[..., :-1]
+    confusions = np.moveaxis(above, -1, 0).copy()
     confusions[..., 0] += (total - confusions).sum(-1)
     return confusions
 

@@ -15,9 +15,9 @@ TAIL = 1e-8
 def chebyshev_coefficients(steps: int, tail: float = TAIL) -> np.ndarray:
     """Coefficients f64[degree + 1] of t^steps in Chebyshev polynomials, cut where at most `tail` is left out."""
     chance = [_binomial(steps, k) for k in range(steps + 1)]
-    left, degree = 0.0, steps
-    while degree > 0 and left + chance[degree] <= tail:
-        left += chance[degree]
+    omitted, degree = 0.0, steps
+    while degree > 0 and omitted + chance[degree] <= tail:
+        omitted += chance[degree]
         degree -= 1
     return np.array(chance[: degree + 1])
 

@@ -76,15 +76,15 @@ def walks(
     links, root = _links(edge, regions, radius, beta)
     maps = _regions([(regions[i].height, regions[i].width) for i, _ in slots], reach)
     start = torch.zeros(maps[-1].first + maps[-1].cells, GROUP, device=device, dtype=torch.float64)
-    for (i, k), place in zip(slots, maps, strict=True):
+    for (i, k), target in zip(slots, maps, strict=True):
         x = activations[i][k : k + GROUP] * (1 - edges[i]) * regions[i].view(root)
-        place.view(start)[..., : len(x)].copy_(x.permute(1, 2, 0))
+        target.view(start)[..., : len(x)].copy_(x.permute(1, 2, 0))
     table = _table([regions[i] for i, _ in slots], maps, device)
     total = _chebyshev(start, links, root, table, radius, steps)
     walked = [torch.empty_like(x, dtype=torch.float32) for x in activations]
-    for (i, k), place in zip(slots, maps, strict=True):
+    for (i, k), target in zip(slots, maps, strict=True):
         part = walked[i][k : k + GROUP]
-        part.copy_((place.view(total)[..., : len(part)] / regions[i].view(root)[..., None]).permute(2, 0, 1))
+        part.copy_((target.view(total)[..., : len(part)] / regions[i].view(root)[..., None]).permute(2, 0, 1))
     return walked
 
 
@@ -96,13 +96,13 @@ def _regions(grids: Sequence[tuple[int, int]], reach: int) -> list[Region]:
     return regions
 
 
-def _table(sources: Sequence[Region], places: Sequence[Region], device: torch.device) -> Tensor:
+def _table(sources: Sequence[Region], targets: Sequence[Region], device: torch.device) -> Tensor:
     """Work of every program, int64[programs, 6]: first cell of links and of maps, offset, pitch, height, width."""
     rows = []
-    for source, place in zip(sources, places, strict=True):
+    for source, target in zip(sources, targets, strict=True):
         offset = np.arange(source.blocks) * BLOCK
         same = [np.full(len(offset), value) for value in (source.pitch, source.height, source.width)]
-        rows.append(np.stack([source.inside + offset, place.inside + offset, offset, *same], 1))
+        rows.append(np.stack([source.inside + offset, target.inside + offset, offset, *same], 1))
     return torch.from_numpy(np.concatenate(rows)).to(device)
 
 
@@ -199,11 +199,11 @@ def _product_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """before <- twice S now - before, sums += coefficient before, for the cells of one program."""
     row = table + tl.program_id(0) * 6
-    source, place, offset = tl.load(row), tl.load(row + 1), tl.load(row + 2)
+    source, target, offset = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     pitch, height, width = tl.load(row + 3), tl.load(row + 4), tl.load(row + 5)
     lane = tl.arange(0, BLOCK)
     cell = source + lane
-    value = (place + lane)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    value = (target + lane)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     degree = tl.load(root + cell)
     product = tl.load(now + value) / (degree * degree)[:, None]
     for d in range(count):

@@ -5,7 +5,7 @@ T is the symmetric affinity A with columns divided by their sums d. With S = d^-
 TAIL = 1e-8, 256 steps cost 90 products; the error stays below TAIL |x d^1/2|, which is 1e-5 of the largest x on 10^4
 cells at the very worst (d <= 69, norms instead of maxima). Few steps keep the whole sum, which is exact and no dearer
 than stepping. Maps on a CUDA device are walked there, many images at once; all others on one core, where the similar
-P = d^-1 A takes the place of S and every product is a sum over differences of neighbours (walk_cpu).
+P = d^-1 A takes the place of S and every product is a sum over differences of neighbours (cpu.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from amn_dist.errors import ConfigError
 from amn_dist.ops.arrays import Array, as_array, as_floats, same_kind
-from amn_dist.ops.walk import cpu as walk_cpu
+from amn_dist.ops.walk.cpu import walk
 from amn_dist.records import grid_size
 
 Values = np.ndarray | Tensor
@@ -122,7 +122,7 @@ def _check_grid(found: tuple[int, ...], count: int, size: tuple[int, int]) -> No
 
 def _walk(activation: Array, edge: Array, radius: int, beta: float, steps: int) -> Array:
     x, barrier = as_floats(activation), as_floats(edge)
-    walked = walk_cpu.walk(x * (1 - barrier), barrier, radius=radius, beta=beta, steps=steps)
+    walked = walk(x * (1 - barrier), barrier, radius=radius, beta=beta, steps=steps)
     return same_kind(walked, activation)
 
 

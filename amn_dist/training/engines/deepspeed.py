@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amn_dist.config import Engine as EngineSection
+from amn_dist.config import EngineSection
 from amn_dist.interfaces import Fit
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
 from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
 from amn_dist.training.snapshot import gather_moments, read_snapshot, split_moments, write_snapshot
-from amn_dist.training.world import Gang, form_group
+from amn_dist.training.world import World, form_group
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -28,13 +28,13 @@ import deepspeed
 class DeepSpeedEngine:
     """Engine around deepspeed.initialize. `pieces`: micro-batches a step on every rank."""
 
-    def __init__(self, fit: Fit, section: EngineSection, gang: Gang, *, pieces: int) -> None:
-        form_group(gang)
+    def __init__(self, fit: Fit, section: EngineSection, world: World, *, pieces: int) -> None:
+        form_group(world)
         _skip_compiling()
-        os.environ.setdefault("LOCAL_RANK", str(gang.local_rank))
+        os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
         self.fit = fit
         # Weights stay contiguous: DeepSpeed broadcasts and flattens them; channels_last inputs suffice the kernels.
-        self.network = training_network(fit, section, gang.device)
+        self.network = training_network(fit, section, world.device)
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
@@ -42,14 +42,14 @@ class DeepSpeedEngine:
         if len(self.trained) == 1:
             # DeepSpeed copies a lone gradient onto itself; torch refuses unless its strides are those of a new one.
             self.trained[0].register_hook(lambda gradient: gradient.flatten().view(gradient.shape))
-        self.zero, self.gang = section.zero, gang
+        self.zero, self.world = section.zero, world
         self.pieces = pieces
         # DeepSpeed means over ranks and micro-batches; losses here are parts of one global sum.
-        self.scale = float(gang.size * pieces)
+        self.scale = float(world.size * pieces)
         self.runner, self.optimiser, _, _ = deepspeed.initialize(
             model=self.network,
             optimizer=make_optimiser(fit.section, groups),
-            config=_settings(fit, section, gang, pieces),
+            config=_settings(fit, section, world, pieces),
             dist_init_required=False,
         )
 
@@ -77,7 +77,7 @@ class DeepSpeedEngine:
             moments = gather_moments(self.optimiser, self.trained)
         else:
             moments = [self.optimiser.state.get(parameter, {}) for parameter in self.trained]
-        if self.gang.rank == 0:
+        if self.world.rank == 0:
             write_snapshot(folder, self.network, moments)
 
     def load(self, folder: Path) -> None:
@@ -85,8 +85,8 @@ class DeepSpeedEngine:
         if self.zero:
             split_moments(self.optimiser, self.trained, moments)
             return
-        for parameter, kept in zip(self.trained, moments, strict=True):
-            self.optimiser.state[parameter] = kept
+        for parameter, moment in zip(self.trained, moments, strict=True):
+            self.optimiser.state[parameter] = moment
 
     def close(self) -> None:
         # ZeRO's hooks would keep the network and its optimiser in memory.
@@ -98,8 +98,8 @@ def forget_groups() -> None:
     deepspeed.utils.groups._release_process_group_references()
 
 
-def _settings(fit: Fit, section: EngineSection, gang: Gang, pieces: int) -> dict[str, Any]:
-    share = -(-fit.section.batch // gang.size)
+def _settings(fit: Fit, section: EngineSection, world: World, pieces: int) -> dict[str, Any]:
+    share = -(-fit.section.batch // world.size)
     return {
         "train_micro_batch_size_per_gpu": -(-share // pieces),
         "gradient_accumulation_steps": pieces,

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from amn_dist.interfaces import Fit
 from amn_dist.records import Batch
-from amn_dist.training.world import Gang, membership
+from amn_dist.training.world import World, membership
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import Engine as EngineSection
+    from amn_dist.config import EngineSection
 
 
 class Engine(Protocol):
@@ -53,26 +53,26 @@ class Engine(Protocol):
 
 
 @contextmanager
-def joined(section: EngineSection) -> Iterator[Gang]:
-    """The launcher's gang (gang.membership) for the configured engine, which must be closed inside."""
+def joined(section: EngineSection) -> Iterator[World]:
+    """The launcher's processes (world.membership) for the configured engine, which must be closed inside."""
     with ExitStack() as stack:
         if section.name != "deepspeed":
             yield stack.enter_context(membership(timeout_s=section.timeout_s))
             return
-        # Before the gang is joined: default arguments in there would keep its process group.
+        # Before the world is joined: default arguments in there would keep its process group.
         from amn_dist.training.engines.deepspeed import forget_groups
 
-        gang = stack.enter_context(membership(timeout_s=section.timeout_s))
+        world = stack.enter_context(membership(timeout_s=section.timeout_s))
         stack.callback(forget_groups)
-        yield gang
+        yield world
 
 
-def build_engine(fit: Fit, section: EngineSection, gang: Gang, *, pieces: int) -> Engine:
+def build_engine(fit: Fit, section: EngineSection, world: World, *, pieces: int) -> Engine:
     """The configured engine around a new network. pieces: micro-batches a step on every rank."""
     if section.name == "deepspeed":
         from amn_dist.training.engines.deepspeed import DeepSpeedEngine
 
-        return DeepSpeedEngine(fit, section, gang, pieces=pieces)
+        return DeepSpeedEngine(fit, section, world, pieces=pieces)
     from amn_dist.training.engines.torch import TorchEngine
 
-    return TorchEngine(fit, section, gang)
+    return TorchEngine(fit, section, world)

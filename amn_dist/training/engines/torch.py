@@ -15,10 +15,10 @@ from amn_dist.records import Batch
 from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
 from amn_dist.training.snapshot import read_snapshot, write_snapshot
-from amn_dist.training.world import Gang
+from amn_dist.training.world import World
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import Engine as EngineSection
+    from amn_dist.config import EngineSection
 
 
 class Autocast(nn.Module):
@@ -38,16 +38,16 @@ class Autocast(nn.Module):
 class TorchEngine:
     """Engine whose ranks hold the same weights and sum their gradients."""
 
-    def __init__(self, fit: Fit, section: EngineSection, gang: Gang) -> None:
+    def __init__(self, fit: Fit, section: EngineSection, world: World) -> None:
         self.fit = fit
-        self.gang = gang
-        self.network = training_network(fit, section, gang.device).to(memory_format=torch.channels_last)
+        self.world = world
+        self.network = training_network(fit, section, world.device).to(memory_format=torch.channels_last)
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
         self.trained = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = make_optimiser(fit.section, groups)
-        self.runner = Autocast(self.network, gang.device, resolve_precision(section.precision))
+        self.runner = Autocast(self.network, world.device, resolve_precision(section.precision))
         self._share_weights()
 
     def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
@@ -64,26 +64,26 @@ class TorchEngine:
         self.optimiser.step()
 
     def save(self, folder: Path) -> None:
-        if self.gang.rank == 0:
+        if self.world.rank == 0:
             moments = [self.optimiser.state.get(parameter, {}) for parameter in self.trained]
             write_snapshot(folder, self.network, moments)
 
     def load(self, folder: Path) -> None:
-        for parameter, kept in zip(self.trained, read_snapshot(folder, self.network, self.trained), strict=True):
-            self.optimiser.state[parameter] = kept
+        for parameter, moment in zip(self.trained, read_snapshot(folder, self.network, self.trained), strict=True):
+            self.optimiser.state[parameter] = moment
 
     def close(self) -> None:
         pass
 
     def _share_weights(self) -> None:
-        if self.gang.size > 1:
+        if self.world.size > 1:
             for tensor in self.network.state_dict().values():
                 shared = tensor.contiguous()
                 distributed.broadcast(shared, src=0)
                 tensor.copy_(shared)
 
     def _sum_gradients(self) -> None:
-        if self.gang.size == 1:
+        if self.world.size == 1:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])

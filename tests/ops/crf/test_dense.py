@@ -49,8 +49,8 @@ def test_views_and_torch_give_the_same(image: np.ndarray) -> None:
     view = np.asfortranarray(unary)
     view.flags.writeable = False
     assert np.array_equal(dense_crf(np.asfortranarray(image), view), expected)
-    found = dense_crf(torch.from_numpy(image), torch.from_numpy(unary))
-    assert isinstance(found, torch.Tensor) and np.array_equal(found.numpy(), expected)
+    marginals = dense_crf(torch.from_numpy(image), torch.from_numpy(unary))
+    assert isinstance(marginals, torch.Tensor) and np.array_equal(marginals.numpy(), expected)
 
 
 def test_wrapping_changes_what_the_crf_sees() -> None:

@@ -27,14 +27,14 @@ def test_a_batch_is_its_images_alone(kernels: dict[str, Any], groups: int, label
     images = [resize_image(astronaut(), size) for size in SIZES]
     images[3] = np.ascontiguousarray(images[3][::-1])
     unaries = [random.normal(scale=2, size=(groups, labels, *size)).astype(np.float32) for size in SIZES]
-    found = mean_field_batch(
+    marginals = mean_field_batch(
         [torch.from_numpy(image) for image in images],
         [torch.from_numpy(unary).flatten(0, 1) for unary in unaries],
         labels=labels,
         iterations=10,
         **kernels,
     )
-    for image, unary, q in zip(images, unaries, found, strict=True):
+    for image, unary, q in zip(images, unaries, marginals, strict=True):
         expected = dense_crf(image, unary, backend="cpu", **kernels)
         np.testing.assert_allclose(q.reshape(unary.shape), expected, atol=2e-4)
 
@@ -51,9 +51,9 @@ def test_results_repeat() -> None:
 def test_the_device_agrees_with_the_cpu() -> None:
     image = resize_image(astronaut(), (120, 90))
     unary = np.random.default_rng(1).normal(size=(5, 120, 90)).astype(np.float32)
-    found = dense_crf(torch.from_numpy(image).cuda(), torch.from_numpy(unary).cuda())
-    assert found.is_cuda
-    np.testing.assert_allclose(found.cpu(), dense_crf(image, unary, backend="cpu"), atol=1e-3)
+    marginals = dense_crf(torch.from_numpy(image).cuda(), torch.from_numpy(unary).cuda())
+    assert marginals.is_cuda
+    np.testing.assert_allclose(marginals.cpu(), dense_crf(image, unary, backend="cpu"), atol=1e-3)
 
 
 @given(
@@ -80,13 +80,13 @@ def test_any_batch(
     images = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
     unaries = [random.normal(scale=2, size=(groups, labels, *size)).astype(np.float32) for size in sizes]
     kernels: dict[str, Any] = {"gaussian": (2.0, weight), "bilateral": (position, colour, weight)}
-    found = mean_field_batch(
+    marginals = mean_field_batch(
         [torch.from_numpy(image) for image in images],
         [torch.from_numpy(unary).flatten(0, 1) for unary in unaries],
         labels=labels,
         iterations=iterations,
         **kernels,
     )
-    for image, unary, q in zip(images, unaries, found, strict=True):
+    for image, unary, q in zip(images, unaries, marginals, strict=True):
         expected = dense_crf(image, unary, backend="cpu", iterations=iterations, **kernels)
         np.testing.assert_allclose(q.reshape(unary.shape), expected, atol=1e-3)

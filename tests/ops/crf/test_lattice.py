@@ -39,16 +39,16 @@ def test_filters_are_nearly_gaussian(kind: str) -> None:
     height, width = 24, 30
     y, x = np.divmod(np.arange(height * width), width)
     image = np.stack([x * 4, y * 5, x + y], 1).astype(np.uint8) + random.integers(0, 8, (x.size, 3), np.uint8)
-    places = np.stack([x, y], 1).astype(float)
+    positions = np.stack([x, y], 1).astype(float)
     if kind == "gaussian":
-        lattice, features = gaussian_lattice(height, width, 3), places / 3
+        lattice, features = gaussian_lattice(height, width, 3), positions / 3
     else:
         lattice = bilateral_lattice(image.reshape(height, width, 3), 20, 13)
-        features = np.concatenate([places / 20, image / 13.0], 1)
+        features = np.concatenate([positions / 20, image / 13.0], 1)
     values = np.sin(x / 5) + (y > 12)
     order = tile_order(height, width)[: x.size]
-    found, expected = filtered(lattice, values[order]), exact(features, values)[order]
-    assert np.corrcoef(found, expected)[0, 1] > 0.99 and np.abs(found - expected).mean() < 0.08
+    smoothed, expected = filtered(lattice, values[order]), exact(features, values)[order]
+    assert np.corrcoef(smoothed, expected)[0, 1] > 0.99 and np.abs(smoothed - expected).mean() < 0.08
 
 
 def test_row_sums_are_the_filtered_ones() -> None:

@@ -44,28 +44,28 @@ def both(image: np.ndarray, unary: np.ndarray, **kernels: Any) -> tuple[np.ndarr
 @pytest.mark.parametrize("labels", [2, 3, 4, 5, 6, 9, 10, 12, 17, 21, 81])
 def test_agrees_with_the_reference(labels: int, kernels: dict[str, Any]) -> None:
     image, unary = scene(50, 61), energies(labels, 50, 61)
-    found, expected = both(image, unary, **kernels)
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert found.dtype == np.float32 and np.abs(found - expected).mean() < 1e-6
-    assert np.mean(found.argmax(0) == expected.argmax(0)) >= 0.9999
+    marginals, expected = both(image, unary, **kernels)
+    np.testing.assert_allclose(marginals, expected, atol=1e-3)
+    assert marginals.dtype == np.float32 and np.abs(marginals - expected).mean() < 1e-6
+    assert np.mean(marginals.argmax(0) == expected.argmax(0)) >= 0.9999
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (1, 37), (41, 1), (2, 3), (3, 5), (33, 31), (32, 64), (41, 77)])
 def test_sizes(size: tuple[int, int]) -> None:
-    found, expected = both(scene(*size), energies(3, *size), **SEED)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    marginals, expected = both(scene(*size), energies(3, *size), **SEED)
+    np.testing.assert_allclose(marginals, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("colour", [0, 128, 255])
 def test_one_colour(colour: int) -> None:
-    found, expected = both(np.full((30, 42, 3), colour, np.uint8), energies(4, 30, 42), **SEED)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    marginals, expected = both(np.full((30, 42, 3), colour, np.uint8), energies(4, 30, 42), **SEED)
+    np.testing.assert_allclose(marginals, expected, atol=1e-4)
 
 
 def test_extreme_colours() -> None:
     image = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (40, 44, 3))
-    found, expected = both(image, energies(4, 40, 44), **DEEPLAB)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    marginals, expected = both(image, energies(4, 40, 44), **DEEPLAB)
+    np.testing.assert_allclose(marginals, expected, atol=1e-4)
 
 
 @given(
@@ -86,14 +86,14 @@ def test_any_kernels(
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     kernels: dict[str, Any] = {"gaussian": (2.0, weight), "bilateral": (position, colour, weight)}
     unary = energies(labels, height, width, seed)
-    found, expected = both(image, unary, **kernels, iterations=iterations)
+    marginals, expected = both(image, unary, **kernels, iterations=iterations)
     # Where labels are undecided, iterations enlarge the last bit of an energy; the reference shows how far.
     nudged = [
         dense_crf(image, unary * np.float32(1 + nudge), backend="pydensecrf", **kernels, iterations=iterations)
         for nudge in (-(2.0**-22), 2.0**-22)
     ]
     moved = max(np.abs(other - expected).max() for other in nudged)
-    np.testing.assert_allclose(found, expected, atol=1e-4 + 30 * moved)
+    np.testing.assert_allclose(marginals, expected, atol=1e-4 + 30 * moved)
 
 
 def test_photographs(shared_data: Path) -> None:
@@ -107,9 +107,9 @@ def test_photographs(shared_data: Path) -> None:
             (energies(21, *image.shape[:2], seed=number), DEEPLAB),
         )
         for unary, kernels in cases:
-            found, expected = both(image, unary, **kernels)
-            np.testing.assert_allclose(found, expected, atol=1e-3)
-            assert np.mean(found.argmax(0) == expected.argmax(0)) >= 0.9999
+            marginals, expected = both(image, unary, **kernels)
+            np.testing.assert_allclose(marginals, expected, atol=1e-3)
+            assert np.mean(marginals.argmax(0) == expected.argmax(0)) >= 0.9999
 
 
 @pytest.mark.parametrize("labels", [2, 3, 5, 9])
@@ -117,15 +117,15 @@ def test_labellings_together_are_labellings_alone(labels: int) -> None:
     image = scene(45, 52)
     unary = np.stack([hard_label_unary(energies(labels, 45, 52, seed).argmin(0), labels) for seed in range(2)])
     together = dense_crf(image, unary, backend="cpu", **SEED)
-    alone = np.stack([dense_crf(image, one, backend="cpu", **SEED) for one in unary])
+    alone = np.stack([dense_crf(image, labelling, backend="cpu", **SEED) for labelling in unary])
     np.testing.assert_allclose(together, alone, atol=2e-5)
     assert np.array_equal(together.argmax(1), alone.argmax(1))
 
 
 def test_repulsion_and_far_unaries() -> None:
     image, unary = scene(30, 33), energies(5, 30, 33, scale=200)
-    found, expected = both(image, unary, gaussian=(3, -1), bilateral=(50, 5, 2))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    marginals, expected = both(image, unary, gaussian=(3, -1), bilateral=(50, 5, 2))
+    np.testing.assert_allclose(marginals, expected, atol=1e-4)
 
 
 def floored(labels: int, floor: float, height: int = 40, width: int = 48) -> np.ndarray:
@@ -153,10 +153,10 @@ def test_any_number_of_labels_may_be_left(strong: int) -> None:
     unary = np.concatenate([energies(strong, 27, 38), np.full((30 - strong, 27, 38), 32, np.float32)])
     strips = np.ascontiguousarray(unary.reshape(30, -1, 1).repeat(8, axis=2).transpose(1, 0, 2)).ravel()
     assert len(negligible_labels(strips, 30, 7.0, 10)) == 30 - strong
-    found, expected = both(image, unary, **DEEPLAB)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    marginals, expected = both(image, unary, **DEEPLAB)
+    np.testing.assert_allclose(marginals, expected, atol=1e-4)
     full = mean_field(image, unary[None], iterations=10, drop=False, **DEEPLAB)[0]
-    np.testing.assert_allclose(found, full, atol=2e-6)
+    np.testing.assert_allclose(marginals, full, atol=2e-6)
 
 
 def test_bounds_hold() -> None:

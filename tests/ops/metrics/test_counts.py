@@ -22,8 +22,8 @@ def test_confusion() -> None:
     for p, t in zip(prediction.flat, truth.flat, strict=True):
         if t != 255:
             expected[t, 0 if p == 255 else p] += 1
-    found = confusion(prediction, truth, CLASSES)
-    assert found.dtype == np.int64 and np.array_equal(found, expected)
+    counts = confusion(prediction, truth, CLASSES)
+    assert counts.dtype == np.int64 and np.array_equal(counts, expected)
     assert np.array_equal(confusion(torch.from_numpy(prediction), torch.from_numpy(truth), CLASSES), expected)
 
 
@@ -54,11 +54,11 @@ def test_protocols_differ_where_they_should() -> None:
 
 def test_icd_leaves_undecided_pixels_out_and_counts_absent_classes() -> None:
     prediction, truth = masks(3)
-    kept = np.where(prediction == 255, 255, truth)
-    found = scores(confusion(prediction, kept, CLASSES), "icd")
+    decided_truth = np.where(prediction == 255, 255, truth)
+    class_iou = scores(confusion(prediction, decided_truth, CLASSES), "icd")
     valid = (prediction != 255) & (truth != 255)
     for k in range(CLASSES):
         both = (valid & (prediction == k) & (truth == k)).sum()
         either = (valid & ((prediction == k) | (truth == k))).sum()
-        assert found[k] == (both / either if either else 0)
-    assert found[3] == 0 and np.isnan(scores(confusion(prediction, kept, CLASSES), "voc")[3])
+        assert class_iou[k] == (both / either if either else 0)
+    assert class_iou[3] == 0 and np.isnan(scores(confusion(prediction, decided_truth, CLASSES), "voc")[3])

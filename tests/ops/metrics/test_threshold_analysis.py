@@ -22,18 +22,18 @@ Image = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def images(count: int = 12) -> list[Image]:
     """Maps that follow the truth more or less, over images of different classes."""
-    random, found = np.random.default_rng(0), []
+    random, examples = np.random.default_rng(0), []
     for number in range(count):
         classes = np.array([[1], [2], [1, 3], [1, 2, 3]][number % 4], np.uint8)
         truth = random.choice([0, *classes, 255], (13, 17)).astype(np.uint8)
         maps = random.random((len(classes), 13, 17)) * 0.5 + (truth == classes[:, None, None]) * random.random()
-        found.append(((maps / 1.6).astype(np.float32), classes, truth))
-    return found
+        examples.append(((maps / 1.6).astype(np.float32), classes, truth))
+    return examples
 
 
-def total(found: list[Image]) -> Sums:
+def total(examples: list[Image]) -> Sums:
     sums = no_sums(CLASSES)
-    for image in found:
+    for image in examples:
         add_image(sums, *image)
     return sums
 
@@ -56,13 +56,13 @@ def own_curve(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> list[
 
 
 def test_every_images_own_best_threshold() -> None:
-    found = images()
-    curves = [own_curve(*image) for image in found]
+    examples = images()
+    curves = [own_curve(*image) for image in examples]
     own = [int(np.argmax(curve)) for curve in curves]
     oracle = sum(
-        confusion(prediction(m, c, THRESHOLDS[at]), t, CLASSES) for (m, c, t), at in zip(found, own, strict=True)
+        confusion(prediction(m, c, THRESHOLDS[at]), t, CLASSES) for (m, c, t), at in zip(examples, own, strict=True)
     )
-    figures = image_figures(total(found), best=30, default=24)
+    figures = image_figures(total(examples), best=30, default=24)
     assert figures["own"] == np.bincount(own, minlength=99).tolist() and figures["indifferent"] == 0
     assert figures["own_mean"] == pytest.approx(np.mean([GRID[at] for at in own]))
     assert figures["own_quartiles"] == [
@@ -76,7 +76,7 @@ def test_every_images_own_best_threshold() -> None:
 
 
 def by_hand(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> dict[int, tuple[float, float, float]]:
-    found = {}
+    figures = {}
     for plane, label in zip(maps.astype(np.float64), classes, strict=True):
         inside, outside = [], []
         for y, x in product(*map(range, truth.shape)):
@@ -87,23 +87,23 @@ def by_hand(maps: np.ndarray, classes: np.ndarray, truth: np.ndarray) -> dict[in
         mean = sum(inside) / len(inside)
         deviation = (sum((value - mean) ** 2 for value in inside) / len(inside)) ** 0.5
         difference = sum(abs(a - b) for a, b in product(inside, inside)) / len(inside) ** 2
-        found[int(label)] = (deviation / mean, difference / (2 * mean), mean - sum(outside) / len(outside))
-    return found
+        figures[int(label)] = (deviation / mean, difference / (2 * mean), mean - sum(outside) / len(outside))
+    return figures
 
 
 def test_objects_one_by_one() -> None:
     for image in images(4):
-        found = {o.label: (o.cv, o.gini, o.gap) for o in object_activations(*image)}
+        figures = {o.label: (o.cv, o.gini, o.gap) for o in object_activations(*image)}
         expected = by_hand(*image)
-        assert found.keys() == expected.keys()
-        for label, values in found.items():
+        assert figures.keys() == expected.keys()
+        for label, values in figures.items():
             assert values == pytest.approx(expected[label], rel=1e-6, abs=1e-7)
 
 
 def test_objects_over_the_set_and_by_class() -> None:
-    found = images()
-    objects = [(label, values) for image in found for label, values in by_hand(*image).items()]
-    figures = object_figures(total(found))
+    examples = images()
+    objects = [(label, values) for image in examples for label, values in by_hand(*image).items()]
+    figures = object_figures(total(examples))
     assert figures["count"] == len(objects) and figures["silent"] == 0 and figures["classes"][0] is None
     for column, name in enumerate(MEASURES):
         every = [values[column] for _, values in objects]
@@ -131,8 +131,8 @@ def test_what_is_undefined_is_left_out_and_counted() -> None:
 
 
 def test_sums_of_shards_add_up() -> None:
-    found = images()
-    whole, parts = total(found), [total(found[:5]), total(found[5:])]
+    examples = images()
+    whole, parts = total(examples), [total(examples[:5]), total(examples[5:])]
     for name, value in whole.items():
         assert value.dtype == np.int64 and np.array_equal(value, parts[0][name] + parts[1][name]), name
 

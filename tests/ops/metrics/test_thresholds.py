@@ -31,10 +31,10 @@ def labels_at(maps: np.ndarray, classes: np.ndarray, threshold: np.float32) -> n
     return np.array([0, *classes])[np.concatenate([plane, maps]).argmax(0)]
 
 
-def histogram(*found: Sweep) -> np.ndarray:
+def histogram(*sweeps: Sweep) -> np.ndarray:
     total = np.zeros((CLASSES, CLASSES, STEPS), np.int64)
-    for one in found:
-        one.add_to(total)
+    for image_sweep in sweeps:
+        image_sweep.add_to(total)
     return total
 
 
@@ -43,8 +43,8 @@ def test_every_threshold(classes: list[int]) -> None:
     maps, ids, truth = image(len(classes), classes)
     curve = threshold_confusions(histogram(sweep(maps, ids, truth, CLASSES)))
     assert curve.shape == (99, CLASSES, CLASSES) and curve.dtype == np.int64
-    for threshold, found in zip(THRESHOLDS, curve, strict=True):
-        assert np.array_equal(found, confusion(labels_at(maps, ids, threshold), truth, CLASSES))
+    for threshold, counts in zip(THRESHOLDS, curve, strict=True):
+        assert np.array_equal(counts, confusion(labels_at(maps, ids, threshold), truth, CLASSES))
 
 
 def test_every_float_near_a_threshold_falls_on_its_side() -> None:
@@ -53,9 +53,9 @@ def test_every_float_near_a_threshold_falls_on_its_side() -> None:
     )
     extremes = np.array([-1, 0, 1e-30, 1, 2, np.inf, -np.inf], np.float32)
     maps = np.concatenate([near, extremes])[None, None].astype(np.float32)
-    found = sweep(maps, np.array([1]), np.zeros(maps.shape[1:], np.uint8), CLASSES).counts[0, 0]
+    counts = sweep(maps, np.array([1]), np.zeros(maps.shape[1:], np.uint8), CLASSES).counts[0, 0]
     expected = np.bincount(np.searchsorted(THRESHOLDS, maps.ravel(), side="left"), minlength=STEPS)
-    assert np.array_equal(found, expected)
+    assert np.array_equal(counts, expected)
 
 
 def test_thresholds_are_the_nearest_floats() -> None:
@@ -63,30 +63,30 @@ def test_thresholds_are_the_nearest_floats() -> None:
 
 
 def test_histograms_add_up() -> None:
-    images = [image(seed, [1, 4]) for seed in range(3)]
-    total = threshold_confusions(histogram(*(sweep(*one, CLASSES) for one in images)))[24]
-    expected = sum(confusion(labels_at(maps, ids, THRESHOLDS[24]), truth, CLASSES) for maps, ids, truth in images)
+    examples = [image(seed, [1, 4]) for seed in range(3)]
+    total = threshold_confusions(histogram(*(sweep(*example, CLASSES) for example in examples)))[24]
+    expected = sum(confusion(labels_at(maps, ids, THRESHOLDS[24]), truth, CLASSES) for maps, ids, truth in examples)
     assert np.array_equal(total, expected)
 
 
 @pytest.mark.parametrize("classes", [[], [1], [1, 2, 4], [2, 3]])
 def test_the_mean_iou_of_an_image(classes: list[int]) -> None:
     maps, ids, truth = image(7, classes)
-    found = sweep(maps, ids, truth, CLASSES)
+    image_sweep = sweep(maps, ids, truth, CLASSES)
     for step in (0, 24, 60, 98):
         counts = confusion(labels_at(maps, ids, THRESHOLDS[step]), truth, CLASSES)
         expected = np.mean([iou(counts)[label] for label in np.unique(truth) if label != 255])
-        assert found.miou()[step] == pytest.approx(expected, abs=1e-12)
+        assert image_sweep.miou()[step] == pytest.approx(expected, abs=1e-12)
         total = np.zeros((CLASSES, CLASSES), np.int64)
-        found.add_confusion_to(total, step)
+        image_sweep.add_confusion_to(total, step)
         assert np.array_equal(total, counts)
 
 
 def test_an_image_without_background_counts_its_classes_alone() -> None:
     truth = np.array([[1, 1, 1, 2]], np.uint8)
     maps = np.array([[[0.9, 0.8, 0.1, 0]], [[0, 0, 0, 0.6]]], np.float32)
-    found = sweep(maps, np.array([1, 2]), truth, 3).miou()
-    assert found[4] == 1 and found[49] == (2 / 3 + 1) / 2 and found[98] == 0
+    miou = sweep(maps, np.array([1, 2]), truth, 3).miou()
+    assert miou[4] == 1 and miou[49] == (2 / 3 + 1) / 2 and miou[98] == 0
 
 
 def test_torch_and_other_layouts_count_the_same() -> None:

@@ -35,14 +35,14 @@ def test_images_of_all_sizes_walk_together_as_alone(
 ) -> None:
     sizes = [(2, 7, 9), (5, 3, 30), (1, 1, 1), (0, 6, 6)]
     scenes = [scene(seed, *size) for seed, size in enumerate(sizes)]
-    found = walks(
+    walked_maps = walks(
         [x.to(DEVICE) for x, _ in scenes],
         [edge.to(DEVICE) for _, edge in scenes],
         radius=radius,
         beta=beta,
         steps=steps,
     )
-    for (x, edge), walked in zip(scenes, found, strict=True):
+    for (x, edge), walked in zip(scenes, walked_maps, strict=True):
         expected = random_walk(x, edge, radius=radius, beta=beta, steps=steps)
         assert walked.shape == x.shape and walked.dtype == torch.float32
         assert not len(x) or (walked.cpu() - expected).abs().max() <= 1e-5 * expected.max()

@@ -47,8 +47,8 @@ def test_steps(steps: int) -> None:
 def test_geometry(radius: int, beta: float, height: int, width: int) -> None:
     x, edge = scene(radius, 3, height, width)
     expected = dense_walk(x, edge, radius, beta, 256)
-    found = random_walk(x, edge, radius=radius, beta=beta)
-    assert np.abs(found - expected).max() < 2e-5 * expected.max()
+    walked = random_walk(x, edge, radius=radius, beta=beta)
+    assert np.abs(walked - expected).max() < 2e-5 * expected.max()
 
 
 def test_a_closed_edge_is_never_crossed() -> None:
@@ -67,9 +67,9 @@ def test_mass_is_kept_by_columns() -> None:
 def test_no_classes_and_torch() -> None:
     x, edge = scene(3)
     assert random_walk(x[:0], edge).shape == (0, 13, 17)
-    found = random_walk(torch.from_numpy(x), torch.from_numpy(edge))
-    assert isinstance(found, torch.Tensor) and found.dtype == torch.float32
-    assert np.array_equal(found.numpy(), random_walk(x, edge))
+    walked = random_walk(torch.from_numpy(x), torch.from_numpy(edge))
+    assert isinstance(walked, torch.Tensor) and walked.dtype == torch.float32
+    assert np.array_equal(walked.numpy(), random_walk(x, edge))
 
 
 def test_the_same_bits_every_time_and_the_input_is_left_alone() -> None:
@@ -82,8 +82,8 @@ def test_the_same_bits_every_time_and_the_input_is_left_alone() -> None:
 @pytest.mark.parametrize("steps", [1, 20, 100, 256, 1001])
 def test_chebyshev_sum_is_the_power(steps: int) -> None:
     t = np.linspace(-1, 1, 501)
-    found = np.polynomial.chebyshev.chebval(t, chebyshev_coefficients(steps))
-    assert np.abs(found - t**steps).max() < 2e-8
+    powers = np.polynomial.chebyshev.chebval(t, chebyshev_coefficients(steps))
+    assert np.abs(powers - t**steps).max() < 2e-8
     assert len(chebyshev_coefficients(steps)) <= 8 * math.sqrt(steps)
 
 
@@ -123,8 +123,8 @@ def test_nothing_to_walk_is_background(classes: list[int]) -> None:
 def test_torch_mask() -> None:
     x, edge = scene(6, 1, 5, 6)
     classes, size = np.array([9]), (20, 24)
-    found = pseudo_mask(torch.from_numpy(x), torch.from_numpy(edge), torch.from_numpy(classes), size)
-    assert isinstance(found, torch.Tensor) and np.array_equal(found.numpy(), pseudo_mask(x, edge, classes, size))
+    mask = pseudo_mask(torch.from_numpy(x), torch.from_numpy(edge), torch.from_numpy(classes), size)
+    assert isinstance(mask, torch.Tensor) and np.array_equal(mask.numpy(), pseudo_mask(x, edge, classes, size))
 
 
 def test_a_wrong_grid_is_refused() -> None:
@@ -153,5 +153,5 @@ def test_any_walk(
     random = np.random.default_rng(seed + 1)
     edge = np.where(random.random(edge.shape) < open_share, random.integers(0, 2, edge.shape), edge).astype(np.float32)
     expected = dense_walk(x, edge, radius, beta, steps)
-    found = random_walk(x, edge, radius=radius, beta=beta, steps=steps)
-    assert found.shape == x.shape and np.abs(found - expected).max(initial=0) <= 2e-5 * expected.max(initial=0)
+    walked = random_walk(x, edge, radius=radius, beta=beta, steps=steps)
+    assert walked.shape == x.shape and np.abs(walked - expected).max(initial=0) <= 2e-5 * expected.max(initial=0)
