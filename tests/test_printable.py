@@ -34,10 +34,10 @@ from amn_dist.interchange.folders import claim
 from amn_dist.interchange.weights import convert_weights
 from amn_dist.loaders.decode import check_photo as check_header
 from amn_dist.models.weights import read_tensors
-from amn_dist.report.facts import read_run
-from amn_dist.report.gallery import Shown, row
+from amn_dist.report.contact_sheet import ImageColumns, sheet_row
 from amn_dist.report.page import render
-from amn_dist.report.progress import read_progress
+from amn_dist.report.run_folder import read_run
+from amn_dist.report.stage_metrics import read_stage_metrics
 from amn_dist.report.tables import class_table
 from amn_dist.runs.inputs import locate, open_images
 from amn_dist.runs.pipeline import reopen
@@ -484,8 +484,8 @@ def test_records_of_a_run(text: str, file: str, images: Path, tmp_path: Path) ->
         fault(lambda run=run: reopen(run).execute(until="classify"), path=True)
         fault(lambda run=run: reopen(run).open("cam"), path=True)
         fault(lambda run=run: read_json(run / file))
-        facts = read_run(run, label="x")
-        assert all(said.isprintable() and len(said) <= MESSAGE for said in facts.missing)
+        record = read_run(run, label="x")
+        assert all(said.isprintable() and len(said) <= MESSAGE for said in record.missing)
 
 
 def test_telemetry_and_scores(text: str, images: Path, tmp_path: Path) -> None:
@@ -499,14 +499,14 @@ def test_telemetry_and_scores(text: str, images: Path, tmp_path: Path) -> None:
         b"".join(json.dumps(record).encode() + b"\n" for record in records_of) + b"[" * 100_000 + b"\n" + loose(text)
     )
     (run / "classify" / "metrics.jsonl").write_bytes(lines)
-    read_progress(run / "classify" / "metrics.jsonl", verb="fit")
+    read_stage_metrics(run / "classify" / "metrics.jsonl", verb="fit")
     (run / "score").mkdir()
     rows = {"walk": {"miou": 0.5, "decided": 0.5, "iou": [0.5, None], "confusion": [[1, 2], [0, 1]]}}
     scores = {"classes": ["background", text], "sets": {"train": {"images": 1, "rows": rows}}, "missing": [text]}
     (run / "score" / "score.json").write_text(json.dumps(scores))
-    facts = read_run(run, label="x")
-    assert all(said.isprintable() for said in (*facts.missing, *facts.classes))
-    render([facts], images=0).encode("utf-8", "backslashreplace")
+    record = read_run(run, label="x")
+    assert all(said.isprintable() for said in (*record.missing, *record.classes))
+    render([record], images=0).encode("utf-8", "backslashreplace")
     screen = io.StringIO()
     Console(file=screen, width=200).print(class_table(scores, "train"))
     assert all(line.isprintable() for line in screen.getvalue().splitlines())
@@ -573,7 +573,7 @@ def test_pictures_titled_by_class_names(text: str, tmp_path: Path) -> None:
         made = ShardSet.open(tmp_path)
     except AmnError:
         return
-    assert row(Shown(made), 0)[0][0].isprintable()
+    assert sheet_row(ImageColumns(made), 0)[0][0].isprintable()
 
 
 def amn(*arguments: str | bytes, cwd: Path) -> subprocess.CompletedProcess[bytes]:
