@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 
 from amn_dist import telemetry
 from amn_dist.cli import main
-from amn_dist.commands.predict import found_at, read_photo, targets_of
+from amn_dist.commands.predict.photographs import photographs_at, read_photo, targets_of
 from amn_dist.config import Config, parse_config
 from amn_dist.errors import MESSAGE, AmnError, printable
 from amn_dist.farms.farm import failed_shards
 from amn_dist.farms.ray.faults import cause_of_death, last_line, traceback_of
-from amn_dist.interchange.artefacts import masks_of
 from amn_dist.interchange.folders import claim
+from amn_dist.interchange.selection import select_masks
 from amn_dist.interchange.weights import convert_weights
 from amn_dist.loaders.decode import check_photo as check_header
 from amn_dist.models.weights import read_tensors
@@ -275,7 +275,7 @@ def test_names_of_image_files(text: str, tmp_path: Path) -> None:
     said = fault(lambda: read_photo(photo), path=True)
     assert said is not None and "not a readable photograph" in said
     assert len(targets_of([photo.parent], tmp_path / "out")) == 1
-    assert found_at(photo, tmp_path / "out")
+    assert photographs_at(photo, tmp_path / "out")
     table = tmp_path / "labels.csv"
     table.write_bytes(b"file,labels\n" + os.fsencode(photo.name) + b",cat\n")
     fault(lambda: pack_folder(photo.parent, table, tmp_path / "set"))
@@ -313,7 +313,7 @@ def test_what_a_set_is_asked_for(text: str, images: Path) -> None:
     fault(lambda: check_field(text))  # any length is legal
     refused(lambda: decode(text, b""), "field", "only tags")
     refused(lambda: encode(text, np.zeros(1)), "field", "arrays are stored as")
-    refused(lambda: masks_of(str(images), field=text), "no field", "found")
+    refused(lambda: select_masks(str(images), field=text), "no field", "found")
     for place in (text, f"{text}/x", f"file://{text}", f"{text}://x", f"memory://{text}"):
         assert fault(lambda place=place: ShardSet.open(place), path=True)
         assert fault(lambda place=place: verify(place), path=True)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from amn_dist.commands.lines import say
 from amn_dist.commands.options import Address, OutAnywhere, ShardSize, SkipBad
+from amn_dist.commands.printing import print_line
 
 Workers = Annotated[
     int | None,
@@ -72,7 +72,7 @@ def pack_coco(
             shard_size=shard_size,
             skip_bad=skip_bad,
             farm=farm,
-            tell=say,
+            tell=print_line,
         )
     packed(index, out)
 
@@ -127,4 +127,4 @@ def packed(index: Any, out: Any) -> None:
     """Say what was packed."""
     count = sum(shard.count for shard in index.shards)
     where = f"{len(index.shards)} shards, {len(index.classes)} classes"
-    say(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")
+    print_line(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from amn_dist.cli import app
-from amn_dist.commands.predict import predict_files
+from amn_dist.commands.predict.photographs import predict_files
 from amn_dist.config import load_config
 from amn_dist.errors import AmnError, ShardError, StageError
-from amn_dist.interchange.artefacts import masks_of
+from amn_dist.interchange.selection import select_masks
 from amn_dist.report.run_folder import read_runs
 from amn_dist.runs.pipeline import Pipeline, reopen
 from amn_dist.runs.run import Run, drop, read_json
@@ -126,7 +126,7 @@ def test_a_run_is_the_same_on_s3_and_every_command_reads_it(
     assert "Losses of classify" in (tmp_path / "report.html").read_text()
     amn("export", "masks", run, "--stage", "cam_seed", "--out", str(tmp_path / "masks"))
     assert len(list((tmp_path / "masks").glob("*.png"))) == 16
-    assert masks_of(f"{run}/cam_seed").made.digest == digests(local)["cam_seed"]
+    assert select_masks(f"{run}/cam_seed").shards.digest == digests(local)["cam_seed"]
     amn("export", "weights", run, "classify", "--out", str(tmp_path / "out.safetensors"))
     assert load_file(tmp_path / "out.safetensors")
 
@@ -139,12 +139,12 @@ def amn(*arguments: str) -> str:
 
 
 def test_imported_weights_segment_photographs(scenes: Path, bucket: str, tmp_path: Path) -> None:
-    from amn_dist.interchange.weights import untrained
+    from amn_dist.interchange.weights import untrained_network
     from amn_dist.models.weights import save_network
 
     run = RemotePath(f"{bucket}/runs/theirs")
     new = line(scenes, run)
-    save_network(untrained(new, new.stage("segment")), tmp_path / "theirs.safetensors")
+    save_network(untrained_network(new, new.stage("segment")), tmp_path / "theirs.safetensors")
     config, data = str(scenes / "tiny.yaml"), str(scenes)
     command = ("import", "weights", str(tmp_path / "theirs.safetensors"), "--run", str(run), "--stage", "segment")
     assert str(run) in amn(*command, "--config", config, "--data", data)
