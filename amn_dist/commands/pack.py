@@ -36,7 +36,7 @@ def pack_voc(
         index = voc.pack_voc(
             root, split=split, out=out, difficult=difficult, shard_size=shard_size, skip_bad=skip_bad, farm=farm
         )
-    packed(index, out)
+    print_packed(index, out)
 
 
 @pack.command("coco")
@@ -74,7 +74,7 @@ def pack_coco(
             farm=farm,
             tell=print_line,
         )
-    packed(index, out)
+    print_packed(index, out)
 
 
 @pack.command("folder")
@@ -103,7 +103,7 @@ def pack_folder(
             skip_bad=skip_bad,
             farm=farm,
         )
-    packed(index, out)
+    print_packed(index, out)
 
 
 @pack.command("synthetic")
@@ -120,10 +120,10 @@ def pack_synthetic(
 
     with task.packing_farm(workers, address) as farm:
         index = synthetic.pack_synthetic(out, images=images, seed=seed, shard_size=shard_size, farm=farm)
-    packed(index, out)
+    print_packed(index, out)
 
 
-def packed(index: Any, out: Any) -> None:
+def print_packed(index: Any, out: Any) -> None:
     """Say what was packed."""
     count = sum(shard.count for shard in index.shards)
     where = f"{len(index.shards)} shards, {len(index.classes)} classes"

@@ -10,7 +10,9 @@ import typer
 from amn_dist.commands.printing import print_line
 from amn_dist.storage.paths import path_of
 
-ReportedRuns = Annotated[list[Any], typer.Argument(parser=path_of, metavar="RUN|URL...", help="Runs to be shown side by side.")]
+ReportedRuns = Annotated[
+    list[Any], typer.Argument(parser=path_of, metavar="RUN|URL...", help="Runs to be shown side by side.")
+]
 
 
 def report(

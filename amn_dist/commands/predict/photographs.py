@@ -71,9 +71,9 @@ def targets_of(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
         if target in targets.values():
             raise ConfigError(f"{photo}: a second photograph for {target}; predict them into two folders")
         targets[photo] = target
-    over = {photo.resolve() for photo in targets} & {target.resolve() for target in targets.values()}
-    if over:
-        raise ConfigError(f"{min(over)}: would be overwritten by a mask; choose another --out")
+    overwritten = {photo.resolve() for photo in targets} & {target.resolve() for target in targets.values()}
+    if overwritten:
+        raise ConfigError(f"{min(overwritten)}: would be overwritten by a mask; choose another --out")
     return targets
 
 
@@ -102,16 +102,16 @@ def segment(predict: PredictMap, network: Any, pixels: np.ndarray, photo: Path, 
     The mask has the photograph's size; the overlay that of the work.
     """
     size = (pixels.shape[0], pixels.shape[1])
-    working = working_size(size, predict.num_classes)
-    shown = pixels if working == size else resize_image(pixels, working)
+    work_size = working_size(size, predict.num_classes)
+    shown = pixels if work_size == size else resize_image(pixels, work_size)
     labels = labels_of(predict, network, shown)
-    commit(target, palette_png(labels if working == size else resize_label(labels, size)))
+    commit(target, palette_png(labels if work_size == size else resize_label(labels, size)))
     stream = io.BytesIO()
     Image.fromarray(overlay(shown, labels)).save(stream, "JPEG", quality=92)
     commit(target.with_suffix(".overlay.jpg"), stream.getvalue())
-    if working == size:
+    if work_size == size:
         return ""
-    return f"{photo}: {size[1]}x{size[0]} pixels, segmented at {working[1]}x{working[0]}; its mask is enlarged"
+    return f"{photo}: {size[1]}x{size[0]} pixels, segmented at {work_size[1]}x{work_size[0]}; its mask is enlarged"
 
 
 def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
