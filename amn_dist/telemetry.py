@@ -238,11 +238,10 @@ def following(log: StageLog, *, bring: Callable[[], None] = lambda: None, every_
             with path.open("rb") as lines:
                 lines.seek(position)
                 added = lines.read()
-            whole = added[: added.rfind(b"\n") + 1]
+            whole = whole_lines(added)
             position += len(whole)
-            for text in whole.splitlines():
-                with contextlib.suppress(ValueError):  # a line that is no record is none to be shown
-                    log.show(read_json(text, dict[str, Any]))
+            for record in filter(None, map(parse_record, whole.splitlines())):
+                log.show(record)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -251,6 +250,20 @@ def following(log: StageLog, *, bring: Callable[[], None] = lambda: None, every_
     finally:
         over.set()
         thread.join()
+
+
+def parse_record(line: bytes) -> dict[str, Any] | None:
+    """The record a line of metrics.jsonl holds; None where it is damaged or holds something else."""
+    try:
+        record = read_json(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def whole_lines(content: bytes) -> bytes:
+    """A file that grows, up to its last whole line."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def summary(record: dict[str, Any]) -> str:

@@ -27,6 +27,8 @@ import torch
 
 from amn_dist.config import Config, load_config
 from amn_dist.methods import Stage, stages
+from amn_dist.report.stage_metrics import read_records
+from amn_dist.telemetry import METRICS
 from benchmarks.coco_like import TRAIN, VAL, make_coco_like
 from benchmarks.harness import PHOTOGRAPHS, race, write_result
 from benchmarks.memory import Watch, peak_by
@@ -93,8 +95,7 @@ def amn(*words: str | Path) -> None:
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """What a stage said of itself, oldest first."""
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [record for record in read_records(folder / METRICS) if record is not None]
 
 
 def read_fit(folder: Path, *, cores: int) -> Measured | None:

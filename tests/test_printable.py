@@ -24,20 +24,20 @@ from safetensors.torch import save_file
 
 from amn_dist import telemetry
 from amn_dist.cli import main
-from amn_dist.commands.predict import found_at, read_photo, targets_of
+from amn_dist.commands.predict.photographs import photographs_at, read_photo, targets_of
 from amn_dist.config import Config, parse_config
 from amn_dist.errors import MESSAGE, AmnError, printable
 from amn_dist.farms.farm import failed_shards
 from amn_dist.farms.ray.faults import cause_of_death, last_line, traceback_of
-from amn_dist.interchange.artefacts import masks_of
 from amn_dist.interchange.folders import claim
+from amn_dist.interchange.selection import select_masks
 from amn_dist.interchange.weights import convert_weights
 from amn_dist.loaders.decoder import check_photo as check_header
 from amn_dist.models.weights import read_tensors
-from amn_dist.report.facts import read_run
-from amn_dist.report.gallery import Shown, row
+from amn_dist.report.contact_sheet import ImageColumns, sheet_row
 from amn_dist.report.page import render
-from amn_dist.report.progress import read_progress
+from amn_dist.report.run_folder import read_run
+from amn_dist.report.stage_metrics import read_stage_metrics
 from amn_dist.report.tables import class_table
 from amn_dist.runs.inputs import locate, open_images
 from amn_dist.runs.origins import weights_digest
@@ -276,7 +276,7 @@ def test_names_of_image_files(text: str, tmp_path: Path) -> None:
     said = fault(lambda: read_photo(photo), path=True)
     assert said is not None and "not a readable photograph" in said
     assert len(targets_of([photo.parent], tmp_path / "out")) == 1
-    assert found_at(photo, tmp_path / "out")
+    assert photographs_at(photo, tmp_path / "out")
     table = tmp_path / "labels.csv"
     table.write_bytes(b"file,labels\n" + os.fsencode(photo.name) + b",cat\n")
     fault(lambda: pack_folder(photo.parent, table, tmp_path / "set"))
@@ -314,7 +314,7 @@ def test_what_a_set_is_asked_for(text: str, images: Path) -> None:
     fault(lambda: check_field(text))  # any length is legal
     refused(lambda: decode(text, b""), "field", "only tags")
     refused(lambda: encode(text, np.zeros(1)), "field", "arrays are stored as")
-    refused(lambda: masks_of(str(images), field=text), "no field", "found")
+    refused(lambda: select_masks(str(images), field=text), "no field", "found")
     for place in (text, f"{text}/x", f"file://{text}", f"{text}://x", f"memory://{text}"):
         assert fault(lambda place=place: ShardSet.open(place), path=True)
         assert fault(lambda place=place: verify(place), path=True)
@@ -485,8 +485,8 @@ def test_records_of_a_run(text: str, file: str, images: Path, tmp_path: Path) ->
         fault(lambda run=run: reopen(run).execute(until="classify"), path=True)
         fault(lambda run=run: reopen(run).open("cam"), path=True)
         fault(lambda run=run: read_json(run / file))
-        facts = read_run(run, label="x")
-        assert all(said.isprintable() and len(said) <= MESSAGE for said in facts.missing)
+        record = read_run(run, label="x")
+        assert all(said.isprintable() and len(said) <= MESSAGE for said in record.missing)
 
 
 def test_telemetry_and_scores(text: str, images: Path, tmp_path: Path) -> None:
@@ -500,14 +500,14 @@ def test_telemetry_and_scores(text: str, images: Path, tmp_path: Path) -> None:
         b"".join(json.dumps(record).encode() + b"\n" for record in records_of) + b"[" * 100_000 + b"\n" + loose(text)
     )
     (run / "classify" / "metrics.jsonl").write_bytes(lines)
-    read_progress(run / "classify" / "metrics.jsonl", verb="fit")
+    read_stage_metrics(run / "classify" / "metrics.jsonl", verb="fit")
     (run / "score").mkdir()
     rows = {"walk": {"miou": 0.5, "decided": 0.5, "iou": [0.5, None], "confusion": [[1, 2], [0, 1]]}}
     scores = {"classes": ["background", text], "sets": {"train": {"images": 1, "rows": rows}}, "missing": [text]}
     (run / "score" / "score.json").write_text(json.dumps(scores))
-    facts = read_run(run, label="x")
-    assert all(said.isprintable() for said in (*facts.missing, *facts.classes))
-    render([facts], images=0).encode("utf-8", "backslashreplace")
+    record = read_run(run, label="x")
+    assert all(said.isprintable() for said in (*record.missing, *record.classes))
+    render([record], images=0).encode("utf-8", "backslashreplace")
     screen = io.StringIO()
     Console(file=screen, width=200).print(class_table(scores, "train"))
     assert all(line.isprintable() for line in screen.getvalue().splitlines())
@@ -574,7 +574,7 @@ def test_pictures_titled_by_class_names(text: str, tmp_path: Path) -> None:
         made = ShardSet.open(tmp_path)
     except AmnError:
         return
-    assert row(Shown(made), 0)[0][0].isprintable()
+    assert sheet_row(ImageColumns(made), 0)[0][0].isprintable()
 
 
 def amn(*arguments: str | bytes, cwd: Path) -> subprocess.CompletedProcess[bytes]:

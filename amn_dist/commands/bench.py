@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from amn_dist.commands.lines import say
+from amn_dist.commands.printing import print_line
 from amn_dist.errors import ConfigError, printable
 
 CHECK = "check"
@@ -21,12 +21,14 @@ LAST = ("gpu", "rehearsal", "soak")
 BY_NAME = ("seeds",)
 """They ask for arguments and are no part of `all`."""
 
-Name = Annotated[str | None, typer.Argument(metavar="NAME|all", help="A benchmark; without it they are listed.")]
+BenchmarkName = Annotated[
+    str | None, typer.Argument(metavar="NAME|all", help="A benchmark; without it they are listed.")
+]
 
 
 def bench(
     context: typer.Context,
-    name: Name = None,
+    name: BenchmarkName = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compare results with thresholds.yaml; exit code 1 where one falls short.")
     ] = False,
@@ -34,14 +36,14 @@ def bench(
 ) -> None:
     """Run a benchmark, or check what is kept of the last run; further arguments are the benchmark's own."""
     root = checkout()
-    known = questions(root / "benchmarks")
+    benchmarks = questions(root / "benchmarks")
     if run and not (check and name):
         raise ConfigError("amn bench --run: found no name or no --check, expected `amn bench NAME --check --run`")
     if name is None and not check:
-        for each, question in known.items():
-            say(f"{each:<12} {question}")
+        for title, question in benchmarks.items():
+            print_line(f"{title:<12} {question}")
         return
-    names = chosen(name, known)
+    names = chosen(name, benchmarks)
     if check:
         failed = _run_all(root, names, context.args) if run else []
         raise typer.Exit(1 if _start(root, CHECK, [] if name in (None, "all") else names) or failed else 0)
@@ -61,21 +63,21 @@ def checkout() -> Path:
 
 def questions(folder: Path) -> dict[str, str]:
     """What every benchmark of a folder asks, by name; the longest come last."""
-    found = {}
+    by_name = {}
     for path in sorted(folder.glob("*.py"), key=lambda path: (path.stem in LAST, path.stem)):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         runs = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
         if runs and path.stem != CHECK:
-            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return found
+            by_name[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return by_name
 
 
-def chosen(name: str | None, known: dict[str, str]) -> list[str]:
+def chosen(name: str | None, benchmarks: dict[str, str]) -> list[str]:
     """The benchmarks a name stands for. Raises ConfigError naming those there are."""
     if name in (None, "all"):
-        return [each for each in known if each not in BY_NAME]
-    if name not in known:
-        raise ConfigError(f"amn bench {printable(name)}: no such benchmark; found {', '.join(known)}, or all")
+        return [benchmark for benchmark in benchmarks if benchmark not in BY_NAME]
+    if name not in benchmarks:
+        raise ConfigError(f"amn bench {printable(name)}: no such benchmark; found {', '.join(benchmarks)}, or all")
     return [name]
 
 
@@ -88,11 +90,11 @@ def _run_all(root: Path, names: list[str], arguments: list[str]) -> list[str]:
     failed = []
     for name in names:
         if len(names) > 1:
-            say(f"== {name}")
+            print_line(f"== {name}")
         if _start(root, name, arguments):
             failed.append(name)
     if len(names) > 1 and failed:
-        say(f"failed: {', '.join(failed)}", err=True)
+        print_line(f"failed: {', '.join(failed)}", err=True)
     return failed
 
 

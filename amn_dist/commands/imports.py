@@ -7,16 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from amn_dist.commands.lines import say
 from amn_dist.commands.options import DataOption, OutAnywhere, Settings, SkipBad
+from amn_dist.commands.printing import print_line
 from amn_dist.errors import ConfigError
 from amn_dist.storage.paths import AnyPath, path_of
 
 imports = typer.Typer(help="Take over maps and weights that other code made.", no_args_is_help=True)
 
-
-Scale = Literal["keep", "peak"]
-Network = Literal["cam", "amn", "irn", "deeplab", "icd"]
+MapScale = Literal["keep", "peak"]
+PublishedNetwork = Literal["cam", "amn", "irn", "deeplab", "icd"]
 
 
 @imports.command("maps")
@@ -25,26 +24,27 @@ def import_maps(
     images: Annotated[str, typer.Option("--images", help="Image set the maps belong to.")],
     out: OutAnywhere,
     scale: Annotated[
-        Scale, typer.Option(help="keep: values lie in [0, 1]. peak: each class over its peak, nothing below 0.")
+        MapScale, typer.Option(help="keep: values lie in [0, 1]. peak: each class over its peak, nothing below 0.")
     ] = "keep",
     skip_bad: SkipBad = False,
 ) -> None:
     """Activation maps of any other method, for method refine. Nothing in the files is executed."""
     from data_shards.maps import import_maps
 
-    made = import_maps(folder, images, out, scale=scale, skip_bad=skip_bad)
-    count = sum(shard.count for shard in made.index.shards)
-    say(f"{out}: maps of {count} images in {len(made.index.shards)} shards, digest {made.index.digest[:12]}")
-    if made.bad:
-        say(f"{len(made.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
-    if made.others:
-        say(f"{made.others} files belong to no image of {images} and were left alone")
+    imported = import_maps(folder, images, out, scale=scale, skip_bad=skip_bad)
+    index = imported.index
+    count = sum(shard.count for shard in index.shards)
+    print_line(f"{out}: maps of {count} images in {len(index.shards)} shards, digest {index.digest[:12]}")
+    if imported.bad:
+        print_line(f"{len(imported.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
+    if imported.others:
+        print_line(f"{imported.others} files belong to no image of {images} and were left alone")
 
 
 @imports.command("weights")
 def import_weights(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .pt or .safetensors checkpoint.")],
-    network: Annotated[Network | None, typer.Option("--as", help="Whose it is, with --out.")] = None,
+    network: Annotated[PublishedNetwork | None, typer.Option("--as", help="Whose it is, with --out.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write, .safetensors under our names.")] = None,
     run: Annotated[
         Any,
@@ -64,18 +64,18 @@ def import_weights(
     from amn_dist.interchange.weights import adopt_weights, convert_weights
 
     if network is not None and out is not None and run is None and stage is None:
-        made = convert_weights(file, network, out)
+        converted = convert_weights(file, network, out)
     elif run is not None and stage is not None and network is None and out is None:
-        made = adopt_weights(_line(run, config, data, set), stage, file)
+        converted = adopt_weights(_pipeline(run, config, data, set), stage, file)
     else:
         raise ConfigError("amn import weights: found other options, expected --as with --out, or --run with --stage")
-    classes = f" for {made.classes} classes" if made.classes else ""
-    say(f"{made.path}: {made.tensors} tensors{classes}, from {made.keys} keys of {file}")
-    if made.note:
-        say(f"amn: {made.note}", err=True)
+    classes = f" for {converted.classes} classes" if converted.classes else ""
+    print_line(f"{converted.path}: {converted.tensors} tensors{classes}, from {converted.keys} keys of {file}")
+    if converted.note:
+        print_line(f"amn: {converted.note}", err=True)
 
 
-def _line(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:
+def _pipeline(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:
     """A run that is there, or one that is to begin."""
     from amn_dist.runs.pipeline import Pipeline, reopen
     from amn_dist.runs.run import Run, read_config

@@ -26,3 +26,6 @@ ShardSize = Annotated[
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Quarantine bad inputs (listed, counted); else stop.")]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; its own without it.")]
+ConfigPath = Annotated[Any, typer.Argument(parser=path_of, metavar="CONFIG", help="A file of configs/.")]
+Redo = Annotated[str | None, typer.Option(help="Stage to make again, with all that reads it.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Go on with work begun from other settings, inputs or code.")]

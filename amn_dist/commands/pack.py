@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from amn_dist.commands.lines import say
 from amn_dist.commands.options import Address, OutAnywhere, ShardSize, SkipBad
+from amn_dist.commands.printing import print_line
 
 Workers = Annotated[
     int | None,
@@ -36,7 +36,7 @@ def pack_voc(
         index = voc.pack_voc(
             root, split=split, out=out, difficult=difficult, shard_size=shard_size, skip_bad=skip_bad, farm=farm
         )
-    packed(index, out)
+    print_packed(index, out)
 
 
 @pack.command("coco")
@@ -72,9 +72,9 @@ def pack_coco(
             shard_size=shard_size,
             skip_bad=skip_bad,
             farm=farm,
-            tell=say,
+            tell=print_line,
         )
-    packed(index, out)
+    print_packed(index, out)
 
 
 @pack.command("folder")
@@ -103,7 +103,7 @@ def pack_folder(
             skip_bad=skip_bad,
             farm=farm,
         )
-    packed(index, out)
+    print_packed(index, out)
 
 
 @pack.command("synthetic")
@@ -120,11 +120,11 @@ def pack_synthetic(
 
     with task.packing_farm(workers, address) as farm:
         index = synthetic.pack_synthetic(out, images=images, seed=seed, shard_size=shard_size, farm=farm)
-    packed(index, out)
+    print_packed(index, out)
 
 
-def packed(index: Any, out: Any) -> None:
+def print_packed(index: Any, out: Any) -> None:
     """Say what was packed."""
     count = sum(shard.count for shard in index.shards)
     where = f"{len(index.shards)} shards, {len(index.classes)} classes"
-    say(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")
+    print_line(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")

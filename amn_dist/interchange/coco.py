@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from pycocotools import mask as run_lengths
 
 from amn_dist.errors import ShardError, printable
-from amn_dist.interchange.artefacts import Artefact, each
+from amn_dist.interchange.selection import SelectedField, map_samples
 from amn_dist.records import IGNORE
 from amn_dist.shards.shardset import Entry, ShardSet
 
@@ -21,7 +22,7 @@ NUMBERED = re.compile(r"(?:.*_)?0*(\d{1,18})")
 """Keys that end in a number, such as COCO's own file names."""
 
 
-def export_coco(found: Artefact, out: Path) -> int:
+def export_coco(selected: SelectedField, out: Path) -> int:
     """Write images, categories and annotations as COCO's JSON; it appears whole or not at all.
 
     Category ids are class ids; background and undecided pixels (255) are in no annotation. An image's id is the number
@@ -32,7 +33,7 @@ def export_coco(found: Artefact, out: Path) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8") as file:
-            count = _write(file, found)
+            count = _write(file, selected)
         os.replace(beside, out)
     except OSError as error:
         raise ShardError(f"{out}: cannot be written ({printable(error)}); make room, run again") from error
@@ -45,58 +46,34 @@ def export_coco(found: Artefact, out: Path) -> int:
 def regions(labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
     """Every class in labels uint8[H, W] with its segmentation, area and box [x, y, width, height], in pixels."""
     for number in np.unique(labels[(labels > 0) & (labels != IGNORE)]).tolist():
-        inside = labels == number
-        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+        runs = run_lengths.encode(np.asfortranarray(labels == number, np.uint8))
         yield (
             number,
             {
-                "segmentation": {"size": list(labels.shape), "counts": run_text(run_lengths(inside))},
-                "area": int(inside.sum()),
-                "bbox": [int(side) for side in box],
+                "segmentation": {"size": list(labels.shape), "counts": runs["counts"].decode("ascii")},
+                "area": int(run_lengths.area(runs)),
+                "bbox": [int(side) for side in run_lengths.toBbox(runs)],
             },
         )
 
 
-def run_lengths(inside: np.ndarray) -> np.ndarray:
-    """Lengths of the runs of bool[H, W] down its columns, outside and inside by turns, outside first (may be 0)."""
-    flat = inside.ravel(order="F")
-    ends = np.concatenate([np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
-    lengths = np.diff(ends, prepend=0)
-    return np.concatenate([[0], lengths]) if flat[:1].any() else lengths
-
-
-def run_text(lengths: np.ndarray) -> str:
-    """Run lengths as COCO's compressed text.
-
-    From the fourth on, a run is told as its difference to the last of its own kind. A number is cut into groups of five
-    bits, lowest first; a sixth bit says that more follow, the highest bit of the last group is the sign; 48 is added.
-    """
-    steps = lengths.astype(np.int64)
-    steps[3:] -= lengths[1:-2]
-    text = bytearray()
-    for value in steps.tolist():
-        more = True
-        while more:
-            group, value = value & 31, value >> 5
-            more = value != (-1 if group & 16 else 0)
-            text.append((group | (32 if more else 0)) + 48)
-    return text.decode("ascii")
-
-
-def _write(file: TextIO, found: Artefact) -> int:
-    made = found.made
-    numbers = image_ids(made)
-    categories = [{"id": i, "name": name} for i, name in enumerate(made.classes) if i]
-    file.write('{"info": ' + json.dumps({"description": made.kind, "digest": made.digest}))
+def _write(file: TextIO, selected: SelectedField) -> int:
+    shards = selected.shards
+    numbers = image_ids(shards)
+    categories = [{"id": i, "name": name} for i, name in enumerate(shards.classes) if i]
+    file.write('{"info": ' + json.dumps({"description": shards.kind, "digest": shards.digest}))
     file.write(',\n"categories": ' + json.dumps(categories) + ',\n"images": [')
-    for position, entry in enumerate(_entries(made)):
+    for position, entry in enumerate(_entries(shards)):
         image = {"id": numbers[entry.ordinal], "key": entry.key, "height": entry.height, "width": entry.width}
         file.write(("," if position else "") + "\n" + json.dumps(image))
     file.write('],\n"annotations": [')
+
+    def regions_of(entry: Entry) -> tuple[Entry, list[tuple[int, dict[str, Any]]]]:
+        return entry, list(regions(shards.load(entry.ordinal, selected.field)))
+
     count = 0
-    for entry, labels in each(made, lambda entry: (entry, list(regions(made.load(entry.ordinal, found.field))))):
-        for category, region in labels:
+    for entry, of_image in map_samples(regions_of, shards):
+        for category, region in of_image:
             count += 1
             head = {"id": count, "image_id": numbers[entry.ordinal], "category_id": category, "iscrowd": 0}
             file.write(("," if count > 1 else "") + "\n" + json.dumps({**head, **region}))
@@ -104,13 +81,13 @@ def _write(file: TextIO, found: Artefact) -> int:
     return count
 
 
-def image_ids(made: ShardSet) -> list[int]:
+def image_ids(shards: ShardSet) -> list[int]:
     """An id for every sample, in order."""
-    found = [NUMBERED.fullmatch(entry.key) for entry in _entries(made)]
-    numbers = [int(match.group(1)) for match in found if match is not None]
-    return numbers if len(set(numbers)) == len(found) else list(range(1, len(found) + 1))
+    matches = [NUMBERED.fullmatch(entry.key) for entry in _entries(shards)]
+    numbers = [int(match.group(1)) for match in matches if match is not None]
+    return numbers if len(set(numbers)) == len(matches) else list(range(1, len(matches) + 1))
 
 
-def _entries(made: ShardSet) -> Iterator[Entry]:
-    for number in range(len(made.shard_sizes)):
-        yield from made.shard(number)
+def _entries(shards: ShardSet) -> Iterator[Entry]:
+    for number in range(len(shards.shard_sizes)):
+        yield from shards.shard(number)

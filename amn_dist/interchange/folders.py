@@ -17,31 +17,31 @@ PART = ".part-"
 """What the name of an unfinished file begins with."""
 
 
-def claim(folder: Path, what: dict[str, Any]) -> None:
+def claim(folder: Path, export: dict[str, Any]) -> None:
     """Make a folder ready for one export. Raises ConfigError when it holds anything else."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART))
         mark = folder / EXPORT
-        if names and (EXPORT not in names or read_json(mark.read_bytes()) != what):
+        if names and (EXPORT not in names or read_json(mark.read_bytes()) != export):
             raise ConfigError(
                 f"{folder}: holds something else ({printable(', '.join(names[:3]))}); choose an empty or new folder"
             )
-        for left in folder.glob(f"{PART}*"):
-            left.unlink()
-        put(mark, json.dumps(what, indent=1, sort_keys=True).encode())
+        for unfinished in folder.glob(f"{PART}*"):
+            unfinished.unlink()
+        put(mark, json.dumps(export, indent=1, sort_keys=True).encode())
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: cannot be exported to ({printable(error)}); choose an empty or new folder"
         ) from error
 
 
-def place(folder: Path, key: str, ending: str) -> Path:
+def file_of(folder: Path, key: str, ending: str) -> Path:
     """Where the file of a sample goes; a key that would lead elsewhere raises ShardError."""
     return folder / f"{check_key(key)}{ending}"
 
 
-def missing(path: Path) -> bool:
+def is_missing(path: Path) -> bool:
     """Whether a file of this export is still to be written."""
     return not path.is_file() or path.stat().st_size == 0
 

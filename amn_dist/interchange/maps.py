@@ -9,29 +9,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from amn_dist.interchange.artefacts import Artefact, each
-from amn_dist.interchange.folders import claim, missing, place, put
+from amn_dist.interchange.folders import claim, file_of, is_missing, put
+from amn_dist.interchange.selection import SelectedField, map_samples
 from amn_dist.ops.resize import upsample
 from amn_dist.shards.shardset import Entry
 
 
-def export_maps(found: Artefact, out: Path, *, fine: bool = True) -> int:
+def export_maps(selected: SelectedField, out: Path, *, fine: bool = True) -> int:
     """Write KEY.npy for every sample; the same call again resumes. fine: with maps of the image's size.
 
     Returns the number of samples.
     """
-    claim(out, {"maps": found.made.digest, "fine": fine})
-    images = found.images
+    claim(out, {"maps": selected.shards.digest, "fine": fine})
+    images = selected.images
     assert images is not None
 
     def write(entry: Entry) -> int:
-        path = place(out, entry.key, ".npy")
-        if missing(path):
-            tags, maps = images.load(entry.ordinal, "tags"), found.made.load(entry.ordinal, found.field)
+        path = file_of(out, entry.key, ".npy")
+        if is_missing(path):
+            tags, maps = images.load(entry.ordinal, "tags"), selected.shards.load(entry.ordinal, selected.field)
             put(path, npy_of(dictionary(tags, maps, (entry.height, entry.width), fine=fine)))
         return 1
 
-    return sum(each(found.made, write))
+    return sum(map_samples(write, selected.shards))
 
 
 def dictionary(tags: np.ndarray, maps: np.ndarray, size: tuple[int, int], *, fine: bool = True) -> dict[str, Any]:
@@ -41,11 +41,11 @@ def dictionary(tags: np.ndarray, maps: np.ndarray, size: tuple[int, int], *, fin
     cam to torch without a conversion, so they are tensors; high_res is NumPy's.
     """
     keys = np.flatnonzero(tags)
-    found: dict[str, Any] = {"keys": torch.from_numpy(keys.astype(np.int64))}
+    content: dict[str, Any] = {"keys": torch.from_numpy(keys.astype(np.int64))}
     if len(maps):
-        found["cam"] = torch.from_numpy(maps.astype(np.float32))
-        found |= {"high_res": upsample(maps, size)} if fine else {}
-    return found
+        content["cam"] = torch.from_numpy(maps.astype(np.float32))
+        content |= {"high_res": upsample(maps, size)} if fine else {}
+    return content
 
 
 def npy_of(content: dict[str, Any]) -> bytes:

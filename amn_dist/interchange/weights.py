@@ -34,7 +34,7 @@ PARALLEL = "module."
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedWeights:
     """What became of a checkpoint. keys: tensors in the file. tensors: in ours. classes: C, 0 where it knows none.
 
     note: what its user should look at.
@@ -47,44 +47,46 @@ class Converted:
     note: str = ""
 
 
-def convert_weights(file: Path, kind: Kind, out: Path) -> Converted:
+def convert_weights(file: Path, kind: Kind, out: Path) -> ConvertedWeights:
     """Write a published checkpoint (.pth, .pt, .safetensors) under our names as safetensors, whole or not at all.
 
     Raises ConfigError naming keys that are missing, unknown or misshapen; nothing in the file is executed.
     """
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out}: found the ending {quoted(out.suffix)}, expected .safetensors")
-    found = read_state(file)
-    network, classes = _load_named(file, kind, found)
-    with named(out):
+    tensors = read_state(file)
+    network, classes = _load_published(file, kind, tensors)
+    with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         save_network(network, out)
-    return Converted(out, len(found), len(network.state_dict()), classes)
+    return ConvertedWeights(out, len(tensors), len(network.state_dict()), classes)
 
 
-def adopt_weights(line: Pipeline, name: str, file: Path) -> Converted:
+def adopt_weights(pipeline: Pipeline, name: str, file: Path) -> ConvertedWeights:
     """Take a checkpoint, under published names or ours, as the result of a Fit; its origin says that it was imported.
 
     Raises ConfigError when it does not fit the configured network, StageError when the stage has work of its own.
     """
-    stage = line.stage(name)
+    stage = pipeline.stage(name)
     if stage.verb != "fit":
-        raise ConfigError(f"{name}: is a {stage.verb}; weights belong to {', '.join(_fits(line))}")
-    found = read_state(file)
-    network, note = untrained(line, stage), ""
-    if any(key.startswith(OURS) for key in found):
-        check_fit(network.state_dict(), found, where=f"{file} (for {name})")
-        network.load_state_dict(found)
+        raise ConfigError(f"{name}: is a {stage.verb}; weights belong to {', '.join(_fits(pipeline))}")
+    tensors = read_state(file)
+    network, note = untrained_network(pipeline, stage), ""
+    if any(key.startswith(OURS) for key in tensors):
+        check_fit(network.state_dict(), tensors, where=f"{file} (for {name})")
+        network.load_state_dict(tensors)
     else:
-        published, _ = _load_named(file, KINDS[name], found)
+        published, _ = _load_published(file, KINDS[name], tensors)
         check_fit(network.state_dict(), published.state_dict(), where=f"{file} (for {name} as configured)")
-        network, note = published, _input_note(line, stage)
-    with line.locked():
-        _settle(line, stage, file, network)
-    return Converted(line.run.checkpoint(name), len(found), len(network.state_dict()), line.num_classes, note)
+        network, note = published, _input_note(pipeline, stage)
+    with pipeline.locked():
+        _record_import(pipeline, stage, file, network)
+    return ConvertedWeights(
+        pipeline.run.checkpoint(name), len(tensors), len(network.state_dict()), pipeline.num_classes, note
+    )
 
 
-def export_weights(line: Pipeline, name: str, out: Path) -> bool:
+def export_weights(pipeline: Pipeline, name: str, out: Path) -> bool:
     """Write a Fit's weights: .pth or .safetensors under published names where the network is a published one.
 
     A .pth has every name the published code looks for; a .safetensors the first of each. Returns whether names are
@@ -92,21 +94,21 @@ def export_weights(line: Pipeline, name: str, out: Path) -> bool:
     """
     if out.suffix not in (".pth", ".safetensors"):
         raise ConfigError(f"{out}: found the ending {quoted(out.suffix)}, expected .pth or .safetensors")
-    stage = line.stage(name)
+    stage = pipeline.stage(name)
     if stage.verb != "fit":
-        raise ConfigError(f"{name}: is a {stage.verb} and has no weights; expected {', '.join(_fits(line))}")
-    if not line.run.is_done(stage):
-        raise StageError(f"{line.run.stage(name)}: not finished; run `amn run` until {name} first")
-    ours = read_tensors(line.run.checkpoint(name))
+        raise ConfigError(f"{name}: is a {stage.verb} and has no weights; expected {', '.join(_fits(pipeline))}")
+    if not pipeline.run.is_done(stage):
+        raise StageError(f"{pipeline.run.stage(name)}: not finished; run `amn run` until {name} first")
+    ours = read_tensors(pipeline.run.checkpoint(name))
     theirs = _published(KINDS[name], ours, aliases=out.suffix == ".pth")
-    with named(out):
+    with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _write(out, ours if theirs is None else theirs)
     return theirs is not None
 
 
 @contextmanager
-def named(out: Path) -> Iterator[None]:
+def naming(out: Path) -> Iterator[None]:
     """What keeps a file from being written is raised as a ShardError that names it."""
     try:
         yield
@@ -116,25 +118,25 @@ def named(out: Path) -> Iterator[None]:
 
 def read_state(file: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, without what DataParallel puts before each."""
-    found = read_tensors(file)
-    if found and all(name.startswith(PARALLEL) for name in found):
-        return {name.removeprefix(PARALLEL): tensor for name, tensor in found.items()}
-    return found
+    tensors = read_tensors(file)
+    if tensors and all(name.startswith(PARALLEL) for name in tensors):
+        return {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
-def untrained(line: Pipeline, stage: Stage) -> nn.Module:
+def untrained_network(pipeline: Pipeline, stage: Stage) -> nn.Module:
     """The network a Fit would train, with random weights."""
-    section = getattr(line.config, stage.name)
+    section = getattr(pipeline.config, stage.name)
     random = section.model_copy(update={"backbone": section.backbone.model_copy(update={"weights": None})})
     assert stage.fit is not None
-    return stage.fit(line.config.model_copy(update={stage.name: random}), line.num_classes).network()
+    return stage.fit(pipeline.config.model_copy(update={stage.name: random}), pipeline.num_classes).network()
 
 
-def _input_note(line: Pipeline, stage: Stage) -> str:
+def _input_note(pipeline: Pipeline, stage: Stage) -> str:
     """What to look at when weights under published names are not fed as the published code feeds them."""
     assert stage.fit is not None
-    colour = stage.fit(line.config, line.num_classes).rule.colour
-    wanted = COLOURS[getattr(line.config, stage.name).backbone.name][-1]
+    colour = stage.fit(pipeline.config, pipeline.num_classes).rule.colour
+    wanted = COLOURS[getattr(pipeline.config, stage.name).backbone.name][-1]
     if colour == wanted:
         return ""
     return (
@@ -143,24 +145,26 @@ def _input_note(line: Pipeline, stage: Stage) -> str:
     )
 
 
-def _settle(line: Pipeline, stage: Stage, file: Path, network: nn.Module) -> None:
+def _record_import(pipeline: Pipeline, stage: Stage, file: Path, network: nn.Module) -> None:
     """Make weights the result of a stage. done.json comes last, as after training."""
-    folder = line.run.stage(stage.name)
-    begun = line.run.origin(stage.name) is not None and line.run.imported(stage.name) is None
-    work = work_of(line.run, stage)  # a gang started by hand leaves checkpoints without an origin
-    if begun or work or line.run.is_done(stage):
-        has = f"this run has its own {stage.name} already" + (f" ({work})" if work else "")
-        raise StageError(f"{folder}: {has}; remove that folder or take another --run")
-    line.describe()
-    line.run.begin(stage, imported_origin(line.config, stage, file.name, file_digest(file), line.num_classes))
-    save_network(network, line.run.checkpoint(stage.name))
-    digest = file_digest(line.run.checkpoint(stage.name))
+    folder = pipeline.run.stage(stage.name)
+    begun = pipeline.run.origin(stage.name) is not None and pipeline.run.imported(stage.name) is None
+    work = work_of(pipeline.run, stage)  # a gang started by hand leaves checkpoints without an origin
+    if begun or work or pipeline.run.is_done(stage):
+        own = f"this run has its own {stage.name} already" + (f" ({work})" if work else "")
+        raise StageError(f"{folder}: {own}; remove that folder or take another --run")
+    pipeline.describe()
+    pipeline.run.begin(
+        stage, imported_origin(pipeline.config, stage, file.name, file_digest(file), pipeline.num_classes)
+    )
+    save_network(network, pipeline.run.checkpoint(stage.name))
+    digest = file_digest(pipeline.run.checkpoint(stage.name))
     write_json(folder / "done.json", {"digest": digest, "imported": file.name})
 
 
-def _load_named(file: Path, kind: Kind, found: Mapping[str, Tensor]) -> tuple[nn.Module, int]:
+def _load_published(file: Path, kind: Kind, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, int]:
     try:
-        return load_published(kind, found)
+        return load_published(kind, tensors)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
 
@@ -181,15 +185,15 @@ def _write(out: Path, tensors: Mapping[str, Tensor]) -> None:
         if out.suffix == ".pth":
             torch.save(dict(tensors), beside)
         else:
-            save_file(_own(tensors), beside)
+            save_file(_contiguous(tensors), beside)
         os.replace(beside, out)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def _fits(line: Pipeline) -> list[Any]:
-    return [stage.name for stage in line.stages if stage.verb == "fit"]
+def _fits(pipeline: Pipeline) -> list[Any]:
+    return [stage.name for stage in pipeline.stages if stage.verb == "fit"]

@@ -1,111 +1,103 @@
-"""A sample through all stages of a run, as a row of pictures."""
+"""The report's gallery: small pictures of images through all stages, inside the page."""
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from amn_dist.config import Loader
-from amn_dist.errors import PLACE, ConfigError, ShardError, printable, quoted
-from amn_dist.loaders.decode import decode_images
-from amn_dist.ops.resize import upsample
-from amn_dist.report.facts import open_made
-from amn_dist.report.pictures import heat, overlay, sheet
-from amn_dist.report.tables import title_of
-from amn_dist.runs.pipeline import reopen
+from amn_dist.errors import ShardError, printable
+from amn_dist.report.columns import Column, columns_of, stage_pictures, tag_names
+from amn_dist.report.grids import ROLES
+from amn_dist.report.image_scores import ImageScores, score_image, select_images, worst_first
+from amn_dist.report.run_folder import RunRecord
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.storage.atomic import commit
-from amn_dist.storage.paths import AnyPath, is_file
 
-Column = tuple[str, ShardSet, str]
-"""Title, shards and field of what a stage made."""
+LONGEST = 160
+"""Pixels of the longer side of a thumbnail."""
+CANDIDATES = 4
+"""Images looked at for each that is shown."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image set with what a run made over it."""
+class Thumbnail:
+    """A picture as a data URI, its size in pixels, the mean IoU of what it shows."""
 
-    images: ShardSet
-    columns: tuple[Column, ...] = ()
-
-
-def places(place: AnyPath) -> tuple[list[Shown], list[str]]:
-    """What lies behind a folder, a shard set of images or a run; and what was made and cannot be shown."""
-    if is_file(place / "index.json"):
-        return [Shown(ShardSet.open(str(place)))], []
-    line = reopen(place)
-    missing: list[str] = []
-    made = open_made(line, line.sets, missing)
-    shown = [
-        Shown(images, tuple((title_of(name), found, field) for name, (found, field, of) in made.items() if of == over))
-        for over, images in line.sets.items()
-    ]
-    return shown, missing
+    title: str
+    uri: str
+    width: int
+    height: int
+    miou: float | None = None
 
 
-def gallery(samples: Sequence[tuple[Shown, int]], *, height: int = 160) -> Image.Image:
-    """A contact sheet of samples, each a set and an ordinal: photo, truth and what every finished stage made of it."""
-    return sheet([row(shown, ordinal) for shown, ordinal in samples], height=height)
+@dataclass(frozen=True)
+class GalleryImage:
+    """An image through all stages. miou and change: as in ImageScores."""
+
+    key: str
+    tags: tuple[str, ...]
+    thumbnails: tuple[Thumbnail, ...]
+    miou: float | None
+    change: float | None
 
 
-def row(shown: Shown, ordinal: int) -> list[tuple[str, np.ndarray]]:
-    """The pictures of a sample, titled."""
-    images, key = shown.images, shown.images.entry(ordinal).key
-    (photo,) = decode_images([(key, images.image(ordinal))], loader=Loader(name="torchvision"))
-    tags = images.load(ordinal, "tags")
-    names = [images.classes[i + 1] for i in np.flatnonzero(tags)]
-    pictures = [(printable(", ".join(names) or key), photo)]
-    if "gt.png" in images.fields:
-        pictures.append(("truth", overlay(photo, images.load(ordinal, "gt.png"))))
-    for title, made, field in shown.columns:
-        pictures.append((title, picture(photo, made.load(made.find(key), field))))
-    return pictures
+@dataclass(frozen=True)
+class Gallery:
+    """The images of one set that are shown, worst first. seen: images looked at. unread: those that cannot be read."""
+
+    title: str
+    images: tuple[GalleryImage, ...]
+    seen: int
+    total: int
+    unread: int
 
 
-def write_picture(picture: Image.Image, out: Path) -> None:
-    """Write a picture as its ending says, whole or not at all. Raises ConfigError for an ending of no picture."""
-    form = Image.registered_extensions().get(out.suffix.lower())
-    if form not in Image.SAVE:
-        raise ConfigError(
-            f"{out}: found the ending {printable(out.suffix) or 'none'}, expected one such as .png or .jpg"
-        )
-    stream = io.BytesIO()
-    picture.save(stream, form)
-    commit(out, stream.getvalue())
+def galleries(runs: Sequence[RunRecord], *, images: int) -> Iterator[Gallery]:
+    """One gallery for every set of images that runs have, of at most `images` images in all."""
+    by_set: dict[tuple[str, str], list[RunRecord]] = {}
+    for run, over in ((run, over) for over in ROLES for run in runs):
+        if any(output.role == over for output in run.outputs.values()):
+            by_set.setdefault((over, run.sets[over].digest), []).append(run)
+    for (over, _), runs_of_set in by_set.items():
+        yield gallery(runs_of_set, over, images // len(by_set))
 
 
-def picture(photo: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """An activation as heat, labels as an overlay."""
-    if found.ndim == 3:
-        return heat(photo, upsample(found, photo.shape[:2]))
-    return overlay(photo, found)
+def gallery(runs: Sequence[RunRecord], over: str, count: int) -> Gallery:
+    """The worst, best and most changed images of a set, at most `count`."""
+    images = runs[0].sets[over]
+    columns = columns_of(runs, over)
+    seen = min(len(images), count * CANDIDATES)
+    scores, shown, unread = [], [], 0
+    for ordinal in (i * len(images) // seen for i in range(seen)):
+        try:
+            scores.append(score_image(images, columns, ordinal))
+        except ShardError:
+            unread += 1
+    for of_image in sorted(select_images(scores, count), key=worst_first):
+        try:
+            shown.append(gallery_image(images, columns, of_image))
+        except ShardError:
+            unread += 1
+    title = f"{over}: {', '.join(run.label for run in runs)}"
+    return Gallery(title, tuple(shown), seen, len(images), unread)
 
 
-def named(sets: Sequence[Shown], keys: Sequence[str]) -> list[tuple[Shown, int]]:
-    """The samples of these keys, in every set that has them. Raises ShardError for a key that none has."""
-    found = []
-    for key in keys:
-        places = []
-        for shown in sets:
-            with suppress(ShardError):
-                places.append((shown, shown.images.find(key)))
-        if not places:
-            where = printable(", ".join(shown.images.url for shown in sets), PLACE)
-            raise ShardError(f"{where}: no sample {quoted(key)}; keys are in the shard reports")
-        found += places
-    return found
+def gallery_image(images: ShardSet, columns: Sequence[Column], scores: ImageScores) -> GalleryImage:
+    """The thumbnails of an image; those of the columns come last and have a mean IoU."""
+    pictures = stage_pictures(images, columns, scores.ordinal, longest=LONGEST)
+    mious = (*[None] * (len(pictures) - len(columns)), *scores.mious)
+    thumbnails = tuple(thumbnail(*picture, miou) for picture, miou in zip(pictures, mious, strict=True))
+    tags = tuple(map(printable, tag_names(images, scores.ordinal)))
+    return GalleryImage(images.entry(scores.ordinal).key, tags, thumbnails, scores.miou, scores.change)
 
 
-def spread(sets: Sequence[Shown], count: int) -> list[tuple[Shown, int]]:
-    """At most `count` samples of every set, taken evenly."""
-    return [
-        (shown, ordinal)
-        for shown in sets
-        for ordinal in range(0, len(shown.images), max(len(shown.images) // max(count, 1), 1))[:count]
-    ]
+def thumbnail(title: str, pixels: np.ndarray, miou: float | None = None) -> Thumbnail:
+    """A picture uint8[h, w, 3] as WebP inside the page."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", quality=70, method=2)
+    uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return Thumbnail(title, uri, pixels.shape[1], pixels.shape[0], miou)

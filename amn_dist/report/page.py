@@ -10,12 +10,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from amn_dist.report.cards import galleries
 from amn_dist.report.charts import STYLES
 from amn_dist.report.classes import class_grids, confusion_grids, object_grids
 from amn_dist.report.curves import loss_charts, threshold_charts
-from amn_dist.report.facts import RunFacts, read_runs
+from amn_dist.report.gallery import galleries
 from amn_dist.report.grids import ROLES, run_grid, summary_grid, threshold_grid, time_grid
+from amn_dist.report.run_folder import RunRecord, read_runs
 from amn_dist.report.tables import percent, protocol_notes
 from amn_dist.runs.run import write_text
 from amn_dist.storage.paths import AnyPath
@@ -34,7 +34,7 @@ def write_report(folders: Sequence[AnyPath], out: Path, *, images: int = 200) ->
     return out.stat().st_size
 
 
-def render(runs: Sequence[RunFacts], *, images: int) -> str:
+def render(runs: Sequence[RunRecord], *, images: int) -> str:
     """The page."""
     templates = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

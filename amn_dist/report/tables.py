@@ -64,9 +64,9 @@ def threshold_table(scores: Mapping[str, Any]) -> Table:
 
 def listed(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Set, artefact and row of everything that is scored, in order."""
-    for over, found in scores["sets"].items():
-        for name in ordered(found["rows"]):
-            yield over, name, found["rows"][name]
+    for over, of_set in scores["sets"].items():
+        for name in ordered(of_set["rows"]):
+            yield over, name, of_set["rows"][name]
 
 
 def leading(over: str, name: str, row: Mapping[str, Any]) -> tuple[Text, ...]:
@@ -96,8 +96,8 @@ def title_of(artefact: str) -> str:
 
 def ordered(artefacts: Iterable[str]) -> list[str]:
     """Artefacts, each once: those that are listed in the order they are made, behind them the others as they come."""
-    found = dict.fromkeys(artefacts)
-    return [*(name for name in NAMES if name in found), *(name for name in found if name not in NAMES)]
+    names = dict.fromkeys(artefacts)
+    return [*(name for name in NAMES if name in names), *(name for name in names if name not in NAMES)]
 
 
 def has_threshold(row: Mapping[str, Any]) -> bool:
@@ -120,19 +120,19 @@ def protocol_notes(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def readable(scores: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Scores without the artefacts that no table has a form for, and what is said of those."""
     sets: dict[str, Any] = {}
-    said: list[str] = []
-    for over, found in scores["sets"].items():
-        rows = found.get("rows") if isinstance(found, dict) else None
+    left_out: list[str] = []
+    for over, of_set in scores["sets"].items():
+        rows = of_set.get("rows") if isinstance(of_set, dict) else None
         if not isinstance(rows, dict):
-            said.append(f"score: the scores of set {printable(over)} are damaged; `amn score` makes them again")
+            left_out.append(f"score: the scores of set {printable(over)} are damaged; `amn score` makes them again")
             continue
-        known = {name: row for name, row in rows.items() if isinstance(row, dict) and {"miou", "iou"} <= row.keys()}
-        said += [
+        sound = {name: row for name, row in rows.items() if isinstance(row, dict) and {"miou", "iou"} <= row.keys()}
+        left_out += [
             f"score: {printable(name)} ({printable(over)}) has scores of a form that no table here has"
-            for name in rows.keys() - known.keys()
+            for name in rows.keys() - sound.keys()
         ]
-        sets[over] = {**found, "rows": known}
-    return {**scores, "sets": sets}, said
+        sets[over] = {**of_set, "rows": sound}
+    return {**scores, "sets": sets}, left_out
 
 
 def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,15 +145,15 @@ def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def class_table(scores: Mapping[str, Any], over: str) -> Table:
     """IoU of every class (rows) for every artefact (columns) of one set; of very many, the worst and the best."""
-    found = scores["sets"][over]["rows"]
-    columns = {name: class_iou(found[name]) for name in ordered(found)}
+    rows = scores["sets"][over]["rows"]
+    columns = {name: class_iou(rows[name]) for name in ordered(rows)}
     shown = shown_classes(list(columns.values())[-1])
     note = (
         ""
         if len(shown) == len(scores["classes"])
         else f", the {CLASSES_SHOWN} worst and best by {title_of([*columns][-1])}"
     )
-    table = Table(title=plain(f"IoU by class, {over}, {protocol_of(*found.values())} protocol{note}", PLACE))
+    table = Table(title=plain(f"IoU by class, {over}, {protocol_of(*rows.values())} protocol{note}", PLACE))
     table.add_column("class")
     for name in columns:
         table.add_column(plain(title_of(name)), justify="right")
@@ -187,10 +187,10 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     for name in runs:
         table.add_column(name, justify="right")
     for over in dict.fromkeys(over for scores in runs.values() for over in scores["sets"]):
-        found = [scores["sets"].get(over, {"rows": {}})["rows"] for scores in runs.values()]
-        for artefact in ordered(name for rows in found for name in rows):
-            cells = ["-" if artefact not in rows else short(rows[artefact]) for rows in found]
-            protocol = protocol_of(*(rows.get(artefact) for rows in found))
+        by_run = [scores["sets"].get(over, {"rows": {}})["rows"] for scores in runs.values()]
+        for artefact in ordered(name for rows in by_run for name in rows):
+            cells = ["-" if artefact not in rows else short(rows[artefact]) for rows in by_run]
+            protocol = protocol_of(*(rows.get(artefact) for rows in by_run))
             table.add_row(plain(f"{title_of(artefact)} ({over})"), plain(protocol), *cells)
     return table
 

@@ -13,7 +13,7 @@ from amn_dist.errors import ShardError
 from amn_dist.storage.folders import files_below
 from amn_dist.storage.paths import AnyPath, RemotePath
 from amn_dist.storage.scratch import briefly, scratch
-from amn_dist.telemetry import FOLLOW_S, METRICS
+from amn_dist.telemetry import FOLLOW_S, METRICS, whole_lines
 
 COPY_S, LOOK_S = 30.0, 10.0
 """Seconds between two copies of a log that grows, and between two looks at what another process has copied."""
@@ -45,7 +45,7 @@ class Journal:
             for name, size in files_below(self.folder).items():
                 if size != self.copied.get(name):
                     content = (self.folder / name).read_bytes()
-                    (self.place / name).write_bytes(_lines(content) if name == METRICS else content)
+                    (self.place / name).write_bytes(whole_lines(content) if name == METRICS else content)
                     self.copied[name] = len(content)
 
     def pull(self) -> None:
@@ -53,7 +53,7 @@ class Journal:
         if self.place is None:
             return
         with suppress(FileNotFoundError), (self.folder / METRICS).open("ab") as lines:
-            lines.write(_lines((self.place / METRICS).read_bytes())[lines.tell() :])
+            lines.write(whole_lines((self.place / METRICS).read_bytes())[lines.tell() :])
 
     def try_pull(self) -> None:
         """As pull, or nothing where the storage does not answer."""
@@ -106,8 +106,3 @@ def journal(stage: AnyPath, writer: str = "log") -> Iterator[Journal]:
 def _copy(log_copy: Journal, over: threading.Event) -> None:
     while not over.wait(COPY_S):
         log_copy.try_push()
-
-
-def _lines(content: bytes) -> bytes:
-    """The whole lines of a file."""
-    return content[: content.rfind(b"\n") + 1]

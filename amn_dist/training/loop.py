@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -19,7 +18,7 @@ from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interfaces import Fit, Stepwise
 from amn_dist.records import Batch
-from amn_dist.telemetry import versions
+from amn_dist.telemetry import Observe, versions
 from amn_dist.training.checkpoints import State, resume, save_checkpoint
 from amn_dist.training.engines.engine import Engine, build_engine, joined
 from amn_dist.training.meter import Meter, peak_memory_gib
@@ -37,7 +36,6 @@ NAMED_KEYS = 32
 """Keys an error message spells out."""
 
 BatchesFrom = Callable[[int], Iterator[Batch]]
-Observe = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ Say = Callable[..., Any]
 @pytest.fixture(scope="module")
 def theirs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The maps of the finished run as dictionaries, and a file that belongs to no image."""
-    from amn_dist.interchange.artefacts import maps_of
     from amn_dist.interchange.maps import export_maps
+    from amn_dist.interchange.selection import select_maps
 
     folder = tmp_path_factory.mktemp("theirs") / "npy"
-    export_maps(maps_of(str(finished)), folder)
+    export_maps(select_maps(str(finished)), folder)
     np.save(folder / "stranger.npy", np.zeros(3))
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from amn_dist.interchange.artefacts import Artefact
-from amn_dist.interchange.coco import export_coco, image_ids, regions, run_lengths, run_text
+from amn_dist.interchange.coco import export_coco, image_ids, regions
+from amn_dist.interchange.selection import SelectedField
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import write_index, write_shard
@@ -56,22 +57,37 @@ def test_long_and_shrinking_runs_come_back() -> None:
     inside = np.zeros((700, 900), bool)
     inside[3:650, 100:700] = True
     inside[10:12] = False
-    assert np.array_equal(decoded(run_text(run_lengths(inside)), inside.shape), inside)
+    assert np.array_equal(decoded(text_of(inside), inside.shape), inside)
 
 
-def test_runs_begin_outside_and_go_down_columns() -> None:
-    assert run_lengths(np.array([[True, False], [True, True]])).tolist() == [0, 2, 1, 1]
-    assert run_lengths(np.array([[False, False], [False, True]])).tolist() == [3, 1]
-    assert run_text(np.array([3, 1])) == "31"
+@pytest.mark.parametrize(
+    ("inside", "text"),
+    [
+        ([[True, False], [True, True]], "021O"),
+        ([[False, False], [False, True]], "31"),
+        ([[True]], "01"),
+        (np.ones((1000, 1500)), "0Pkh]1"),
+        (np.arange(1_500_000).reshape(1000, 1500) == 1_499_999, "ojh]11"),
+        (np.arange(35).reshape(7, 5) % 3 == 1, "2120O01000O01020N0O01000"),
+    ],
+)
+def test_runs_begin_outside_and_go_down_columns(inside: Any, text: str) -> None:
+    """From the fourth on, a run is told as its difference to the last of its own kind."""
+    assert text_of(np.asarray(inside, bool)) == text
+    assert np.array_equal(decoded(text, np.shape(inside)), np.asarray(inside, bool))
 
 
-def test_text_is_that_of_pycocotools() -> None:
-    coco = pytest.importorskip("pycocotools.mask")
-    random = np.random.default_rng(0)
-    for share in (0.02, 0.5, 0.98):
-        inside = random.random((67, 45)) < share
-        theirs = coco.encode(np.asfortranarray(inside.astype(np.uint8)))["counts"].decode()
-        assert run_text(run_lengths(inside)) == theirs
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (1, 1), (3, 4)])
+def test_labels_without_a_class_have_no_region(size: tuple[int, int]) -> None:
+    for number in (0, 255):
+        assert not list(regions(np.full(size, number, np.uint8)))
+
+
+def text_of(inside: np.ndarray) -> str:
+    """The run lengths of a class that is bool[H, W]."""
+    ((number, region),) = regions(inside.astype(np.uint8) * 7)
+    assert number == 7
+    return region["segmentation"]["counts"]
 
 
 def labelled(folder: Path, keys: list[str]) -> tuple[ShardSet, dict[str, np.ndarray]]:
@@ -85,7 +101,7 @@ def labelled(folder: Path, keys: list[str]) -> tuple[ShardSet, dict[str, np.ndar
 
 def test_the_file_holds_every_region_once(tmp_path: Path) -> None:
     made, labels = labelled(tmp_path / "set", ["COCO_train2014_000000000009", "COCO_train2014_000000000025", "x_7"])
-    count = export_coco(Artefact(made, "mask.png"), tmp_path / "out.json")
+    count = export_coco(SelectedField(made, "mask.png"), tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text())
     assert [image["id"] for image in found["images"]] == [9, 25, 7]
     assert [c["name"] for c in found["categories"]] == ["cat", "dog"] and count == len(found["annotations"])

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from amn_dist.cli import app
 from amn_dist.errors import ConfigError, ShardError
-from amn_dist.interchange.artefacts import Artefact, maps_of, masks_of
-from amn_dist.interchange.folders import EXPORT, place
+from amn_dist.interchange.folders import EXPORT, file_of
 from amn_dist.interchange.maps import export_maps
 from amn_dist.interchange.masks import export_masks
+from amn_dist.interchange.selection import SelectedField, select_maps, select_masks
 from amn_dist.ops.resize import upsample
 from amn_dist.records import grid_size
 from amn_dist.shards.format import encode
@@ -50,7 +50,7 @@ def made(images: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> ShardSet
 
 
 def test_masks_keep_every_id_under_the_colours_of_voc(made: ShardSet, tmp_path: Path) -> None:
-    assert export_masks(masks_of(made.url), tmp_path / "out") == 5
+    assert export_masks(select_masks(made.url), tmp_path / "out") == 5
     for ordinal in range(5):
         with Image.open(tmp_path / "out" / f"{made.entry(ordinal).key}.png") as picture:
             assert picture.mode == "P" and picture.getpalette()[3:6] == [128, 0, 0]
@@ -62,15 +62,15 @@ def test_labels_are_told_by_what_the_format_decodes(made: ShardSet, tmp_path: Pa
         ConfigError,
         match=r"holds activation\.f16, expected labels .*; amn export maps hands",
     ):
-        masks_of(made.url, field="activation.f16")
+        select_masks(made.url, field="activation.f16")
     fields = {"other.png": encode("other.png", np.zeros((2, 2), np.uint8)), "x.npy": encode("x.npy", np.zeros(2))}
     reports = [write_shard(tmp_path / "set", 0, [("k", (2, 2), fields)])]
     write_index(tmp_path / "set", kind="other", classes=("background", "a"), reports=reports)
-    assert masks_of(str(tmp_path / "set")).field == "other.png"
+    assert select_masks(str(tmp_path / "set")).field == "other.png"
 
 
 def test_the_same_export_fills_what_is_missing(made: ShardSet, tmp_path: Path) -> None:
-    found, out = masks_of(made.url), tmp_path / "out"
+    found, out = select_masks(made.url), tmp_path / "out"
     export_masks(found, out)
     first, second = (out / f"{made.entry(i).key}.png" for i in range(2))
     content, kept = first.read_bytes(), second.stat().st_mtime_ns
@@ -84,16 +84,16 @@ def test_the_same_export_fills_what_is_missing(made: ShardSet, tmp_path: Path) -
 def test_a_folder_of_something_else_is_left_alone(made: ShardSet, images: ShardSet, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds something else \(mine\.txt\)"):
-        export_masks(masks_of(made.url), tmp_path)
-    export_masks(masks_of(made.url), tmp_path / "out")
+        export_masks(select_masks(made.url), tmp_path)
+    export_masks(select_masks(made.url), tmp_path / "out")
     with pytest.raises(ConfigError, match="holds something else"):
-        export_maps(maps_of(made.url, images=images.url), tmp_path / "out")
+        export_maps(select_maps(made.url, images=images.url), tmp_path / "out")
 
 
 @pytest.mark.parametrize("key", ["../../x", "/etc/x", "a/b", "..", "a.b", "", "x\n"])
 def test_no_key_leads_out_of_the_folder(key: str, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="key"):
-        place(tmp_path, key, ".png")
+        file_of(tmp_path, key, ".png")
 
 
 def test_a_set_with_such_a_key_is_not_even_opened(made: ShardSet, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_set_with_such_a_key_is_not_even_opened(made: ShardSet, tmp_path: Path
         text = path.read_bytes().replace(made.entry(0).key.encode(), b"../" + made.entry(0).key.encode()[3:])
         (tmp_path / path.name).write_bytes(text)
     with pytest.raises(ShardError, match="key"):
-        export_masks(Artefact(ShardSet.open(str(tmp_path)), "mask.png"), tmp_path / "out")
+        export_masks(SelectedField(ShardSet.open(str(tmp_path)), "mask.png"), tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png"))
 
 
@@ -110,11 +110,11 @@ def test_a_mark_that_is_none_of_ours_is_something_else(made: ShardSet, tmp_path:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / EXPORT).write_bytes(text.encode("latin1"))
     with pytest.raises(ConfigError, match="choose an empty or new folder"):
-        export_masks(masks_of(made.url), tmp_path / "out")
+        export_masks(select_masks(made.url), tmp_path / "out")
 
 
 def test_maps_are_what_published_loaders_expect(made: ShardSet, images: ShardSet, tmp_path: Path) -> None:
-    assert export_maps(maps_of(made.url, images=images.url), tmp_path / "out") == 5
+    assert export_maps(select_maps(made.url, images=images.url), tmp_path / "out") == 5
     for ordinal in range(5):
         entry, tags = images.entry(ordinal), images.load(ordinal, "tags")
         found = np.load(tmp_path / "out" / f"{entry.key}.npy", allow_pickle=True).item()
@@ -128,7 +128,7 @@ def test_maps_are_what_published_loaders_expect(made: ShardSet, images: ShardSet
 
 @pytest.mark.parametrize("fine", [True, False])
 def test_exported_maps_come_back_bit_by_bit(made: ShardSet, images: ShardSet, tmp_path: Path, fine: bool) -> None:
-    export_maps(maps_of(made.url, images=images.url), tmp_path / "out", fine=fine)
+    export_maps(select_maps(made.url, images=images.url), tmp_path / "out", fine=fine)
     import_maps(tmp_path / "out", images.url, tmp_path / "back")
     back = ShardSet.open(str(tmp_path / "back"))
     for ordinal in range(5):
@@ -152,8 +152,8 @@ def test_the_commands_say_what_they_wrote(made: ShardSet, images: ShardSet, tmp_
 
 def test_maps_need_their_images(made: ShardSet, images: ShardSet) -> None:
     with pytest.raises(ConfigError, match="--images"):
-        maps_of(made.url)
+        select_maps(made.url)
     with pytest.raises(ConfigError, match=r"no field activation\.f16; found gt\.png"):
-        maps_of(images.url, images=images.url)
+        select_maps(images.url, images=images.url)
     with pytest.raises(ConfigError, match=r"no field raw\.png; found activation\.f16, mask\.png"):
-        masks_of(made.url, field="raw.png")
+        select_masks(made.url, field="raw.png")

@@ -13,7 +13,7 @@ from torch import Tensor
 from amn_dist.commands.plan import progress
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, StageError
-from amn_dist.interchange.weights import adopt_weights, convert_weights, export_weights, untrained
+from amn_dist.interchange.weights import adopt_weights, convert_weights, export_weights, untrained_network
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import save_network
@@ -102,7 +102,7 @@ def line_of(data: Path, folder: Path, **classify: object) -> Pipeline:
 
 
 def weights_for(line: Pipeline, file: Path) -> Path:
-    save_network(untrained(line, line.stage("classify")), file)
+    save_network(untrained_network(line, line.stage("classify")), file)
     return file
 
 
@@ -182,7 +182,7 @@ def test_weights_under_published_names_are_fed_as_published_or_told(
     random = {"backbone": {"weights": None}, "colour": colour}
     tree = {"name": "x", "method": "icd", "data": {"val": None}, "discriminate": random}
     line = Pipeline(Config.model_validate(tree), Run(tmp_path / "a"), data)
-    ours = untrained(line, line.stage("discriminate")).state_dict()
+    ours = untrained_network(line, line.stage("discriminate")).state_dict()
     save_file(published_state("icd", ours, aliases=False), tmp_path / "icd.safetensors")
     note = adopt_weights(line, "discriminate", tmp_path / "icd.safetensors").note
     assert told in note and bool(note) == bool(told)

@@ -16,15 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from amn_dist.methods import ACTIVATION, scored
-from amn_dist.report.cards import gallery as cards
 from amn_dist.report.classes import class_grids, object_grids
+from amn_dist.report.columns import columns_of
+from amn_dist.report.contact_sheet import even_samples, open_image_columns, sheet_row
 from amn_dist.report.curves import threshold_charts
-from amn_dist.report.facts import read_run
-from amn_dist.report.gallery import places, spread
-from amn_dist.report.gallery import row as pictures_of
+from amn_dist.report.gallery import gallery
 from amn_dist.report.grids import Grid, summary_grid, threshold_grid
-from amn_dist.report.looks import columns_of
 from amn_dist.report.page import write_report
+from amn_dist.report.run_folder import read_run
 from amn_dist.report.tables import class_table, comparison, readable, score_table, threshold_table, title_of
 from amn_dist.runs.run import read_config, read_json
 from benchmarks.seeds import markdown, protocols
@@ -71,31 +70,31 @@ def test_every_artefact_stands_in_the_tables(run: Path) -> None:
 
 
 def test_every_artefact_stands_in_the_report(run: Path) -> None:
-    facts = read_run(run, label="a")
+    record = read_run(run, label="a")
     names = wanted(run)
     curves = {(title_of(name), over) for name, (_, field, over) in names.items() if field == ACTIVATION}
-    assert facts.missing == ()
-    assert firsts(summary_grid([facts])) == {f"{title_of(name)} ({over})" for name, (_, _, over) in names.items()}
-    assert firsts(threshold_grid([facts])) == {f"{title} (a), {over}" for title, over in curves}
-    assert {grid.caption for grid in object_grids([facts])} == {
+    assert record.missing == ()
+    assert firsts(summary_grid([record])) == {f"{title_of(name)} ({over})" for name, (_, _, over) in names.items()}
+    assert firsts(threshold_grid([record])) == {f"{title} (a), {over}" for title, over in curves}
+    assert {grid.caption for grid in object_grids([record])} == {
         f"Inside true objects: {title} (a), {over}" for title, over in curves
     }
-    drawn = {line.label for chart in threshold_charts([facts]) for line in chart.lines}
+    drawn = {line.label for chart in threshold_charts([record]) for line in chart.lines}
     assert drawn == {f"{title} (a)" for title, _ in curves}
-    by_class = {head for grid in class_grids([facts]) for head in grid.heads[1:]}
+    by_class = {head for grid in class_grids([record]) for head in grid.heads[1:]}
     assert by_class == {title_of(name) for name in names}
-    for over in facts.sets:
+    for over in record.sets:
         found = {title_of(name) for name, (_, _, where) in names.items() if where == over}
-        assert {column.title for column in columns_of([facts], over)} == found
-        (card, *_) = cards([facts], over, 1).cards
-        assert {picture.title for picture in card.pictures} == {"photo", "truth", *found}
+        assert {column.title for column in columns_of([record], over)} == found
+        (image, *_) = gallery([record], over, 1).images
+        assert {picture.title for picture in image.thumbnails} == {"photo", "truth", *found}
 
 
 @pytest.mark.parametrize("run", [(*both, {}) for both in product(METHODS, ("walk", "seed"))], indirect=True, ids=str)
 def test_every_artefact_is_shown_exported_and_averaged(run: Path, amn: Any, tmp_path: Path) -> None:
     names = wanted(run)
-    sets, missing = places(run)
-    titles = [title for shown, ordinal in spread(sets, 1) for title, _ in pictures_of(shown, ordinal)]
+    sets, missing = open_image_columns(run)
+    titles = [title for sample in even_samples(sets, 1) for title, _ in sheet_row(*sample)]
     assert not missing and {title_of(name) for name in names} <= set(titles)
     averaged = over_seeds([run])
     assert averaged.keys() == {f"{over} {name}" for name, (_, _, over) in names.items()} and all(averaged.values())
@@ -131,11 +130,11 @@ def test_an_artefact_without_a_title_is_shown_under_its_own_name(strange: Path, 
     shown = [" ".join(told(table)) for table in tables]
     assert all(heat in text for text in shown) and all("mist" in text for text in (shown[0], *shown[2:]))
     assert said == ["score: odour (train) has scores of a form that no table here has"]
-    facts = read_run(strange, label="a")
-    grids = [summary_grid([facts]), threshold_grid([facts]), *class_grids([facts])[:1]]
+    record = read_run(strange, label="a")
+    grids = [summary_grid([record]), threshold_grid([record]), *class_grids([record])[:1]]
     assert all(heat in " ".join((*firsts(grid), *grid.heads)) for grid in grids)
-    assert any(line.label == f"{heat} (a)" for chart in threshold_charts([facts]) for line in chart.lines)
-    assert said[0] in facts.missing
+    assert any(line.label == f"{heat} (a)" for chart in threshold_charts([record]) for line in chart.lines)
+    assert said[0] in record.missing
     assert {"train [b]heat\x1b", "train mist", "train odour"} <= over_seeds([strange]).keys()
     assert write_report([strange], tmp_path / "r.html") and "odour (train)" in (tmp_path / "r.html").read_text()
 
@@ -148,11 +147,11 @@ def told(table: Table) -> Iterable[str]:
 
 
 def test_columns_of_what_a_stage_made_need_no_title(make_run: Any, tmp_path: Path) -> None:
-    facts = read_run(make_run(tmp_path, "a"), label="a")
-    known = replace(facts, made={**facts.made, "fog": facts.made["walk"]})
-    assert [column.title for column in columns_of([known], "train")][-1] == "fog"
-    (card, *_) = cards([known], "train", 1).cards
-    assert card.pictures[-1].title == "fog"
+    record = read_run(make_run(tmp_path, "a"), label="a")
+    more = replace(record, outputs={**record.outputs, "fog": record.outputs["walk"]})
+    assert [column.title for column in columns_of([more], "train")][-1] == "fog"
+    (image, *_) = gallery([more], "train", 1).images
+    assert image.thumbnails[-1].title == "fog"
 
 
 def test_shards_that_do_not_fit_their_images_are_named(make_run: Any, tmp_path: Path, amn: Any) -> None:

@@ -1,4 +1,4 @@
-"""Figures behind the report: axes, progress, single images, shown classes."""
+"""Figures behind the report: axes, metrics, single images, shown classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from amn_dist.report.charts import Axis, Chart, Line, fitted
 from amn_dist.report.curves import by_size
 from amn_dist.report.grids import distinct
-from amn_dist.report.looks import Look, chosen, image_miou
-from amn_dist.report.progress import read_progress, thinned
+from amn_dist.report.image_scores import ImageScores, image_miou, select_images
+from amn_dist.report.stage_metrics import read_stage_metrics, thinned
 from amn_dist.report.tables import shown_classes
 
 FINITE = st.floats(-1e12, 1e12)
@@ -44,11 +44,11 @@ def test_the_last_value_of_a_repeated_step_counts(tmp_path: Path) -> None:
     records[-1]["total"] = 20
     lines = [*map(json.dumps, records), "", '{"done": true, "seconds": 3}', "nonsense", "[]"]
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
-    fit = read_progress(tmp_path / "m.jsonl", verb="fit")
+    fit = read_stage_metrics(tmp_path / "m.jsonl", verb="fit")
     assert fit.losses == {"total": [(1, 1), (2, 20), (3, 3)], "b": [(1, 1), (2, 1), (3, 1)]}
     assert list(fit.losses) == ["total", "b"] and fit.seconds == 3 and fit.images_per_s == 6.5 and fit.damaged == 3
-    assert read_progress(tmp_path / "m.jsonl", verb="map").images_per_s == 6
-    assert read_progress(tmp_path / "none", verb="fit").damaged == 0
+    assert read_stage_metrics(tmp_path / "m.jsonl", verb="map").images_per_s == 6
+    assert read_stage_metrics(tmp_path / "none", verb="fit").damaged == 0
 
 
 def test_thinning_keeps_both_ends() -> None:
@@ -64,9 +64,9 @@ def test_the_mean_iou_of_single_labels() -> None:
 
 
 def test_images_are_chosen_from_all_three_orders() -> None:
-    looks = [Look(i, (), i / 100, ((i * 37) % 100) / 100) for i in range(100)]
-    found = [look.ordinal for look in chosen(looks, 9)]
-    assert found == [0, 99, 27, 1, 98, 54, 2, 97, 81] and chosen(looks[:4], 9) == looks[:4]
+    scores = [ImageScores(i, (), i / 100, ((i * 37) % 100) / 100) for i in range(100)]
+    ordinals = [image.ordinal for image in select_images(scores, 9)]
+    assert ordinals == [0, 99, 27, 1, 98, 54, 2, 97, 81] and select_images(scores[:4], 9) == scores[:4]
 
 
 def test_of_many_classes_the_extremes_are_shown() -> None:

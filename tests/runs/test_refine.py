@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError
-from amn_dist.interchange.artefacts import maps_of
 from amn_dist.interchange.maps import export_maps
+from amn_dist.interchange.selection import select_maps
 from amn_dist.interchange.weights import convert_weights
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.cam import CamNet
@@ -65,7 +65,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("refine")
     pack_synthetic(root / "data" / "train", images=8, seed=0, classes=2, shard_size=3)
     line(root, "amn").execute(until="cam_seed")
-    export_maps(maps_of(str(root / "runs" / "amn")), root / "npy")
+    export_maps(select_maps(str(root / "runs" / "amn")), root / "npy")
     import_maps(root / "npy", str(root / "data" / "train"), root / "data" / "maps")
     return root
 
@@ -207,7 +207,7 @@ def test_a_published_checkpoint_maps_and_its_maps_come_back(golden: Path, root: 
             classes=names,
             reports=[write_shard(tmp_path / folder, 0, [("a", size, fields)])],
         )
-    export_maps(maps_of(str(tmp_path / "cam"), images=str(tmp_path / "images")), tmp_path / "npy")
+    export_maps(select_maps(str(tmp_path / "cam"), images=str(tmp_path / "images")), tmp_path / "npy")
     import_maps(tmp_path / "npy", tmp_path / "images", tmp_path / "back")
     once, again = (ShardSet.open(str(tmp_path / name)) for name in ("cam", "back"))
     assert again.index.shards[0].sha256 == once.index.shards[0].sha256

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from amn_dist.cli import app
-from amn_dist.commands.predict import predict_files
+from amn_dist.commands.predict.photographs import predict_files
 from amn_dist.config import load_config
 from amn_dist.errors import AmnError, ShardError, StageError
-from amn_dist.interchange.artefacts import masks_of
-from amn_dist.report.facts import read_runs
+from amn_dist.interchange.selection import select_masks
+from amn_dist.report.run_folder import read_runs
 from amn_dist.runs.pipeline import Pipeline, reopen
 from amn_dist.runs.run import Run, drop, read_json
 from amn_dist.storage import lease
@@ -116,17 +116,17 @@ def test_a_run_is_the_same_on_s3_and_every_command_reads_it(
     assert "mIoU" in amn("score", run)
     assert read_json(path_of(run) / "score" / "score.json") == read_json(local / "score" / "score.json")
     assert steps(path_of(run)) == [1, 2, 3, 4, 5, 6] and "classify: done" in said
-    (facts,) = read_runs([path_of(run)])
-    assert facts.label == "tiny" and [stage.state for stage in facts.stages[:3]] == ["done"] * 3
-    assert len(facts.stages[0].progress.losses["total"]) == 6 and set(facts.made) == {"cam", "cam_seed"}
+    (record,) = read_runs([path_of(run)])
+    assert record.label == "tiny" and [stage.state for stage in record.stages[:3]] == ["done"] * 3
+    assert len(record.stages[0].metrics.losses["total"]) == 6 and set(record.outputs) == {"cam", "cam_seed"}
     assert "runs/tiny" in amn("plan", str(scenes / "tiny.yaml"), "--data", str(scenes), "--run", run)
-    key = facts.sets["train"].entry(0).key
+    key = record.sets["train"].entry(0).key
     amn("show", run, key, "--out", str(tmp_path / "show.png"))
     amn("report", run, "--out", str(tmp_path / "report.html"), "--images", "2")
     assert "Losses of classify" in (tmp_path / "report.html").read_text()
     amn("export", "masks", run, "--stage", "cam_seed", "--out", str(tmp_path / "masks"))
     assert len(list((tmp_path / "masks").glob("*.png"))) == 16
-    assert masks_of(f"{run}/cam_seed").made.digest == digests(local)["cam_seed"]
+    assert select_masks(f"{run}/cam_seed").shards.digest == digests(local)["cam_seed"]
     amn("export", "weights", run, "classify", "--out", str(tmp_path / "out.safetensors"))
     assert load_file(tmp_path / "out.safetensors")
 
@@ -139,12 +139,12 @@ def amn(*arguments: str) -> str:
 
 
 def test_imported_weights_segment_photographs(scenes: Path, bucket: str, tmp_path: Path) -> None:
-    from amn_dist.interchange.weights import untrained
+    from amn_dist.interchange.weights import untrained_network
     from amn_dist.models.weights import save_network
 
     run = RemotePath(f"{bucket}/runs/theirs")
     new = line(scenes, run)
-    save_network(untrained(new, new.stage("segment")), tmp_path / "theirs.safetensors")
+    save_network(untrained_network(new, new.stage("segment")), tmp_path / "theirs.safetensors")
     config, data = str(scenes / "tiny.yaml"), str(scenes)
     command = ("import", "weights", str(tmp_path / "theirs.safetensors"), "--run", str(run), "--stage", "segment")
     assert str(run) in amn(*command, "--config", config, "--data", data)

@@ -68,8 +68,9 @@ def describe(probe: AnyPath) -> dict[str, Any]:
     except (OSError, ShardError):
         visible = False
     own = probe.parent if isinstance(probe, Path) else scratch_root()
-    places = {str(place): shutil.disk_usage(place).free / 2**30 for place in (own, Path("/tmp")) if place.exists()}
-    return {"versions": versions(), "visible": visible, "mark": mark, "free_gib": places}
+    folders = [folder for folder in (own, Path("/tmp")) if folder.exists()]
+    free = {str(folder): shutil.disk_usage(folder).free / 2**30 for folder in folders}
+    return {"versions": versions(), "visible": visible, "mark": mark, "free_gib": free}
 
 
 def judge(answer: Any, seen: set[str]) -> Iterator[Check]:
@@ -77,8 +78,8 @@ def judge(answer: Any, seen: set[str]) -> Iterator[Check]:
     if answer.fault is not None:
         yield Check(f"node {answer.place}", False, answer.fault, "is Ray up there, can it be reached?")
         return
-    found, ours = answer.value, versions()
-    other = [f"{name} {version}" for name, version in found["versions"].items() if version != ours[name]]
+    node, ours = answer.value, versions()
+    other = [f"{name} {version}" for name, version in node["versions"].items() if version != ours[name]]
     cores, gpus = (int(answer.resources.get(kind, 0)) for kind in ("CPU", "GPU"))
     yield Check(
         f"node {answer.place}",
@@ -86,17 +87,17 @@ def judge(answer: Any, seen: set[str]) -> Iterator[Check]:
         ", ".join(other) or f"{cores} cores, {gpus} accelerators, versions equal",
         "the leader has others; run launch/install.sh there" if other else "",
     )
-    stored = found["visible"] and found["mark"] in seen
+    stored = node["visible"] and node["mark"] in seen
     yield Check(
         f"storage {answer.place}",
         stored,
         "read and written" if stored else "the run's folder is not the leader's",
         "" if stored else "mount the same storage at the same path, or give this node the credentials of the URL",
     )
-    for place, free in found["free_gib"].items():
+    for folder, free in node["free_gib"].items():
         enough = free >= FREE_GIB
         advice = "" if enough else f"at least {FREE_GIB:g} GiB"
-        yield Check(f"disk {answer.place} {place}", enough, f"{free:.1f} GiB free", advice)
+        yield Check(f"disk {answer.place} {folder}", enough, f"{free:.1f} GiB free", advice)
 
 
 def judge_clock(answer: Any, asked: float, replied: float) -> Check:
@@ -113,11 +114,11 @@ def reach(answers: Sequence[Any]) -> Check:
     from amn_dist.farms.ray.nodes import ask_nodes
 
     size = len(answers)
-    place = answers[0].place if answers else ""
+    host = answers[0].place if answers else ""
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    sums = ask_nodes(partial(add_up, size, place, port), timeout_s=ANSWER_S, numbered=True)
+    sums = ask_nodes(partial(add_up, size, host, port), timeout_s=ANSWER_S, numbered=True)
     bad = [f"{answer.place}: {answer.fault or answer.value}" for answer in sums if answer.value != size]
     return Check(
         "collective",
@@ -127,9 +128,9 @@ def reach(answers: Sequence[Any]) -> Check:
     )
 
 
-def add_up(size: int, place: str, port: int, rank: int) -> float:
-    """Sum of one from each of `size` processes that meet at place:port."""
-    store = distributed.TCPStore(place, port, size, is_master=rank == 0, timeout=timedelta(seconds=60))
+def add_up(size: int, host: str, port: int, rank: int) -> float:
+    """Sum of one from each of `size` processes that meet at host:port."""
+    store = distributed.TCPStore(host, port, size, is_master=rank == 0, timeout=timedelta(seconds=60))
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
     try:
         total = torch.ones(1)

@@ -76,12 +76,12 @@ def module(distribution: str, name: str) -> Check:
 
 def compiler() -> Check:
     """pydensecrf2 and DeepSpeed's communication op are compiled on the machine."""
-    found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    path = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     return Check(
         "C++ compiler",
-        found is not None,
-        found or "none",
-        "" if found else "for example: apt-get install g++",
+        path is not None,
+        path or "none",
+        "" if path else "for example: apt-get install g++",
         needed=False,
     )
 
@@ -98,6 +98,6 @@ def shared_memory() -> Check:
 
 def disk() -> Iterator[Check]:
     """Room for runs and for temporary files."""
-    for place in (Path.cwd(), Path(tempfile.gettempdir())):
-        free = shutil.disk_usage(place).free / 2**30
-        yield Check(f"disk {place}", free >= 2, f"{free:.1f} GiB free", "" if free >= 2 else "at least 2 GiB")
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free / 2**30
+        yield Check(f"disk {folder}", free >= 2, f"{free:.1f} GiB free", "" if free >= 2 else "at least 2 GiB")

@@ -32,8 +32,8 @@ def try_out() -> Check:
         with tempfile.TemporaryDirectory() as folder:
             _run(Path(folder))
     except Exception as error:  # whatever is wrong with the machine
-        told = f"{type(error).__name__}: {printable(str(error), 500)}"
-        return Check("trial run", False, told, "mend what is named; amn --debug doctor --try shows where")
+        fault = f"{type(error).__name__}: {printable(str(error), 500)}"
+        return Check("trial run", False, fault, "mend what is named; amn --debug doctor --try shows where")
     return Check("trial run", True, f"every stage over 8 drawn scenes in {time.monotonic() - start:.0f} s")
 
 

@@ -8,9 +8,9 @@ from rich.console import Console
 from amn_dist.errors import MESSAGE, printable
 
 
-def say(line: object, *, err: bool = False) -> None:
-    """Print one line."""
-    typer.echo(printable(line, MESSAGE), err=err)
+def print_line(text: object, *, err: bool = False) -> None:
+    """Print one line, to standard error on request."""
+    typer.echo(printable(text, MESSAGE), err=err)
 
 
 def plain_console() -> Console:

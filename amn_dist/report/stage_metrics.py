@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from amn_dist.documents import read_json
 from amn_dist.storage.paths import AnyPath
+from amn_dist.telemetry import parse_record
 
 Points = list[tuple[float, float]]
 
-MEASURED = {"time", "step", "steps", "lr", "images_per_s", "data_wait", "gradient_norm", "memory_gib", "seconds"}
+NOT_LOSSES = {"time", "step", "steps", "lr", "images_per_s", "data_wait", "gradient_norm", "memory_gib", "seconds"}
 """Figures of a record that are not losses."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageMetrics:
     """The records of a stage. losses: (step, value), ascending, `total` first. seconds: of the call that ended it.
     images_per_s: the median of a Fit, the last of a Map, which counts from its beginning."""
 
@@ -28,12 +28,12 @@ class Progress:
     damaged: int
 
 
-def read_progress(path: AnyPath, *, verb: str) -> Progress:
+def read_stage_metrics(path: AnyPath, *, verb: str) -> StageMetrics:
     """The metrics of a stage; of a step that was done twice the last counts."""
     losses: dict[str, dict[float, float]] = {}
     rates: list[float] = []
     seconds, damaged = None, 0
-    for record in records(path):
+    for record in read_records(path):
         if record is None:
             damaged += 1
             continue
@@ -41,22 +41,17 @@ def read_progress(path: AnyPath, *, verb: str) -> Progress:
         seconds = figures.get("seconds", seconds)
         rates += [figures["images_per_s"]] if "images_per_s" in figures else []
         if "step" in figures and verb == "fit":
-            for name in figures.keys() - MEASURED:
+            for name in figures.keys() - NOT_LOSSES:
                 losses.setdefault(name, {})[figures["step"]] = figures[name]
     names = sorted(losses, key=lambda name: (name != "total", name))
     rate = None if not rates else median(rates) if verb == "fit" else rates[-1]
-    return Progress({name: sorted(losses[name].items()) for name in names}, seconds, rate, damaged)
+    return StageMetrics({name: sorted(losses[name].items()) for name in names}, seconds, rate, damaged)
 
 
-def records(path: AnyPath) -> Iterator[dict[str, Any] | None]:
+def read_records(path: AnyPath) -> Iterator[dict[str, Any] | None]:
     """The records of a metrics.jsonl, None for a line that is none; nothing where there is no file."""
     content = path.read_bytes() if path.is_file() else b""
-    for line in content.removesuffix(b"\n").split(b"\n") if content else ():
-        try:
-            record = read_json(line)
-        except ValueError:
-            record = None
-        yield record if isinstance(record, dict) else None
+    yield from map(parse_record, content.removesuffix(b"\n").split(b"\n") if content else ())
 
 
 def is_figure(value: Any) -> bool:

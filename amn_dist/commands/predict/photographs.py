@@ -42,27 +42,27 @@ class Predicted:
     note: str = ""
 
 
-def predict_files(run: AnyPath, places: Sequence[Path], out: Path) -> Iterator[Predicted]:
+def predict_files(run: AnyPath, sources: Sequence[Path], out: Path) -> Iterator[Predicted]:
     """Write NAME.png (VOC palette) and NAME.overlay.jpg for every photograph; those of a folder keep their paths in it.
 
     A photograph that cannot be read is told and the rest goes on. Raises ConfigError when two would be written to one
     name, or one over a photograph.
     """
-    targets = targets_of(places, out)
-    step = segmenter(reopen(run))
-    opened = step.open()
+    targets = targets_of(sources, out)
+    predict = predict_map(reopen(run))
+    network = predict.open()
     for photo, target in targets.items():
         try:
             pixels = read_photo(photo)
         except ShardError as error:
             yield Predicted(photo, None, str(error))
             continue
-        yield Predicted(photo, target, segment(step, opened, pixels, photo, target))
+        yield Predicted(photo, target, segment(predict, network, pixels, photo, target))
 
 
-def targets_of(places: Sequence[Path], out: Path) -> dict[Path, Path]:
+def targets_of(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
     """The mask of every photograph, in order: under its name, with its ending where two differ in that alone."""
-    named = [(photo, name) for place in places for photo, name in found_at(place, out)]
+    named = [(photo, name) for source in sources for photo, name in photographs_at(source, out)]
     stems = Counter(name.with_suffix("") for _, name in named)
     targets: dict[Path, Path] = {}
     for photo, name in named:
@@ -71,47 +71,47 @@ def targets_of(places: Sequence[Path], out: Path) -> dict[Path, Path]:
         if target in targets.values():
             raise ConfigError(f"{photo}: a second photograph for {target}; predict them into two folders")
         targets[photo] = target
-    over = {photo.resolve() for photo in targets} & {target.resolve() for target in targets.values()}
-    if over:
-        raise ConfigError(f"{min(over)}: would be overwritten by a mask; choose another --out")
+    overwritten = {photo.resolve() for photo in targets} & {target.resolve() for target in targets.values()}
+    if overwritten:
+        raise ConfigError(f"{min(overwritten)}: would be overwritten by a mask; choose another --out")
     return targets
 
 
-def found_at(place: Path, out: Path) -> list[tuple[Path, PurePath]]:
+def photographs_at(source: Path, out: Path) -> list[tuple[Path, PurePath]]:
     """A photograph, or all below a folder but what lies in `out`, with the paths they are known by."""
-    if not os.path.isdir(place):
-        return [(place, PurePath(place.name))]
-    paths = (path for path in sorted(place.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file())
+    if not os.path.isdir(source):
+        return [(source, PurePath(source.name))]
+    paths = (path for path in sorted(source.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file())
     inside = [path for path in paths if not path.resolve().is_relative_to(out.resolve())]
     if not inside:
-        raise ConfigError(f"{place}: holds no photographs; expected {', '.join(ENDINGS)}")
-    return [(path, PurePath(path.relative_to(place))) for path in inside]
+        raise ConfigError(f"{source}: holds no photographs; expected {', '.join(ENDINGS)}")
+    return [(path, PurePath(path.relative_to(source))) for path in inside]
 
 
-def segmenter(line: Pipeline) -> PredictMap:
+def predict_map(pipeline: Pipeline) -> PredictMap:
     """The predict stage of a run. Raises StageError when its network is not trained yet."""
-    weights = line.run.checkpoint("segment")
-    if not line.run.is_done(line.stage("segment")):
+    weights = pipeline.run.checkpoint("segment")
+    if not pipeline.run.is_done(pipeline.stage("segment")):
         raise StageError(f"{weights}: not there yet; finish the run with `amn run` first")
-    return PredictMap(line.config, line.num_classes, str(weights))
+    return PredictMap(pipeline.config, pipeline.num_classes, str(weights))
 
 
-def segment(step: PredictMap, opened: Any, pixels: np.ndarray, photo: Path, target: Path) -> str:
+def segment(predict: PredictMap, network: Any, pixels: np.ndarray, photo: Path, target: Path) -> str:
     """Write mask and overlay of a photograph uint8[H, W, 3]; returns what there is to say about it.
 
     The mask has the photograph's size; the overlay that of the work.
     """
     size = (pixels.shape[0], pixels.shape[1])
-    worked = working_size(size, step.num_classes)
-    shown = pixels if worked == size else resize_image(pixels, worked)
-    labels = labels_of(step, opened, shown)
-    commit(target, palette_png(labels if worked == size else resize_label(labels, size)))
+    work_size = working_size(size, predict.num_classes)
+    shown = pixels if work_size == size else resize_image(pixels, work_size)
+    labels = labels_of(predict, network, shown)
+    commit(target, palette_png(labels if work_size == size else resize_label(labels, size)))
     stream = io.BytesIO()
     Image.fromarray(overlay(shown, labels)).save(stream, "JPEG", quality=92)
     commit(target.with_suffix(".overlay.jpg"), stream.getvalue())
-    if worked == size:
+    if work_size == size:
         return ""
-    return f"{photo}: {size[1]}x{size[0]} pixels, segmented at {worked[1]}x{worked[0]}; its mask is enlarged"
+    return f"{photo}: {size[1]}x{size[0]} pixels, segmented at {work_size[1]}x{work_size[0]}; its mask is enlarged"
 
 
 def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
@@ -121,12 +121,12 @@ def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
     return size if share >= 1 else (max(int(size[0] * share), 1), max(int(size[1] * share), 1))
 
 
-def labels_of(step: PredictMap, opened: Any, pixels: np.ndarray) -> np.ndarray:
+def labels_of(predict: PredictMap, network: Any, pixels: np.ndarray) -> np.ndarray:
     """Labels uint8[H, W] of a photograph uint8[H, W, 3], however small: after the CRF where the run has one."""
     height, width = pixels.shape[:2]
     below, right = max(SMALLEST - height, 0), max(SMALLEST - width, 0)
-    made = step.labels(opened, np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge"))
-    return made.get("mask.png", made["raw.png"])[:height, :width]
+    fields = predict.labels(network, np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge"))
+    return fields.get("mask.png", fields["raw.png"])[:height, :width]
 
 
 def read_photo(path: Path) -> np.ndarray:
