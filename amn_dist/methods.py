@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from amn_dist.config import Config, FitSection
 from amn_dist.errors import printable
@@ -29,6 +29,7 @@ from amn_dist.stages.superpixel import SuperpixelMap
 
 SetName = Literal["train", "val"]
 """The image set that a stage works over."""
+SETS: tuple[SetName, ...] = get_args(SetName)
 
 
 @dataclass(frozen=True)

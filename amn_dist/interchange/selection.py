@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from amn_dist.errors import ConfigError, StageError, printable
-from amn_dist.methods import ACTIVATION, is_labels, scored
+from amn_dist.methods import ARTEFACTS, maker_of, scored
+from amn_dist.records import ACTIVATION
 from amn_dist.runs.pipeline import Pipeline, reopen
+from amn_dist.shards.format import kind_of
 from amn_dist.shards.index import INDEX
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.storage.paths import is_file, path_of
 
 Result = TypeVar("Result")
 
-MASKS = ("mask.png", "seed.png", "raw.png", "gt.png")
-"""Fields of labels, the one that is taken first where a set has several; one that is not listed comes last."""
+MASKS = (*dict.fromkeys(a.field for a in reversed(ARTEFACTS.values()) if a.is_labels), "gt.png")
+"""Fields of labels, the one that is taken first where a set has several: what a stage makes last."""
 THREADS = 4
 
 
@@ -32,8 +34,8 @@ class SelectedField:
 
 def select_masks(source: str, *, stage: str | None = None, field: str | None = None) -> SelectedField:
     """Labels of a run's stage (without one: those its segmentation network learns from), or of a shard set."""
-    shards, _ = _open_shards(source, stage, lambda pipeline: str((pipeline.stage("segment").label or ("walk",))[0]))
-    labels = filter(is_labels, shards.fields)
+    shards, _ = _open_shards(source, stage, lambda pipeline: maker_of(pipeline.stage("segment").reads["label"]).name)
+    labels = (name for name in shards.fields if kind_of(name) == "labels")
     fields = sorted(labels, key=lambda name: MASKS.index(name) if name in MASKS else len(MASKS))
     if not fields or (field in shards.fields and field not in fields):
         advice = "; amn export maps hands out activations" if ACTIVATION in shards.fields else ""
@@ -56,7 +58,7 @@ def select_maps(source: str, *, stage: str | None = None, images: str | None = N
 
 def first_map_stage(pipeline: Pipeline) -> str:
     """The first stage of a run that makes activation maps."""
-    return next(stage for stage, field, _ in scored(pipeline.config).values() if field == ACTIVATION)
+    return next(stage.name for stage, artefact in scored(pipeline.config) if artefact.is_activation)
 
 
 def map_samples(work: Callable[[Entry], Result], shards: ShardSet) -> Iterator[Result]:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError, ShardError, StageError, printable, quoted
+from amn_dist.interfaces import Context
 from amn_dist.methods import Stage
 from amn_dist.models.backbones.backbone import COLOURS
 from amn_dist.models.official import load_published, published_state
@@ -25,8 +26,6 @@ from amn_dist.runs.run import write_json
 from amn_dist.runs.unfinished import work_of
 from amn_dist.storage.paths import AnyPath
 
-KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
-"""Which published network a Fit's is."""
 OURS = "backbone.features."
 """How most of our own names begin."""
 PARALLEL = "module."
@@ -76,7 +75,9 @@ def adopt_weights(pipeline: Pipeline, name: str, file: Path) -> ConvertedWeights
         check_fit(network.state_dict(), tensors, where=f"{file} (for {name})")
         network.load_state_dict(tensors)
     else:
-        published, _ = _load_published(file, KINDS[name], tensors)
+        if stage.published is None:
+            raise ConfigError(f"{file}: {name} is no published network; expected tensors under our names, {OURS}...")
+        published, _ = _load_published(file, stage.published, tensors)
         check_fit(network.state_dict(), published.state_dict(), where=f"{file} (for {name} as configured)")
         network, note = published, _input_note(pipeline, stage)
     with pipeline.locked():
@@ -100,7 +101,7 @@ def export_weights(pipeline: Pipeline, name: str, out: Path) -> bool:
     if not pipeline.run.is_done(stage):
         raise StageError(f"{pipeline.run.stage(name)}: not finished; run `amn run` until {name} first")
     ours = read_tensors(pipeline.run.checkpoint(name))
-    theirs = _published(KINDS[name], ours, aliases=out.suffix == ".pth")
+    theirs = None if stage.published is None else _published(stage.published, ours, aliases=out.suffix == ".pth")
     with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _write(out, ours if theirs is None else theirs)
@@ -129,13 +130,13 @@ def untrained_network(pipeline: Pipeline, stage: Stage) -> nn.Module:
     section = getattr(pipeline.config, stage.name)
     random = section.model_copy(update={"backbone": section.backbone.model_copy(update={"weights": None})})
     assert stage.fit is not None
-    return stage.fit(pipeline.config.model_copy(update={stage.name: random}), pipeline.num_classes).network()
+    return stage.fit(Context(pipeline.config.model_copy(update={stage.name: random}), pipeline.classes)).network()
 
 
 def _input_note(pipeline: Pipeline, stage: Stage) -> str:
     """What to look at when weights under published names are not fed as the published code feeds them."""
     assert stage.fit is not None
-    colour = stage.fit(pipeline.config, pipeline.num_classes).rule.colour
+    colour = stage.fit(Context(pipeline.config, pipeline.classes)).rule.colour
     wanted = COLOURS[getattr(pipeline.config, stage.name).backbone.name][-1]
     if colour == wanted:
         return ""

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amn_dist.report.grids import ROLES, Grid, GridCell, activations
+from amn_dist.methods import SETS, in_order, title_of
+from amn_dist.report.grids import Grid, GridCell, activations
 from amn_dist.report.run_folder import RunRecord
-from amn_dist.report.tables import (
-    CLASSES_SHOWN,
-    class_iou,
-    ordered,
-    percent,
-    protocol_of,
-    shown_classes,
-    title_of,
-)
+from amn_dist.report.tables import CLASSES_SHOWN, class_iou, percent, protocol_of, shown_classes
 
 MATRIX_CLASSES = 25
 """Classes up to which a confusion is shown whole."""
@@ -26,7 +19,7 @@ CONFUSIONS = 50
 def object_grids(runs: Sequence[RunRecord]) -> list[Grid]:
     """Unevenness and contrast by class, one table an activation."""
     grids = []
-    for over in ROLES:
+    for over in SETS:
         for row, label in activations(runs, over):
             objects = row.get("objects", {}).get("classes", [])
             classes = next(run.classes for run in runs if row in run.rows(over).values())
@@ -56,9 +49,9 @@ def object_texts(objects: Mapping[str, Any]) -> tuple[str, ...]:
 def class_grids(runs: Sequence[RunRecord]) -> list[Grid]:
     """IoU by class, one table a run and set."""
     grids = []
-    for run, over in ((run, over) for run in runs for over in ROLES):
+    for run, over in ((run, over) for run in runs for over in SETS):
         scores = run.rows(over)
-        columns = {name: class_iou(scores[name]) for name in ordered(scores)}
+        columns = {name: class_iou(scores[name]) for name in in_order(scores)}
         if not columns:
             continue
         shown = shown_classes(list(columns.values())[-1])
@@ -81,9 +74,9 @@ def extremes(total: int, shown: int, figure: str) -> str:
 def confusion_grids(runs: Sequence[RunRecord]) -> list[Grid]:
     """What the pixels of every true class became in the last labels over a set, in percent."""
     grids = []
-    for run, over in ((run, over) for run in runs for over in ROLES):
+    for run, over in ((run, over) for run in runs for over in SETS):
         scores = run.rows(over)
-        name = next((name for name in reversed(ordered(scores)) if scores[name].get("confusion")), None)
+        name = next((name for name in reversed(in_order(scores)) if scores[name].get("confusion")), None)
         if name is not None:
             title = f"{title_of(name)} ({over}), {run.label}"
             counts = scores[name]["confusion"]

@@ -10,11 +10,10 @@ from PIL import Image
 
 from amn_dist.config import Loader
 from amn_dist.loaders.decode import decode_images
+from amn_dist.methods import in_order, title_of
 from amn_dist.ops.resize import upsample
 from amn_dist.report.pictures import heat, overlay
 from amn_dist.report.run_folder import RunRecord, StageOutput
-from amn_dist.report.tables import ordered, title_of
-from amn_dist.shards.format import kind_of
 from amn_dist.shards.shardset import ShardSet
 
 
@@ -31,12 +30,12 @@ class Column:
 
 def columns_of(runs: Sequence[RunRecord], over: str) -> list[Column]:
     """What runs made over a set, by stage; shards that runs share come once."""
-    shared: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for name in ordered(name for run in runs for name in run.outputs):
+    shared: dict[tuple[str, str], list[RunRecord]] = {}
+    for name in in_order(name for run in runs for name in run.outputs):
         for run in runs:
             if name in run.outputs and run.outputs[name].role == over:
                 output = run.outputs[name]
-                shared.setdefault((name, output.field, output.shards.digest), []).append(run)
+                shared.setdefault((name, output.shards.digest), []).append(run)
     final = {(name, run.outputs[name].shards.digest) for run in runs if (name := last_labels(run, over))}
     return [
         Column(
@@ -45,14 +44,14 @@ def columns_of(runs: Sequence[RunRecord], over: str) -> list[Column]:
             sharing[0].threshold,
             (name, digest) in final,
         )
-        for (name, _, digest), sharing in shared.items()
+        for (name, digest), sharing in shared.items()
     ]
 
 
 def last_labels(run: RunRecord, over: str) -> str:
     """The last labels a run made over a set; empty where there are none."""
     outputs = run.outputs.items()
-    labels = [name for name, output in outputs if output.role == over and kind_of(output.field) == "labels"]
+    labels = [name for name, output in outputs if output.role == over and output.artefact.is_labels]
     return labels[-1] if labels else ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from amn_dist.methods import SETS
 from amn_dist.report.charts import Axis, Chart, Line, fitted
-from amn_dist.report.grids import ROLES, activations, distinct
+from amn_dist.report.grids import activations, distinct
 from amn_dist.report.run_folder import RunRecord
 from amn_dist.report.stage_metrics import thinned
 from amn_dist.report.tables import protocol_of
@@ -23,7 +24,7 @@ def threshold_charts(runs: Sequence[RunRecord]) -> list[Chart]:
     """For every set and protocol mIoU at every threshold, for every set images by their own best threshold; equal
     curves once."""
     charts = []
-    for over in ROLES:
+    for over in SETS:
         scored = [(row, label) for row, label in activations(runs, over) if row["best_miou"] is not None]
         for protocol in dict.fromkeys(protocol_of(row) for row, _ in scored):
             alike = [(row, label) for row, label in scored if protocol_of(row) == protocol]

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.errors import ShardError, printable
+from amn_dist.methods import SETS
 from amn_dist.report.columns import Column, columns_of, stage_pictures, tag_names
-from amn_dist.report.grids import ROLES
 from amn_dist.report.image_scores import ImageScores, score_image, select_images, worst_first
 from amn_dist.report.run_folder import RunRecord
 from amn_dist.shards.shardset import ShardSet
@@ -59,11 +59,11 @@ class Gallery:
 def galleries(runs: Sequence[RunRecord], *, images: int) -> Iterator[Gallery]:
     """One gallery for every set of images that runs have, of at most `images` images in all."""
     by_set: dict[tuple[str, str], list[RunRecord]] = {}
-    for run, over in ((run, over) for over in ROLES for run in runs):
+    for run, over in ((run, over) for over in SETS for run in runs):
         if any(output.role == over for output in run.outputs.values()):
             by_set.setdefault((over, run.sets[over].digest), []).append(run)
-    for (over, _), runs_of_set in by_set.items():
-        yield gallery(runs_of_set, over, images // len(by_set))
+    for (name, _), runs_of_set in by_set.items():
+        yield gallery(runs_of_set, name, images // len(by_set))
 
 
 def gallery(runs: Sequence[RunRecord], over: str, count: int) -> Gallery:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from amn_dist.methods import SETS, in_order, title_of
 from amn_dist.report.run_folder import RunRecord, StageRecord
-from amn_dist.report.tables import has_threshold, ordered, percent, protocol_of, short, threshold_figures, title_of
-
-ROLES = ("train", "val")
+from amn_dist.report.tables import has_threshold, percent, protocol_of, short, threshold_figures
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Grid:
 def summary_grid(runs: Sequence[RunRecord]) -> Grid:
     """mIoU of every artefact (rows) of every run (columns)."""
     rows = []
-    for over, name in ((role, name) for role in ROLES for name in artefacts(runs, role)):
+    for over, name in ((role, name) for role in SETS for name in artefacts(runs, role)):
         scores = [run.rows(over).get(name) for run in runs]
         protocol = protocol_of(*scores)
         # Figures of several protocols are not held against each other.
@@ -48,7 +47,7 @@ def summary_grid(runs: Sequence[RunRecord]) -> Grid:
 
 def artefacts(runs: Sequence[RunRecord], over: str) -> list[str]:
     """What is scored of any of the runs over a set."""
-    return ordered(name for run in runs for name in run.rows(over))
+    return in_order(name for run in runs for name in run.rows(over))
 
 
 def marked(cells: Sequence[GridCell], values: Sequence[float | None]) -> tuple[GridCell, ...]:
@@ -75,7 +74,7 @@ def threshold_grid(runs: Sequence[RunRecord]) -> Grid:
         "oracle",
     )
     rows = []
-    for over in ROLES:
+    for over in SETS:
         for row, label in activations(runs, over):
             if "images" in row:
                 first = [f"{percent(row[f'{at}_miou'])} at {row[f'{at}_threshold']:.2f}" for at in ("default", "best")]

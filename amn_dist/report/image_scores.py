@@ -13,7 +13,6 @@ from amn_dist.errors import ShardError
 from amn_dist.ops.metrics.counts import confusion, iou
 from amn_dist.ops.resize import upsample
 from amn_dist.report.columns import Column
-from amn_dist.shards.format import kind_of
 from amn_dist.shards.shardset import ShardSet
 
 
@@ -34,7 +33,7 @@ def score_image(images: ShardSet, columns: Sequence[Column], ordinal: int) -> Im
     predictions = [labels_of(images, column, ordinal) for column in columns]
     if "gt.png" not in images.fields:
         pairs = zip(predictions, columns, strict=True)
-        labels = [prediction for prediction, column in pairs if kind_of(column.output.field) == "labels"]
+        labels = [prediction for prediction, column in pairs if column.output.artefact.is_labels]
         change = float((labels[0] != labels[-1]).mean()) if len(labels) > 1 else None
         return ImageScores(ordinal, (None,) * len(columns), None, change)
     truth = images.load(ordinal, "gt.png")

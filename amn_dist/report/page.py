@@ -10,11 +10,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from amn_dist.methods import SETS
 from amn_dist.report.charts import STYLES
 from amn_dist.report.classes import class_grids, confusion_grids, object_grids
 from amn_dist.report.curves import loss_charts, threshold_charts
 from amn_dist.report.gallery import galleries
-from amn_dist.report.grids import ROLES, run_grid, summary_grid, threshold_grid, time_grid
+from amn_dist.report.grids import run_grid, summary_grid, threshold_grid, time_grid
 from amn_dist.report.run_folder import RunRecord, read_runs
 from amn_dist.report.tables import percent, protocol_notes
 from amn_dist.runs.run import write_text
@@ -43,7 +44,7 @@ def render(runs: Sequence[RunRecord], *, images: int) -> str:
     script = (PAGE / "page.js").read_text(encoding="utf-8")
     return templates.get_template("page.html").render(
         runs=runs,
-        protocols=protocol_notes(row for run in runs for over in ROLES for row in run.rows(over).values()),
+        protocols=protocol_notes(row for run in runs for over in SETS for row in run.rows(over).values()),
         summary=summary_grid(runs),
         threshold_charts=threshold_charts(runs),
         thresholds=threshold_grid(runs),

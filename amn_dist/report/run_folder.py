@@ -10,7 +10,7 @@ import numpy as np
 
 from amn_dist.documents import read_json
 from amn_dist.errors import MESSAGE, AmnError, ConfigError, ShardError, printable
-from amn_dist.methods import Stage, scored
+from amn_dist.methods import Artefact, SetName, Stage, scored
 from amn_dist.report.stage_metrics import StageMetrics, read_stage_metrics
 from amn_dist.report.tables import has_threshold, readable
 from amn_dist.runs.pipeline import Pipeline, reopen
@@ -35,18 +35,18 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What is scored of a finished stage: a field of its shards, which lie over the image set of a role."""
+    """An artefact of a finished stage, in shards that lie over the image set of a role."""
 
     shards: ShardSet
-    field: str
-    role: str
+    artefact: Artefact
+    role: SetName
 
     def load(self, images: ShardSet, ordinal: int) -> np.ndarray:
         """Labels [H, W] or activations [K, h, w] of an image. Raises ShardError where they are those of another."""
         key = images.entry(ordinal).key
         if self.shards.entry(ordinal).key != key:
             raise ShardError(f"{self.shards.url}: sample {ordinal} is not {key}; make it again from this set")
-        return self.shards.load(ordinal, self.field)
+        return self.shards.load(ordinal, self.artefact.field)
 
 
 @dataclass(frozen=True)
@@ -138,20 +138,22 @@ def open_sets(pipeline: Pipeline, missing: list[str]) -> dict[str, ShardSet]:
 def open_outputs(pipeline: Pipeline, sets: dict[str, ShardSet], missing: list[str]) -> dict[str, StageOutput]:
     """What finished stages made over sets that can be read, by the name it is scored under."""
     outputs = {}
-    for name, (stage, wanted, over) in scored(pipeline.config).items():
-        if over not in sets or not pipeline.run.is_done(pipeline.stage(stage)):
+    for stage, artefact in scored(pipeline.config):
+        name, field, over = artefact.name, artefact.field, stage.over
+        if over not in sets or not pipeline.run.is_done(stage):
             continue
         try:
-            shards = pipeline.open(stage)
+            shards = pipeline.open(stage.name)
         except AmnError as error:
-            missing.append(f"{stage}: {error}")
+            missing.append(f"{stage.name}: {error}")
             continue
         if shards.shard_sizes != sets[over].shard_sizes:
-            missing.append(f"{name}: its shards do not lie over the images of {over}; --redo {stage}")
-        elif wanted not in shards.fields:
-            missing.append(f"{name}: {stage} holds {', '.join(shards.fields)}, expected {wanted}; --redo {stage}")
+            missing.append(f"{name}: its shards do not lie over the images of {over}; --redo {stage.name}")
+        elif field not in shards.fields:
+            held = ", ".join(shards.fields)
+            missing.append(f"{name}: {stage.name} holds {held}, expected {field}; --redo {stage.name}")
         else:
-            outputs[name] = StageOutput(shards, wanted, over)
+            outputs[name] = StageOutput(shards, artefact, over)
     return outputs
 
 

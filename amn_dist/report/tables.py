@@ -9,21 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amn_dist.errors import PLACE, printable
-
-NAMES = {
-    "cam": "CAM",
-    "cam_seed": "CAM seed",
-    "icd_map": "ICD",
-    "icd_seed": "ICD seed",
-    "refine": "maps given",
-    "refine_seed": "their seed",
-    "amn_map": "AMN",
-    "amn_seed": "AMN seed",
-    "walk": "pseudo-mask",
-    "predict_raw": "prediction",
-    "predict": "prediction + CRF",
-}
-"""Artefacts in the order they are made, and what tables call them; one that is not listed goes by its own name."""
+from amn_dist.methods import in_order, title_of
 
 PROTOCOLS = {
     "voc": ("VOC", "pixels without truth are left out, undecided ones are background; absent classes do not count"),
@@ -41,9 +27,9 @@ CLASSES_SHOWN = 50
 
 
 def score_table(scores: Mapping[str, Any], *, title: str = "") -> Table:
-    """One row an artefact: mIoU at the default and at the best threshold, or of its labels."""
+    """One row an artefact: mIoU at the default and at the best threshold; or of its labels, with their boundary IoU."""
     table = Table(title=plain(title, PLACE) if title else None)
-    for heading in (*LEADING, "mIoU", "best", "at", "within 2 points", "decided"):
+    for heading in (*LEADING, "mIoU", "best", "at", "within 2 points", "decided", "boundary"):
         table.add_column(heading, justify="left" if heading in LEADING else "right")
     for over, name, row in listed(scores):
         table.add_row(*leading(over, name, row), *figures(row))
@@ -65,7 +51,7 @@ def threshold_table(scores: Mapping[str, Any]) -> Table:
 def listed(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Set, artefact and row of everything that is scored, in order."""
     for over, of_set in scores["sets"].items():
-        for name in ordered(of_set["rows"]):
+        for name in in_order(of_set["rows"]):
             yield over, name, of_set["rows"][name]
 
 
@@ -87,17 +73,6 @@ def threshold_figures(row: Mapping[str, Any]) -> tuple[str, ...]:
         percent(images["oracle_miou"]),
         *("-" if mean is None else f"{mean:.2f}" for mean in means),
     )
-
-
-def title_of(artefact: str) -> str:
-    """What tables call an artefact."""
-    return NAMES.get(artefact, printable(artefact))
-
-
-def ordered(artefacts: Iterable[str]) -> list[str]:
-    """Artefacts, each once: those that are listed in the order they are made, behind them the others as they come."""
-    names = dict.fromkeys(artefacts)
-    return [*(name for name in NAMES if name in names), *(name for name in names if name not in NAMES)]
 
 
 def has_threshold(row: Mapping[str, Any]) -> bool:
@@ -138,15 +113,15 @@ def readable(scores: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def figures(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The figures of a row as text, percent with one decimal."""
     if not has_threshold(row):
-        return percent(row["miou"]), "", "", "", percent(row["decided"])
+        return percent(row["miou"]), "", "", "", percent(row["decided"]), percent(row.get("boundary_miou"))
     default = f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}"
-    return default, percent(row["best_miou"]), f"{row['best_threshold']:.2f}", f"{row['width_2']:.2f}", ""
+    return default, percent(row["best_miou"]), f"{row['best_threshold']:.2f}", f"{row['width_2']:.2f}", "", ""
 
 
 def class_table(scores: Mapping[str, Any], over: str) -> Table:
     """IoU of every class (rows) for every artefact (columns) of one set; of very many, the worst and the best."""
     rows = scores["sets"][over]["rows"]
-    columns = {name: class_iou(rows[name]) for name in ordered(rows)}
+    columns = {name: class_iou(rows[name]) for name in in_order(rows)}
     shown = shown_classes(list(columns.values())[-1])
     note = (
         ""
@@ -188,7 +163,7 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for over in dict.fromkeys(over for scores in runs.values() for over in scores["sets"]):
         by_run = [scores["sets"].get(over, {"rows": {}})["rows"] for scores in runs.values()]
-        for artefact in ordered(name for rows in by_run for name in rows):
+        for artefact in in_order(name for rows in by_run for name in rows):
             cells = ["-" if artefact not in rows else short(rows[artefact]) for rows in by_run]
             protocol = protocol_of(*(rows.get(artefact) for rows in by_run))
             table.add_row(plain(f"{title_of(artefact)} ({over})"), plain(protocol), *cells)
@@ -196,9 +171,10 @@ def comparison(runs: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def short(row: Mapping[str, Any]) -> str:
-    """One cell: mIoU, for activations at the default and at the best threshold."""
+    """One cell: mIoU, for activations at the default and at the best threshold, for labels with their boundary IoU."""
     if not has_threshold(row):
-        return percent(row["miou"])
+        boundary = row.get("boundary_miou")
+        return percent(row["miou"]) + ("" if boundary is None else f", boundary {percent(boundary)}")
     return (
         f"{percent(row['default_miou'])} at {row['default_threshold']:.2f}, "
         f"best {percent(row['best_miou'])} at {row['best_threshold']:.2f}"

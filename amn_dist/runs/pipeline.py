@@ -68,8 +68,13 @@ class Pipeline:
         return open_outside(self.config, self.data, self.stages, self.sets)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their ids."""
+        return self.sets["train"].classes
+
+    @property
     def num_classes(self) -> int:
-        return len(self.sets["train"].classes)
+        return len(self.classes)
 
     def stage(self, name: str) -> Stage:
         """The stage of that name. Raises ConfigError naming the stages there are."""
@@ -328,7 +333,7 @@ class Pipeline:
     def _context(self, stage: Stage) -> Context:
         """What a stage is built from."""
         weights = "" if stage.checkpoint is None else str(self.run.checkpoint(stage.checkpoint).resolve())
-        return Context(self.config, self.sets["train"].classes, weights)
+        return Context(self.config, self.classes, weights)
 
     def _source(self, over: str, stream: Sequence[Stage]) -> Source:
         """The images with all that the maps of a stream read beside them."""

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from amn_dist.methods import ACTIVATION, scored
+from amn_dist.methods import ACTIVATION, scored, title_of
 from amn_dist.report.classes import class_grids, object_grids
 from amn_dist.report.columns import columns_of
 from amn_dist.report.contact_sheet import even_samples, open_image_columns, sheet_row
@@ -24,7 +24,7 @@ from amn_dist.report.gallery import gallery
 from amn_dist.report.grids import Grid, summary_grid, threshold_grid
 from amn_dist.report.page import write_report
 from amn_dist.report.run_folder import read_run
-from amn_dist.report.tables import class_table, comparison, readable, score_table, threshold_table, title_of
+from amn_dist.report.tables import class_table, comparison, readable, score_table, threshold_table
 from amn_dist.runs.run import read_config, read_json
 from benchmarks.seeds import markdown, protocols
 from benchmarks.seeds import spread as over_seeds
@@ -42,9 +42,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def wanted(run: Path) -> dict[str, tuple[str, str, str]]:
-    found = scored(read_config(run / "config.yaml"))
-    assert found
-    return found
+    """Stage, field and image set of every artefact that is scored, by its name."""
+    config = read_config(run / "config.yaml")
+    names = {artefact.name: (stage.name, artefact.field, stage.over) for stage, artefact in scored(config)}
+    assert names
+    return names
 
 
 def cells(table: Table) -> list[list[str]]:
