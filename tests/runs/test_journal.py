@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from amn_dist.runs import journal as journals
 from amn_dist.runs.journal import Journal, journal
-from amn_dist.runs.run import journal as journals
 from amn_dist.storage.folders import files_below
 from amn_dist.storage.paths import RemotePath
 from amn_dist.telemetry import METRICS, following, stage_log
