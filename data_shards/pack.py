@@ -19,7 +19,7 @@ from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import INDEX, Index, ShardReport
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, shard_name, write_index
-from amn_dist.storage.atomic import MARK, clean_unfinished, commit_json, json_bytes
+from amn_dist.storage.atomic import UNFINISHED, clean_unfinished, commit_json, json_bytes
 from amn_dist.storage.paths import AnyPath
 from data_shards.shard import Bad, Packed, pack_shard
 from data_shards.source import Source, check_keys
@@ -35,7 +35,7 @@ QUARANTINE = "quarantine.json"
 RULES = 1
 """Raised when the same inputs give other shards."""
 
-_OURS = re.compile(rf"([0-9]{{6}}\.(tar|json)|{PACK}|{QUARANTINE})(\Z|{re.escape(MARK)})")
+_OURS = re.compile(rf"([0-9]{{6}}\.(tar|json)|{PACK}|{QUARANTINE})(\Z|{re.escape(UNFINISHED)})")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _prepare(out: AnyPath, stamps: list[str]) -> None:
         names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     except OSError as error:
         raise ShardError(f"{out}: cannot be written to ({printable(error)})") from error
-    foreign = [name for name in names if not (_OURS.match(name) or name.startswith(INDEX + MARK))]
+    foreign = [name for name in names if not (_OURS.match(name) or name.startswith(INDEX + UNFINISHED))]
     if foreign or (names and not any(name.startswith(PACK) for name in names)):
         raise ShardError(
             f"{out}: holds other files ({printable(', '.join((foreign or names)[:3]))}); choose an empty or new folder"

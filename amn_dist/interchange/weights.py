@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from amn_dist.models.weights import check_fit, read_tensors, save_network
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import file_digest, imported_origin, write_json
 from amn_dist.runs.unfinished import work_of
+from amn_dist.storage.atomic import atomic_file
 from amn_dist.storage.paths import AnyPath
 
 KINDS: dict[str, Kind] = {"classify": "cam", "amn": "amn", "irn": "irn", "segment": "deeplab", "discriminate": "icd"}
@@ -175,15 +175,11 @@ def _published(kind: Kind, ours: Mapping[str, Tensor], *, aliases: bool) -> dict
 
 
 def _write(out: Path, tensors: Mapping[str, Tensor]) -> None:
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(out) as temporary:
         if out.suffix == ".pth":
-            torch.save(dict(tensors), beside)
+            torch.save(dict(tensors), temporary)
         else:
-            save_file(_own(tensors), beside)
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+            save_file(_own(tensors), temporary)
 
 
 def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

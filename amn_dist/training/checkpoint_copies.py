@@ -122,12 +122,12 @@ def fetch(there: RemotePath, here: Path) -> list[str]:
             shutil.rmtree(path)
     if newest is None or (here / newest.name).is_dir():
         return newer
-    beside = here / f".tmp-{newest.name}"
+    temporary = here / f".tmp-{newest.name}"  # moved whole, as checkpoints are when they are saved
     for name, size in files_below(newest).items():
-        (beside / name).parent.mkdir(parents=True, exist_ok=True)
-        with (beside / name).open("wb") as file:
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        with (temporary / name).open("wb") as file:
             file.writelines((newest / name).pieces(size))
-    os.replace(beside, here / newest.name)
+    os.replace(temporary, here / newest.name)
     return newer
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from amn_dist.errors import ShardError
-from amn_dist.shards.cache import Cache
 from amn_dist.shards.index import Index, ShardInfo
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, write_index, write_shard
 from amn_dist.storage import readahead
+from amn_dist.storage.aws import read_settings
+from amn_dist.storage.cache import Cache
 from amn_dist.storage.paths import RemotePath, path_of
-from amn_dist.storage.s3 import read_settings
 
 CLASSES = ("background", "disc")
 SHARDS, SAMPLES, BYTES = 3, 4, 60_000
@@ -204,7 +204,7 @@ def test_the_cache_keeps_to_its_bound_and_drops_what_was_used_first(tmp_path: Pa
 KILLED = """
 import os, signal
 from pathlib import Path
-from amn_dist.shards.cache import Cache
+from amn_dist.storage.cache import Cache
 from amn_dist.shards.index import ShardInfo
 def pieces():
     yield b"half" * 100_000
