@@ -48,7 +48,7 @@ class ShardSet:
     def open(
         cls, path_or_url: str | os.PathLike[str] | RemotePath, *, reports: int = REPORTS, digest: str | None = None
     ) -> ShardSet:
-        """Open a set by local path or fsspec URL; the index and the sizes of all shards are checked.
+        """Open a set by local path or URL; the index and the sizes of all shards are checked.
 
         reports: shards whose samples are remembered; who goes through a set in order needs few. digest: of the set
         that is expected here. Raises ShardError when there is no sound index of a known version, a shard is missing or
@@ -136,12 +136,14 @@ class ShardSet:
             )
         offset, size = entry.fields[field]
         try:
-            found = self.files.read_range(self.index.shards[entry.shard].name, offset, size)
+            content = self.files.read_range(self.index.shards[entry.shard].name, offset, size)
         except OSError as error:
             raise ShardError(f"{self._where(entry, field)}: cannot be read ({printable(error)})") from error
-        if len(found) != size:
-            raise ShardError(f"{self._where(entry, field)}: found {len(found)} bytes, expected {size}; run amn verify")
-        return found
+        if len(content) != size:
+            raise ShardError(
+                f"{self._where(entry, field)}: found {len(content)} bytes, expected {size}; run amn verify"
+            )
+        return content
 
     def load(self, ordinal: int, field: str) -> np.ndarray:
         """The decoded array of a field that is one (format.kind_of). Raises ShardError naming tar, sample and field."""
@@ -198,8 +200,8 @@ class ShardSet:
             raise ShardError(f"{self.url}/{name}: describes another tar than {INDEX} lists; copy or make the set again")
         start = self._starts[number]
         return tuple(
-            Entry(place.key, start + position, number, place.height, place.width, place.fields)
-            for position, place in enumerate(report.samples)
+            Entry(sample.key, start + position, number, sample.height, sample.width, sample.fields)
+            for position, sample in enumerate(report.samples)
         )
 
 

@@ -170,11 +170,11 @@ LONE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 """Halves of surrogate pairs but for those by which Python spells the bytes of a file's name that are no UTF-8."""
 
 
-def path_of(where: str | os.PathLike[str] | RemotePath) -> AnyPath:
+def path_of(path_or_url: str | os.PathLike[str] | RemotePath) -> AnyPath:
     """The place a path or URL means; file:// is a path. Raises ConfigError for a text that no path can hold."""
-    if isinstance(where, RemotePath):
-        return where
-    text = os.fspath(where)
+    if isinstance(path_or_url, RemotePath):
+        return path_or_url
+    text = os.fspath(path_or_url)
     if "\0" in text or LONE.search(text):
         raise ConfigError(f"{printable(text)}: holds a character that no path can, expected a path or URL")
     if text.startswith(("file://", "local://")):

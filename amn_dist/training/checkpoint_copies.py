@@ -14,7 +14,7 @@ from pathlib import Path
 from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.storage.folders import files_below, remove_folder
 from amn_dist.storage.paths import AnyPath, RemotePath
-from amn_dist.storage.scratch import SCRATCH, alone, scratch
+from amn_dist.storage.scratch import SCRATCH, exclusive, scratch
 from amn_dist.training.checkpoints import KEEP, STATE, complete, is_whole
 from amn_dist.training.loop import CHECKPOINTS, MODEL, STOP
 
@@ -49,7 +49,7 @@ def workplace(
         return
     folder = scratch(stage, "fit")
     try:
-        with alone(folder):
+        with exclusive(folder):
             for name in fetch(stage / CHECKPOINTS, folder / CHECKPOINTS):
                 tell(f"{folder}: its checkpoint of step {int(name)} never reached {stage}; it was removed")
     except OSError as error:

@@ -21,7 +21,7 @@ from amn_dist.shards.writer import read_report, write_index, write_shard
 from data_shards.coco import pack_coco
 from data_shards.pack import PACK, plan
 from data_shards.scenes import draw_scene
-from data_shards.source import Content, Source, key_of
+from data_shards.source import Content, PackSource, key_of
 from data_shards.synthetic import pack_synthetic
 from data_shards.verify import verify
 
@@ -33,8 +33,8 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def source(number: int, size: int) -> Source:
-    return Source(f"k{number}", f"{number}.jpg", size, "", lambda: Content(b"", np.zeros(1, np.uint8)))
+def source(number: int, size: int) -> PackSource:
+    return PackSource(f"k{number}", f"{number}.jpg", size, "", lambda: Content(b"", np.zeros(1, np.uint8)))
 
 
 def test_scenes_depend_on_seed_and_number_only() -> None:
@@ -321,7 +321,7 @@ def respell(path: Path) -> None:
 
 
 def test_shards_have_numbers_of_six_digits() -> None:
-    source = Source("a", "a", 0, "", lambda: None)
+    source = PackSource("a", "a", 0, "", lambda: None)
     with pytest.raises(ConfigError, match="shard size 1: makes 1000001 shards, expected at most 1000000; enlarge it"):
         plan([source] * 1_000_001, 1)
 

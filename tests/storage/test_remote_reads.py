@@ -106,7 +106,7 @@ def test_an_answer_that_never_comes_is_asked_for_again(remote: str, s3: Any, mon
     assert asked(s3, "000000.tar bytes") == 2
 
 
-def test_patience_ends_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> None:
+def test_tries_end_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> None:
     shards = ShardSet.open(remote)
     monkeypatch.setenv("AMN_STORAGE_PATIENCE_S", "0.8")
     s3.fail("busy", 1000, part="000002.tar")

@@ -132,7 +132,7 @@ def test_a_run_over_s3_survives_faults_and_a_kill(
 ) -> None:
     line(scenes, tmp_path / "here", scenes).execute(until="cam_seed")
     pack_synthetic(f"{bucket}/train", **SCENES)
-    # One request meets one kind of fault: all together would outlast the patience these tests have.
+    # One request meets one kind of fault: all together would outlast what these tests wait.
     for kind, part in (("busy", "list-type"), ("reset", "index.json"), ("truncated", "000001.tar")):
         s3.fail(kind, 3, method="GET", part=part)
     run = tmp_path / "there"

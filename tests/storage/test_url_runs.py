@@ -274,7 +274,7 @@ def test_a_lease_survives_the_storage(bucket: str, s3: Any, soon: None, kind: st
 
 def test_of_those_that_wait_for_a_dead_holder_one_goes_on(bucket: str, soon: None, wait_for: Any) -> None:
     run = RemotePath(f"{bucket}/runs/x")
-    (run / lease.LEASE).write_bytes(lease.written(lease.Holder("far", "boot", 7, "1", "token", 0.0)))
+    (run / lease.LEASE).write_bytes(lease.holder_bytes(lease.Holder("far", "boot", 7, "1", "token", 0.0)))
     ends: list[str] = []
     over = threading.Event()
 
