@@ -72,10 +72,10 @@ def test_two_processes_pack_the_same_bytes_and_go_on_where_it_stopped(
     (out / "index.json").unlink()
     (out / "000003.json").unlink()
     (out / "000005.tar").write_bytes(b"half")
-    kept = (out / "000000.tar").stat().st_mtime_ns
+    mtime_ns = (out / "000000.tar").stat().st_mtime_ns
     pack(out=out, farm=two_workers)
     assert contents(out) == contents(tmp_path / "threads")
-    assert (out / "000000.tar").stat().st_mtime_ns == kept
+    assert (out / "000000.tar").stat().st_mtime_ns == mtime_ns
 
 
 def test_bad_samples_found_by_processes_are_named_or_left_out(two_workers: Farm, bad: Path, tmp_path: Path) -> None:

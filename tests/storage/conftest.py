@@ -180,7 +180,7 @@ def server(moto: int) -> Iterator[tuple[Proxy, int]]:
 
 @pytest.fixture(scope="session")
 def environment(server: tuple[Proxy, int]) -> dict[str, str]:
-    """Variables under which s3:// means this endpoint; requests are given up soon, since faults here end when they should."""
+    """Variables under which s3:// means this endpoint; what fails is given up soon: faults here end."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server[1]}",
         "AWS_ACCESS_KEY_ID": "tester",

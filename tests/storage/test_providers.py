@@ -197,16 +197,16 @@ def test_credentials_that_are_missing_or_unknown_are_told(endpoint: Endpoint, mo
         pytest.skip("the server of S3 takes any key")
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "another")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "another")
-    with pytest.raises(ShardError, match=r"cannot be read \(40[13] \w+\); check the credentials") as told:
+    with pytest.raises(ShardError, match=r"cannot be read \(40[13] \w+\); check the credentials") as caught:
         RemotePath(url).read_bytes()
-    assert protocol != "gs" or "GOOGLE_APPLICATION_CREDENTIALS" in str(told.value)
+    assert protocol != "gs" or "GOOGLE_APPLICATION_CREDENTIALS" in str(caught.value)
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME")
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", "nothing of the kind")
     with pytest.raises(
         ShardError, match=rf"{url}: its storage cannot be used \(.*\); set {endpoint.credentials}"
-    ) as told:
+    ) as caught:
         RemotePath(url).read_bytes()
-    assert "\n" not in str(told.value) and "Debug source" not in str(told.value)
+    assert "\n" not in str(caught.value) and "Debug source" not in str(caught.value)
 
 
 def test_every_protocol_of_azure_means_the_same(endpoint: Endpoint) -> None:

@@ -110,9 +110,9 @@ def test_tries_end_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> None
     shards = ShardSet.open(remote)
     monkeypatch.setenv("AMN_STORAGE_PATIENCE_S", "0.8")
     s3.fail("busy", 1000, part="000002.tar")
-    with pytest.raises(ShardError, match=r"s3://.*000002\.tar: cannot be read \(503 SlowDown; \d+ tries in") as told:
+    with pytest.raises(ShardError, match=r"s3://.*000002\.tar: cannot be read \(503 SlowDown; \d+ tries in") as caught:
         shards.read(9, "tags")
-    assert "the same command goes on" in str(told.value) and "\n" not in str(told.value)
+    assert "the same command goes on" in str(caught.value) and "\n" not in str(caught.value)
     s3.faults.clear()
     assert shards.read(9, "tags") == b"\x01"
 
@@ -123,9 +123,9 @@ def test_tries_end_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> None
 )
 def test_a_refusal_is_told_at_once(remote: str, s3: Any, kind: str, answer: str, advice: str) -> None:
     s3.fail(kind, 1000, part="index.json")
-    with pytest.raises(ShardError) as told:
+    with pytest.raises(ShardError) as caught:
         ShardSet.open(remote)
-    assert f"{remote}/index.json: cannot be read ({answer}); " in str(told.value) and advice in str(told.value)
+    assert f"{remote}/index.json: cannot be read ({answer}); " in str(caught.value) and advice in str(caught.value)
     assert len(s3.seen) == 2  # the list, the index: no second try
     s3.fail(kind, 1000, part="000000.tar", method="PUT")
     with pytest.raises(ShardError, match=r"000000\.tar: cannot be written \(403 "):

@@ -68,10 +68,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cam(scenes: Path, images: str, out: AnyPath) -> MapTask:
     """CAM over a set, one sample a chunk."""
     config: Config = load_config(scenes / "tiny.yaml")
-    found = ShardSet.open(images)
-    source = Source(images, (), Loader(name="torchvision"), digest=found.digest)
+    images_set = ShardSet.open(images)
+    source = Source(images, (), Loader(name="torchvision"), digest=images_set.digest)
     maps = (CamMap(config, 3, str(scenes / "weights.safetensors")),)
-    return MapTask("cam", source, maps, (str(out),), found.shard_sizes, 2)
+    return MapTask("cam", source, maps, (str(out),), images_set.shard_sizes, 2)
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])

@@ -59,11 +59,11 @@ loader: {name: torchvision}
 
 def digests(folder: AnyPath) -> dict[str, str]:
     """What every finished stage of a run yielded."""
-    found = {}
+    digest_of = {}
     for name in files_below(folder):
         if name.endswith(("/index.json", "/done.json")):
-            found[name.split("/")[0]] = str(read_json(folder / name)["digest"])
-    return found
+            digest_of[name.split("/")[0]] = str(read_json(folder / name)["digest"])
+    return digest_of
 
 
 def steps(run: AnyPath) -> list[int]:
@@ -267,8 +267,8 @@ def test_a_lease_survives_the_storage(bucket: str, s3: Any, soon: None, kind: st
         wait_for(lambda: not any(fault.left for fault in s3.faults), "all faults")
         met = s3.count("PUT")
         wait_for(lambda: s3.count("PUT") > met + 1, "a refresh after them")
-        found = lease.read_holder((run / lease.LEASE).tagged())
-        assert found is not None and found.pid == os.getpid()
+        holder = lease.read_holder((run / lease.LEASE).tagged())
+        assert holder is not None and holder.pid == os.getpid()
     assert (run / lease.LEASE).read_bytes() == lease.FREE
 
 
