@@ -32,7 +32,7 @@ from PIL import Image
 from amn_dist.config import Farm as FarmSection
 from amn_dist.config import Loader
 from amn_dist.farms.farm import Chunk
-from amn_dist.farms.stream import PackSource, Row
+from amn_dist.farms.stream import Row, Source
 from amn_dist.interfaces import Needs
 from amn_dist.loaders.order import batch_ordinals, steps_per_epoch
 from amn_dist.records import Sample
@@ -100,7 +100,7 @@ def sources(images: int) -> list[packing.PackSource]:
 class HashLeg:
     """Reads every sample's photo and tags; its row is its key's hash."""
 
-    source: PackSource
+    source: Source
     name: str = "hash"
     needs: Needs = "cpu"
 
@@ -117,7 +117,7 @@ def row_of(sample: Sample) -> Row:
 class HashTask:
     """The trivial Map: a shard of hashes for every shard of pictures."""
 
-    source: PackSource
+    source: Source
     sizes: tuple[int, ...]
     out: str
     name: str = "hash"
@@ -144,7 +144,7 @@ def map_here(images: Path, out: Path, workers: int) -> None:
     found = ShardSet.open(images)
     out.mkdir(exist_ok=True)
     clean_unfinished(out)
-    task = HashTask(PackSource(str(images), (), Loader(name="torchvision", threads=1)), found.shard_sizes, str(out))
+    task = HashTask(Source(str(images), (), Loader(name="torchvision", threads=1)), found.shard_sizes, str(out))
     todo = [n for n in range(len(found.shard_sizes)) if read_report(out, n) is None]
     with contextlib.closing(RayFarm(FarmSection(workers=workers, pools="one"), devices=False)) as farm:
         for _ in farm.run(task, todo):

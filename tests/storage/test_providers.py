@@ -77,7 +77,9 @@ def folder(endpoint: Endpoint) -> RemotePath:
 
 
 def test_files_and_folders(folder: RemotePath) -> None:
-    contents = {f"{name}": name.encode() * 3 for name in ("x", "y z", "b/1", "b/c/2", "ü", "a+b%20", *"defghij")}
+    contents = {
+        f"{name}": name.encode() * 3 for name in ("x", "y z", "b/1", "b/c/2", "ü", "a+b%20", "x#1", "x?v=2", *"defghij")
+    }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     assert files_below(folder) == {name: len(content) for name, content in sorted(contents.items())}
