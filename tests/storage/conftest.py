@@ -87,6 +87,7 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # else headers and body are two packets, and the second waits for an acknowledgement
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
