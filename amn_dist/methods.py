@@ -16,7 +16,7 @@ from amn_dist.errors import printable
 from amn_dist.interfaces import Context, Fit, Map
 from amn_dist.models.published import Kind as Published
 from amn_dist.records import ACTIVATION
-from amn_dist.shards.format import Kind, kind_of
+from amn_dist.shards.format import FieldKind, kind_of
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
 from amn_dist.stages.icd import IcdFit, IcdMap, icd_colour
@@ -45,7 +45,7 @@ class Artefact:
     field: str
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> FieldKind | None:
         """maps: activations, scored at every threshold. labels: scored as they are. regions: not scored."""
         return kind_of(self.field)
 

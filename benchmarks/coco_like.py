@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from amn_dist.storage.atomic import atomic_file
 
 TRAIN, VAL = 82_783, 40_504
 """Images of COCO 2014."""
@@ -169,6 +170,5 @@ def _opened(path: Path) -> Image.Image:
 
 def _write(path: Path, content: bytes) -> None:
     """A file that is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with atomic_file(path, durable=False) as temporary:
+        temporary.write_bytes(content)

@@ -91,8 +91,8 @@ def content(number: int) -> packing.Content:
     return packing.Content(picture(number % KINDS), np.array([number & 1, 1], np.uint8))
 
 
-def sources(images: int) -> list[packing.Source]:
-    return [packing.Source(key(n), key(n), 400, "1", partial(content, n)) for n in range(images)]
+def sources(images: int) -> list[packing.PackSource]:
+    return [packing.PackSource(key(n), key(n), 400, "1", partial(content, n)) for n in range(images)]
 
 
 @dataclass(frozen=True)

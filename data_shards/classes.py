@@ -31,18 +31,18 @@ def read_classes(path: Path) -> tuple[str, ...]:
 def check_classes(names: Sequence[str], *, where: str) -> tuple[str, ...]:
     """Return the names. Raises ShardError unless they are 2 to 255, different, and start with background."""
     if not names or not _is_background(names[0]):
-        found = printable(names[0], 80) if names else "nothing"
+        first = printable(names[0], 80) if names else "nothing"
         raise ShardError(
-            f"{where}: found {quoted(found)} first, expected {BACKGROUND!r} (id 0), then the classes in id order"
+            f"{where}: found {quoted(first)} first, expected {BACKGROUND!r} (id 0), then the classes in id order"
         )
     if not 2 <= len(names) <= MAX_CLASSES:
         raise ShardError(f"{where}: found {len(names)} classes, expected 2 to {MAX_CLASSES} with {BACKGROUND}")
-    odd = next((name for name in names if not name.isprintable()), None)
-    if odd is not None:
-        raise ShardError(f"{where}: found the class {quoted(odd)}, expected printable characters")
-    again = next((name for name in names[1:] if _is_background(name)), None)
-    if again is not None:
-        raise ShardError(f"{where}: class {quoted(again)} is listed twice; it is id 0 alone")
+    unprintable = next((name for name in names if not name.isprintable()), None)
+    if unprintable is not None:
+        raise ShardError(f"{where}: found the class {quoted(unprintable)}, expected printable characters")
+    repeated = next((name for name in names[1:] if _is_background(name)), None)
+    if repeated is not None:
+        raise ShardError(f"{where}: class {quoted(repeated)} is listed twice; it is id 0 alone")
     try:
         check_names(names)
     except ShardError as error:
@@ -59,8 +59,8 @@ def multi_hot(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray:
     tags = np.zeros(len(classes) - 1, np.uint8)
     for label in labels:
         if label not in classes[1:]:
-            near = difflib.get_close_matches(label, classes[1:], n=1, cutoff=0.4)
-            hint = f"did you mean {quoted(near[0])}?" if near else f"known: {printable(', '.join(classes[1:12]))}"
+            similar = difflib.get_close_matches(label, classes[1:], n=1, cutoff=0.4)
+            hint = f"did you mean {quoted(similar[0])}?" if similar else f"known: {printable(', '.join(classes[1:12]))}"
             raise ShardError(f"unknown class {quoted(label)} ({hint})")
         tags[classes.index(label) - 1] = 1
     return tags

@@ -15,26 +15,26 @@ from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
 from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import read_classes
-from data_shards.instances import Instances, Listed, Range, read_instances
+from data_shards.instances import AnnotationFile, CocoImage, Instances, read_instances
 from data_shards.outlines import draw, paint, read_outline
 from data_shards.pack import pack
-from data_shards.source import Content, Source, check_split, inside, key_of, named, read_file, stamp_of
+from data_shards.source import Content, PackSource, check_split, inside, key_of, named, read_file, stamp_of
 
 SHORTEST = len("[[0,0,1,0,0,1]]")
 """Bytes of the least outline there can be."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class CocoReader:
     """What the samples of a set have in common. clip: cut outlines that leave their picture. truth: paint them."""
 
     folder: Path
-    file: Range
+    file: AnnotationFile
     classes: int
     clip: bool
     truth: bool
 
-    def read(self, listed: Listed, annotations: np.ndarray) -> Content:
+    def read(self, listed: CocoImage, annotations: np.ndarray) -> Content:
         """A sample: its picture as it is, its tags, its truth. annotations: ANNOTATION[n] of the image."""
         photo = read_file(inside(self.folder, listed.file_name), listed.file_name)
         with named(Path(self.file.path).name):
@@ -42,7 +42,7 @@ class Reader:
             truth = self._truth(listed, annotations) if self.truth else None
         return Content(photo, tags, truth)
 
-    def _truth(self, listed: Listed, annotations: np.ndarray) -> np.ndarray:
+    def _truth(self, listed: CocoImage, annotations: np.ndarray) -> np.ndarray:
         size = (listed.height, listed.width)
         return paint(size, self._masks(annotations[~annotations["crowd"]], size))
 
@@ -78,13 +78,16 @@ def pack_coco(
     annotations: another annotation file. tell: hears what is left out. Raises ShardError naming what is damaged.
     """
     folder, file = _places(Path(root).absolute(), split, None if annotations is None else Path(annotations).absolute())
-    found = read_instances(file, None if classes is None else read_classes(Path(classes)))
-    outlined = (found.annotations["stop"] - found.annotations["start"] >= SHORTEST) & ~found.annotations["crowd"]
-    reader = Reader(folder, found.file, len(found.classes), clip, bool(outlined.any()))
-    kept = [n for n in range(len(found.images)) if unlabelled or len(found.of(n))]
-    _tell_left_out(folder, found, len(found.images) - len(kept), tell)
-    sources = [_source(reader, found.images[n], found.of(n)) for n in kept]
-    return pack(sources, path_of(out), classes=found.classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    instances = read_instances(file, None if classes is None else read_classes(Path(classes)))
+    reader = CocoReader(folder, instances.file, len(instances.classes), clip, _has_outlines(instances.annotations))
+    packed = [n for n in range(len(instances.images)) if unlabelled or len(instances.of(n))]
+    _tell_left_out(folder, instances, len(instances.images) - len(packed), tell)
+    sources = [_source(reader, instances.images[n], instances.of(n)) for n in packed]
+    return pack(sources, path_of(out), classes=instances.classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+
+
+def _has_outlines(annotations: np.ndarray) -> bool:
+    return bool(((annotations["stop"] - annotations["start"] >= SHORTEST) & ~annotations["crowd"]).any())
 
 
 def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:
@@ -94,17 +97,17 @@ def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:
     if not os.path.isdir(folder):
         raise ShardError(f"{folder}: no such folder; expected images there, and annotations in {file}")
     if not os.path.isfile(file):
-        known = ", ".join(sorted(path.name for path in file.parent.glob("*.json"))[:8]) or "none"
-        raise ShardError(f"{file}: no such file; found {printable(known)}")
+        present = ", ".join(sorted(path.name for path in file.parent.glob("*.json"))[:8]) or "none"
+        raise ShardError(f"{file}: no such file; found {printable(present)}")
     return folder, file
 
 
-def _source(reader: Reader, listed: Listed, annotations: np.ndarray) -> Source:
+def _source(reader: CocoReader, listed: CocoImage, annotations: np.ndarray) -> PackSource:
     size, stamp = stamp_of([reader.folder / listed.file_name])
     stamp = f"{listed.id};clip={reader.clip};{stamp};{reader.file.stamp}"
     key = key_of(PurePosixPath(listed.file_name).with_suffix("").as_posix())
     shown = f"{Path(reader.file.path).name}: image {listed.id}"
-    return Source(key, listed.file_name, size, stamp, partial(reader.read, listed, annotations), shown)
+    return PackSource(key, listed.file_name, size, stamp, partial(reader.read, listed, annotations), shown)
 
 
 def _tags(annotations: np.ndarray, classes: int) -> np.ndarray:
@@ -119,11 +122,11 @@ def _tags(annotations: np.ndarray, classes: int) -> np.ndarray:
     return tags
 
 
-def _tell_left_out(folder: Path, found: Instances, unlabelled: int, tell: Callable[[str], None]) -> None:
+def _tell_left_out(folder: Path, instances: Instances, unlabelled: int, tell: Callable[[str], None]) -> None:
     if unlabelled:
         tell(f"{folder}: {unlabelled} images without annotations are left out")
-    listed = {name.file_name for name in found.images}
+    listed = {name.file_name for name in instances.images}
     with os.scandir(folder) as entries:
-        strange = sum(entry.name not in listed for entry in entries if entry.is_file())
-    if strange:
-        tell(f"{folder}: {strange} files are not listed in {Path(found.file.path).name} and are left out")
+        unlisted = sum(entry.name not in listed for entry in entries if entry.is_file())
+    if unlisted:
+        tell(f"{folder}: {unlisted} files are not listed in {Path(instances.file.path).name} and are left out")

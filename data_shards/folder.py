@@ -19,7 +19,7 @@ from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_class
 from data_shards.pack import pack
 from data_shards.source import (
     Content,
-    Source,
+    PackSource,
     inside,
     key_of,
     lines_of,
@@ -71,16 +71,16 @@ def pack_folder(
 def read_table(path: Path) -> tuple[Labelled, ...]:
     """The rows of a label table, in order. Raises ShardError naming file, line and fault."""
     text = read_text(path)
-    found = _json_rows(text, path) if text.lstrip().startswith("{") else _csv_rows(text, path)
+    listed = _json_rows(text, path) if text.lstrip().startswith("{") else _csv_rows(text, path)
     lines: dict[str, int] = {}
     rows = []
-    for row in found:
+    for row in listed:
         where = f"{path}: line {row.line}"
         if not relative(row.file):
             raise ShardError(f"{where}: file {quoted(row.file)} is not a relative path inside the folder of images")
-        odd = next((label for label in row.labels if not label.isprintable() or len(label) > MAX_CLASS), None)
-        if odd is not None:
-            raise ShardError(f"{where}: label {quoted(odd)}, expected at most {MAX_CLASS} printable characters")
+        unfit = next((label for label in row.labels if not label.isprintable() or len(label) > MAX_CLASS), None)
+        if unfit is not None:
+            raise ShardError(f"{where}: label {quoted(unfit)}, expected at most {MAX_CLASS} printable characters")
         file = PurePosixPath(row.file).as_posix()
         if file in lines:
             raise ShardError(f"{where}: {printable(file)} is a duplicate of line {lines[file]}; list it once")
@@ -134,13 +134,14 @@ def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
         yield Labelled(file, tuple(label.strip() for label in labels), number)
 
 
-def _source(root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | None, table: str) -> Source:
+def _source(root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | None, table: str) -> PackSource:
     stem = PurePosixPath(row.file).with_suffix("").as_posix()
     mask = None if masks is None else masks / f"{stem}.png"
     shown = f"{masks.name}/{stem}.png" if masks is not None else ""
     size, stamp = stamp_of([root / row.file] if mask is None else [root / row.file, mask])
     stamp = f"{';'.join(sorted(row.labels))};{stamp}"
-    return Source(key_of(stem), row.file, size, stamp, partial(_read, root, row, classes, mask, shown, table), shown)
+    read = partial(_read, root, row, classes, mask, shown, table)
+    return PackSource(key_of(stem), row.file, size, stamp, read, shown)
 
 
 def _read(root: Path, row: Labelled, classes: tuple[str, ...], mask: Path | None, shown: str, table: str) -> Content:

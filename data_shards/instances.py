@@ -27,7 +27,7 @@ ANNOTATION = np.dtype(
 """A row of the table. label: class id, 0 for a category that is not listed. start, stop: its outline in the file."""
 
 
-class Listed(msgspec.Struct, frozen=True, gc=False):
+class CocoImage(msgspec.Struct, frozen=True, gc=False):
     """An image as the file lists it. height, width: pixels."""
 
     id: Id
@@ -49,14 +49,14 @@ class _Category(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class _File(msgspec.Struct, frozen=True):
-    images: list[Listed]
+class _CocoFile(msgspec.Struct, frozen=True):
+    images: list[CocoImage]
     annotations: list[_Annotation]
     categories: list[_Category]
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class AnnotationFile:
     """A file whose ranges are read. stamp: its size and time, so that another file in its place is noticed."""
 
     path: str
@@ -78,9 +78,9 @@ class Instances:
     Those of an image stand in the file's order. bounds: int64[images + 1], where each image's begin.
     """
 
-    file: Range
+    file: AnnotationFile
     classes: tuple[str, ...]
-    images: tuple[Listed, ...]
+    images: tuple[CocoImage, ...]
     annotations: np.ndarray
     bounds: np.ndarray
 
@@ -96,29 +96,29 @@ def read_instances(path: Path, classes: Sequence[str] | None = None) -> Instance
     image, category without a class, or file name that leads outside.
     """
     stamp = stamp_of([path])[1]
-    found, address = _decode(path)
-    _check_names(found.images, path)
-    names, labels = _classes(found.categories, classes, path)
-    table, images = _table(found.annotations, labels, address), tuple(found.images)
+    parsed, address = _decode(path)
+    _check_names(parsed.images, path)
+    names, labels = _classes(parsed.categories, classes, path)
+    table, images = _table(parsed.annotations, labels, address), tuple(parsed.images)
     _check_keys(path, zip(table["start"].tolist(), table["stop"].tolist(), strict=True))
     image_ids = np.fromiter((listed.id for listed in images), np.int64, len(images))
-    owners = np.fromiter((item.image_id for item in found.annotations), np.int64, len(table))
+    owners = np.fromiter((annotation.image_id for annotation in parsed.annotations), np.int64, len(table))
     for what, ids in (("image", image_ids), ("annotation", table["id"])):
         _check_unique(ids, what, path)
     positions = _positions(owners, image_ids, table["id"], path)
     order = np.argsort(positions, kind="stable")
     bounds = np.searchsorted(positions[order], np.arange(len(images) + 1))
-    return Instances(Range(str(path), stamp), names, images, table[order], bounds)
+    return Instances(AnnotationFile(str(path), stamp), names, images, table[order], bounds)
 
 
 @lru_cache(4)
-def _opened(place: Range) -> BinaryIO:
-    if stamp_of([Path(place.path)])[1] != place.stamp:
-        raise ShardError(f"{place.path}: has changed since the shards were planned; start the same command again")
-    return open(place.path, "rb")
+def _opened(file: AnnotationFile) -> BinaryIO:
+    if stamp_of([Path(file.path)])[1] != file.stamp:
+        raise ShardError(f"{file.path}: has changed since the shards were planned; start the same command again")
+    return open(file.path, "rb")
 
 
-def _decode(path: Path) -> tuple[_File, Callable[[Any], int]]:
+def _decode(path: Path) -> tuple[_CocoFile, Callable[[Any], int]]:
     """The parsed file, and a function that says where in it a raw part begins."""
     try:
         with open(path, "rb") as file:
@@ -126,14 +126,14 @@ def _decode(path: Path) -> tuple[_File, Callable[[Any], int]]:
                 raise ShardError(f"{path}: is empty; expected COCO's instances as JSON")
             # Mapped, not read: its pages are the kernel's to drop.
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        found = msgspec.json.decode(content, type=_File)
+        parsed = msgspec.json.decode(content, type=_CocoFile)
     except (OSError, ValueError, RecursionError) as error:
         cut = f" at byte {path.stat().st_size}, its end" if "truncated" in str(error) else ""
         raise ShardError(
             f"{path}: {printable(error)}{cut}; expected COCO's instances: images, annotations, categories"
         ) from error
     base = _address(content)
-    return found, lambda part: _address(part) - base
+    return parsed, lambda part: _address(part) - base
 
 
 def _check_keys(path: Path, outlines: Iterable[tuple[int, int]]) -> None:
@@ -156,15 +156,16 @@ def _address(buffer: Any) -> int:
     return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
 
 
-def _table(found: list[_Annotation], labels: dict[int, int], address: Callable[[Any], int]) -> np.ndarray:
-    table = np.empty(len(found), ANNOTATION)
-    sizes = np.fromiter((memoryview(item.segmentation).nbytes for item in found), np.int64, len(found))
-    starts = (address(item.segmentation) if size else 0 for item, size in zip(found, sizes, strict=True))
-    table["id"] = np.fromiter((item.id for item in found), np.int64, len(found))
-    table["category"] = np.fromiter((item.category_id for item in found), np.int64, len(found))
-    table["label"] = np.fromiter((labels.get(item.category_id, 0) for item in found), np.uint8, len(found))
-    table["crowd"] = np.fromiter((bool(item.iscrowd) for item in found), np.bool_, len(found))
-    table["start"] = np.fromiter(starts, np.int64, len(found))
+def _table(annotations: list[_Annotation], labels: dict[int, int], address: Callable[[Any], int]) -> np.ndarray:
+    count = len(annotations)
+    table = np.empty(count, ANNOTATION)
+    sizes = np.fromiter((memoryview(row.segmentation).nbytes for row in annotations), np.int64, count)
+    starts = (address(row.segmentation) if size else 0 for row, size in zip(annotations, sizes, strict=True))
+    table["id"] = np.fromiter((row.id for row in annotations), np.int64, count)
+    table["category"] = np.fromiter((row.category_id for row in annotations), np.int64, count)
+    table["label"] = np.fromiter((labels.get(row.category_id, 0) for row in annotations), np.uint8, count)
+    table["crowd"] = np.fromiter((bool(row.iscrowd) for row in annotations), np.bool_, count)
+    table["start"] = np.fromiter(starts, np.int64, count)
     table["stop"] = table["start"] + sizes
     return table
 
@@ -173,11 +174,11 @@ def _positions(owners: np.ndarray, image_ids: np.ndarray, annotation_ids: np.nda
     """Positions of the annotations' images."""
     order = np.argsort(image_ids)
     slots = np.searchsorted(image_ids[order], owners)
-    lost = np.append(image_ids[order], -1)[slots] != owners
-    if lost.any():
-        first = int(np.flatnonzero(lost)[0])
+    orphans = np.append(image_ids[order], -1)[slots] != owners
+    if orphans.any():
+        first = int(np.flatnonzero(orphans)[0])
         raise ShardError(
-            f"{path}: {lost.sum()} annotations are of images it does not list, first annotation "
+            f"{path}: {orphans.sum()} annotations are of images it does not list, first annotation "
             f"{annotation_ids[first]} of image {owners[first]}; list the images or drop the annotations"
         )
     return order[slots]
@@ -189,8 +190,8 @@ def _classes(
     """Class names, and the class of every category id."""
     _check_unique(np.array([category.id for category in categories], np.int64), "category", path)
     listed = sorted((category.id, category.name.strip()) for category in categories)
-    own = check_classes((BACKGROUND, *(name for _, name in listed)), where=f"{path}: categories")
-    names = own if classes is None else tuple(classes)
+    category_names = check_classes((BACKGROUND, *(name for _, name in listed)), where=f"{path}: categories")
+    names = category_names if classes is None else tuple(classes)
     for number, name in listed:
         if name not in names[1:]:
             raise ShardError(
@@ -203,14 +204,14 @@ def _classes(
 def _check_unique(ids: np.ndarray, what: str, path: Path) -> None:
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        first = int(np.flatnonzero(counts > 1)[0])
+        position = int(np.flatnonzero(counts > 1)[0])
         raise ShardError(
-            f"{path}: {what} id {values[first]} is a duplicate, listed {counts[first]} times; list it once"
+            f"{path}: {what} id {values[position]} is a duplicate, listed {counts[position]} times; list it once"
         )
 
 
-def _check_names(images: list[Listed], path: Path) -> None:
-    first: dict[str, int] = {}
+def _check_names(images: list[CocoImage], path: Path) -> None:
+    id_of: dict[str, int] = {}
     for listed in images:
         if not relative(listed.file_name):
             raise ShardError(
@@ -218,5 +219,5 @@ def _check_names(images: list[Listed], path: Path) -> None:
                 "folder of images"
             )
         name = PurePosixPath(listed.file_name).as_posix()  # of all its spellings
-        if first.setdefault(name, listed.id) != listed.id:
-            raise ShardError(f"{path}: images {first[name]} and {listed.id} are both {printable(name)}; list it once")
+        if id_of.setdefault(name, listed.id) != listed.id:
+            raise ShardError(f"{path}: images {id_of[name]} and {listed.id} are both {printable(name)}; list it once")

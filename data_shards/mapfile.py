@@ -25,8 +25,8 @@ def read_maps(content: bytes, tags: np.ndarray, size: tuple[int, int], *, scale:
     ones to 0 and divides each class by (its peak + 1e-5). Maps of the photograph's size become means of 4x4 pixels.
     Raises ShardError saying what does not fit.
     """
-    found = read_pickled_dict(content)
-    maps = _keyed(found, size) if "keys" in found else _by_class(found)
+    dictionary = read_pickled_dict(content)
+    maps = _keyed(dictionary, size) if "keys" in dictionary else _by_class(dictionary)
     expected = np.flatnonzero(tags)
     if sorted(maps) != expected.tolist():
         raise ShardError(
@@ -34,17 +34,17 @@ def read_maps(content: bytes, tags: np.ndarray, size: tuple[int, int], *, scale:
             "the first class after background); make both from the same labels"
         )
     grid = grid_size(*size)
-    coarse = [_on_grid(maps[number], grid, size) for number in expected.tolist()]
-    stacked = np.stack(coarse) if coarse else np.zeros((0, *grid), np.float32)
+    on_grid = [_on_grid(maps[number], grid, size) for number in expected.tolist()]
+    stacked = np.stack(on_grid) if on_grid else np.zeros((0, *grid), np.float32)
     return _in_unit(stacked, scale).astype(np.float16)
 
 
-def _keyed(found: Mapping[int | str, Any], size: tuple[int, int]) -> dict[int, np.ndarray]:
+def _keyed(dictionary: Mapping[int | str, Any], size: tuple[int, int]) -> dict[int, np.ndarray]:
     """Maps by class of `{"keys": [K], "cam": [K, h, w], "high_res": [K, H, W]}`; a first map beyond K is background.
 
     `cam` is taken where it lies on the stride-4 grid, else `high_res`. Without keys there need not be maps.
     """
-    keys = np.asarray(found["keys"])
+    keys = np.asarray(dictionary["keys"])
     if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
         raise ShardError(
             f"has keys {printable(keys.dtype)}{printable(list(keys.shape))}; expected class numbers [K], "
@@ -53,23 +53,23 @@ def _keyed(found: Mapping[int | str, Any], size: tuple[int, int]) -> dict[int, n
     numbers = [int(number) for number in keys]
     if not numbers:
         return {}
-    stacks = {name: found[name] for name in ("cam", "high_res") if isinstance(found.get(name), np.ndarray)}
-    wanted = {"cam": grid_size(*size), "high_res": size}
-    fitting = [stack for name, stack in stacks.items() if stack.ndim == 3 and stack.shape[1:] == wanted[name]]
-    if not fitting:
-        told = ", ".join(f"{name} {list(stack.shape)}" for name, stack in stacks.items()) or "neither cam nor high_res"
-        raise ShardError(f"holds {told}; expected cam [K, {_sides(wanted['cam'])}] or high_res [K, {_sides(size)}]")
-    if len(fitting[0]) not in (len(numbers), len(numbers) + 1) or len(set(numbers)) != len(numbers):
+    stacks = {name: dictionary[name] for name in ("cam", "high_res") if isinstance(dictionary.get(name), np.ndarray)}
+    expected = {"cam": grid_size(*size), "high_res": size}
+    usable = [maps for name, maps in stacks.items() if maps.ndim == 3 and maps.shape[1:] == expected[name]]
+    if not usable:
+        shapes = ", ".join(f"{name} {list(maps.shape)}" for name, maps in stacks.items()) or "neither cam nor high_res"
+        raise ShardError(f"holds {shapes}; expected cam [K, {_sides(expected['cam'])}] or high_res [K, {_sides(size)}]")
+    if len(usable[0]) not in (len(numbers), len(numbers) + 1) or len(set(numbers)) != len(numbers):
         raise ShardError(
-            f"holds {len(fitting[0])} maps for {len(numbers)} keys; expected one a key, or background first"
+            f"holds {len(usable[0])} maps for {len(numbers)} keys; expected one a key, or background first"
         )
-    return dict(zip(numbers, fitting[0][-len(numbers) :], strict=True))
+    return dict(zip(numbers, usable[0][-len(numbers) :], strict=True))
 
 
-def _by_class(found: Mapping[int | str, Any]) -> dict[int, np.ndarray]:
+def _by_class(dictionary: Mapping[int | str, Any]) -> dict[int, np.ndarray]:
     """Maps of `{class: [H, W]}`, 0 for the first class."""
     maps: dict[int, np.ndarray] = {}
-    for key, values in found.items():
+    for key, values in dictionary.items():
         if not isinstance(key, int) or not isinstance(values, np.ndarray) or values.ndim != 2:
             raise ShardError(
                 f"has the entry '{printable(key, 40)}'; expected keys with cam or high_res, or class: [H, W]"

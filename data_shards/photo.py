@@ -67,11 +67,11 @@ def check_truth(content: bytes | np.ndarray, photo: Photo, classes: int) -> np.n
         )
     if ids.max() < classes:  # most masks, without sorting their pixels
         return ids
-    known = np.unique(ids)
-    unknown = known[(known >= classes) & (known != IGNORE)]
+    present = np.unique(ids)
+    unknown = present[(present >= classes) & (present != IGNORE)]
     if unknown.size:
-        listed = ", ".join(str(found) for found in unknown[:8])
-        raise ShardError(f"holds id {listed}; expected 0 to {classes - 1}, or {IGNORE} for void")
+        shown = ", ".join(str(number) for number in unknown[:8])
+        raise ShardError(f"holds id {shown}; expected 0 to {classes - 1}, or {IGNORE} for void")
     return ids
 
 
@@ -105,7 +105,7 @@ def _orientation(exif: bytes | None) -> int:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        found = tags.get(ORIENTATION, 1)
+        orientation = tags.get(ORIENTATION, 1)
     except (SyntaxError, ValueError, KeyError, struct.error):
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

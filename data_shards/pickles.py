@@ -22,7 +22,7 @@ SCALAR = "scalar"
 NUMPY = {f"{module}.multiarray.{name}" for module in ("numpy.core", "numpy._core") for name in (ARRAY, SCALAR)}
 TENSOR, STORAGE = "torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes"
 PLAIN = {"numpy.ndarray", "numpy.dtype", "collections.OrderedDict", "_codecs.encode"}
-STORED = {
+STORAGE_DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -34,8 +34,8 @@ STORED = {
     "BoolStorage": "?",
 }
 """torch's storages and what they hold."""
-KINDS = {f"{module}.{name}" for module in ("torch", "torch.cuda") for name in STORED}
-ALLOWED = NUMPY | PLAIN | KINDS | {TENSOR, STORAGE}
+TORCH_STORAGES = {f"{module}.{name}" for module in ("torch", "torch.cuda") for name in STORAGE_DTYPES}
+ALLOWED = NUMPY | PLAIN | TORCH_STORAGES | {TENSOR, STORAGE}
 """The names an array's pickle consists of."""
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """First object of a storage's own stream of pickles."""
@@ -50,14 +50,14 @@ class Name:
     def __init__(self, text: str) -> None:
         object.__setattr__(self, "text", text)
 
-    def __call__(self, *arguments: Any) -> Call:
-        return Call(self.text, arguments)
+    def __call__(self, *arguments: Any) -> RecordedCall:
+        return RecordedCall(self.text, arguments)
 
     def __setattr__(self, key: str, value: Any) -> None:
         raise AttributeError(key)
 
 
-class Call:
+class RecordedCall:
     """A call that was not made, and the state the object was to get after it."""
 
     __slots__ = ("arguments", "name", "state")
@@ -98,13 +98,13 @@ def read_pickled_dict(content: bytes) -> dict[int | str, Any]:
             raise ShardError(
                 f"is an .npy of {printable(kind)}{printable(list(shape))}, expected a pickled dictionary of arrays"
             )
-        found = _single(InertUnpickler(stream).load())
-        if not isinstance(found, dict):
-            raise ShardError(f"holds {_named(found)}, expected a dictionary")
-        named = {_key(key): _value(value) for key, value in found.items()}
-        if len(named) != len(found):
-            raise ShardError(f"has {len(found)} keys of {len(named)} names or classes; expected each once")
-        return named
+        tree = _single(InertUnpickler(stream).load())
+        if not isinstance(tree, dict):
+            raise ShardError(f"holds {_named(tree)}, expected a dictionary")
+        by_key = {_key(key): _value(value) for key, value in tree.items()}
+        if len(by_key) != len(tree):
+            raise ShardError(f"has {len(tree)} keys of {len(by_key)} names or classes; expected each once")
+        return by_key
     except ShardError:
         raise
     except Exception as error:  # a hostile file makes an unpickler stumble in any way it likes
@@ -113,23 +113,23 @@ def read_pickled_dict(content: bytes) -> dict[int | str, Any]:
 
 def _single(tree: Any) -> Any:
     """What an array of one object holds."""
-    if not isinstance(tree, Call) or not tree.name.endswith(ARRAY) or not isinstance(tree.state, tuple):
+    if not isinstance(tree, RecordedCall) or not tree.name.endswith(ARRAY) or not isinstance(tree.state, tuple):
         return tree
     _, shape, _, _, content = tree.state
     return content[0] if shape == () and isinstance(content, list) and len(content) == 1 else tree
 
 
 def _key(key: Any) -> int | str:
-    found = _value(key)
-    if isinstance(found, np.ndarray) and found.shape == () and found.dtype.kind in "iu":
-        return int(found)
-    if isinstance(found, int | str) and not isinstance(found, bool):
-        return found
+    value = _value(key)
+    if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu":
+        return int(value)
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        return value
     raise ShardError(f"has {_named(key)} as a key; expected names or class numbers")
 
 
 def _value(value: Any) -> Any:
-    if not isinstance(value, Call):
+    if not isinstance(value, RecordedCall):
         return value
     if value.name in NUMPY:
         return _scalar(value) if value.name.endswith(SCALAR) else _array(value)
@@ -138,13 +138,13 @@ def _value(value: Any) -> Any:
     raise ShardError(f"holds {value.name}; expected an array")
 
 
-def _array(call: Call) -> np.ndarray:
+def _array(call: RecordedCall) -> np.ndarray:
     _, shape, kind, fortran, content = call.state
     flat = _flat(_bytes(content), _dtype(kind), shape)
     return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _scalar(call: Call) -> np.ndarray:
+def _scalar(call: RecordedCall) -> np.ndarray:
     kind, content = call.arguments
     return _flat(_bytes(content), _dtype(kind), ()).reshape(()).copy()
 
@@ -158,7 +158,7 @@ def _flat(content: bytes, kind: np.dtype, shape: Any) -> np.ndarray:
 
 def _dtype(call: Any) -> np.dtype:
     """The dtype of numbers a noted call describes."""
-    if not isinstance(call, Call) or call.name != "numpy.dtype":
+    if not isinstance(call, RecordedCall) or call.name != "numpy.dtype":
         raise ShardError(f"has an array of {_named(call)}; expected numbers")
     text = str(call.arguments[0])
     order = call.state[1] if isinstance(call.state, tuple) and call.state[1] in ("<", ">") else ""
@@ -168,14 +168,14 @@ def _dtype(call: Any) -> np.dtype:
 
 
 def _bytes(content: Any) -> bytes:
-    if isinstance(content, Call) and content.name == "_codecs.encode" and content.arguments[1:] == ("latin1",):
+    if isinstance(content, RecordedCall) and content.name == "_codecs.encode" and content.arguments[1:] == ("latin1",):
         content = str(content.arguments[0]).encode("latin1")
     if not isinstance(content, bytes):
         raise ShardError(f"has an array over {_named(content)}; expected bytes")
     return content
 
 
-def _tensor(call: Call) -> np.ndarray:
+def _tensor(call: RecordedCall) -> np.ndarray:
     storage, offset, shape, steps = call.arguments[:4]
     flat = _storage(storage)
     numbers = (offset, *shape, *steps)
@@ -188,16 +188,16 @@ def _tensor(call: Call) -> np.ndarray:
 
 def _storage(call: Any) -> np.ndarray:
     """The numbers of a torch storage: magic, version, machine, what it is, its name; then count and bytes."""
-    if not isinstance(call, Call) or call.name != STORAGE:
+    if not isinstance(call, RecordedCall) or call.name != STORAGE:
         raise ShardError(f"has a tensor over {_named(call)}; expected its storage")
     stream = io.BytesIO(_bytes(call.arguments[0]))
     magic, _, machine, mark, _ = (InertUnpickler(stream).load() for _ in range(5))
     if magic != TORCH_MAGIC or not machine["little_endian"] or not isinstance(mark[1], Name):
         raise ShardError("has a tensor whose storage is not one of torch's")
-    kind = np.dtype(STORED[mark[1].text.rsplit(".", 1)[-1]])
+    kind = np.dtype(STORAGE_DTYPES[mark[1].text.rsplit(".", 1)[-1]])
     count = int.from_bytes(stream.read(8), "little")
     return _flat(stream.read(), kind, (count,))
 
 
 def _named(value: Any) -> str:
-    return value.name if isinstance(value, Call) else type(value).__name__
+    return value.name if isinstance(value, RecordedCall) else type(value).__name__

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data_shards.backdrop import backdrop, smooth_noise
-from data_shards.shapes import KINDS, Kind, body_colour
+from data_shards.shapes import SCENE_CLASSES, SceneClass, body_colour
 
 QUALITY = 92
 """Of the JPEG."""
@@ -19,7 +19,7 @@ TRIES = 12
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and its truth. image: uint8[H, W, 3]. ids: uint8[H, W], 0 background, i + 1 for KINDS[i]."""
+    """A picture and its truth. image: uint8[H, W, 3]. ids: uint8[H, W], 0 background, i + 1 for SCENE_CLASSES[i]."""
 
     image: np.ndarray
     ids: np.ndarray
@@ -107,7 +107,7 @@ def _pose(height: int, width: int, *, first: bool, rng: np.random.Generator) -> 
 
 
 def _draw(number: int, pose: Pose, picture: np.ndarray, rng: np.random.Generator) -> Layer:
-    kind = KINDS[number]
+    kind = SCENE_CLASSES[number]
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
     # Pixel centres in the object's own coordinates, and distances back in pixels.
     dy, dx = (y - pose.y) / pose.radius, (x - pose.x) / pose.radius
@@ -126,7 +126,7 @@ def _draw(number: int, pose: Pose, picture: np.ndarray, rng: np.random.Generator
 
 
 def _body(
-    kind: Kind, u: np.ndarray, v: np.ndarray, outline: np.ndarray, picture: np.ndarray, rng: np.random.Generator
+    kind: SceneClass, u: np.ndarray, v: np.ndarray, outline: np.ndarray, picture: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """The plain rest f64[H, W, 3]: muted colour, faint texture, light from one side, a dark rim."""
     base = _stand_out(body_colour(kind, rng), picture[np.abs(outline) < 6])

@@ -30,7 +30,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PackSource:
     """A sample to pack. name: what messages call its image. truth: what they call its mask.
 
     size: bytes it will take, about. stamp: changes when the sample's inputs do. read: its content; raises ShardError,
@@ -57,18 +57,18 @@ def key_of(stem: str) -> str:
     return f"{key.lstrip('-')[:180] or '_'}-{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
-def check_keys(sources: list[Source]) -> None:
+def check_keys(sources: list[PackSource]) -> None:
     """Raise ShardError when there is nothing to pack or two samples have one key."""
     if not sources:
         raise ShardError("no samples found; expected at least one")
-    first: dict[str, str] = {}
+    name_of: dict[str, str] = {}
     for source in sources:
-        if source.key in first:
+        if source.key in name_of:
             raise ShardError(
-                f"{printable(first[source.key], PLACE)} and {printable(source.name, PLACE)} both have "
+                f"{printable(name_of[source.key], PLACE)} and {printable(source.name, PLACE)} both have "
                 f"the key {source.key}; rename one of them"
             )
-        first[source.key] = source.name
+        name_of[source.key] = source.name
 
 
 def relative(name: str) -> bool:
@@ -113,12 +113,12 @@ def stamp_of(paths: list[Path]) -> tuple[int, str]:
     total, parts = 0, []
     for path in paths:
         try:
-            found = path.stat()
+            status = path.stat()
         except (OSError, ValueError):
             parts.append("missing")
             continue
-        total += found.st_size
-        parts.append(f"{found.st_size}:{found.st_mtime_ns}")
+        total += status.st_size
+        parts.append(f"{status.st_size}:{status.st_mtime_ns}")
     return total, ";".join(parts)
 
 

@@ -14,7 +14,7 @@ from amn_dist.farms.farm import Chunk, Farm, Report, Task
 from amn_dist.interfaces import Needs
 from amn_dist.storage.paths import AnyPath
 from data_shards.shard import Packed, pack_shard
-from data_shards.source import Source
+from data_shards.source import PackSource
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class PackTask:
         return parts[0]
 
 
-def pack_task(shards: Sequence[Sequence[Source]], out: AnyPath, *, classes: int, skip_bad: bool, mark: str) -> PackTask:
+def pack_task(
+    shards: Sequence[Sequence[PackSource]], out: AnyPath, *, classes: int, skip_bad: bool, mark: str
+) -> PackTask:
     """The task of packing some shards into a folder."""
     sources = tuple(pickle.dumps(shard, protocol=pickle.HIGHEST_PROTOCOL) for shard in shards)
     return PackTask(PackLeg(out.absolute(), sources, classes, skip_bad, mark), tuple(map(len, shards)))

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from amn_dist.errors import PLACE, ShardError, listed, printable
 from amn_dist.shards.format import PHOTOS, decode, kind_of
-from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
+from amn_dist.shards.index import INDEX, Index, SampleLocation, ShardReport, make_index, parse
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import Member, check_open_tar, check_samples, check_tar
 from amn_dist.storage.paths import AnyPath, RemotePath, is_file, path_of
@@ -66,9 +66,9 @@ def _verify_set(folder: AnyPath) -> Verified:
     shards = ShardSet.open(folder)
     index = shards.index
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = list(pool.map(lambda number: _check_shard(folder, index, number), range(len(index.shards))))
-    faults = [fault for _, some in found for fault in some]
-    reports = [report for report, _ in found if report is not None]
+        checked = list(pool.map(lambda number: _check_shard(folder, index, number), range(len(index.shards))))
+    faults = [fault for _, shard_faults in checked for fault in shard_faults]
+    reports = [report for report, _ in checked if report is not None]
     if len(reports) == len(index.shards):
         faults += _check_index(index, reports)
     if faults:
@@ -121,8 +121,8 @@ def _check_shard(folder: AnyPath, index: Index, number: int) -> tuple[ShardRepor
             if report.sha256 != shard.sha256:
                 faults.append(f"{name}: describes another tar than {INDEX} lists")
             faults += _check_members(report, check_open_tar(file, where=str(tar)))
-            for place in report.samples:
-                faults += _check_sample(file, report.name, place, index)
+            for sample in report.samples:
+                faults += _check_sample(file, report.name, sample, index)
     except ShardError as error:
         faults.append(str(error))
     except OSError as error:
@@ -131,26 +131,26 @@ def _check_shard(folder: AnyPath, index: Index, number: int) -> tuple[ShardRepor
 
 
 def _check_members(report: ShardReport, members: tuple[Member, ...]) -> Iterator[str]:
-    listed = {f"{place.key}.{name}": at for place in report.samples for name, at in place.fields.items()}
-    found = {member.name: (member.offset, member.size) for member in members}
-    for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            places = f"is at {found.get(name)} in the tar, at {listed.get(name)} in the report"
-            yield f"{report.name}: {printable(name)} {places}"
+    in_report = {f"{sample.key}.{name}": span for sample in report.samples for name, span in sample.fields.items()}
+    in_tar = {member.name: (member.offset, member.size) for member in members}
+    for name in sorted(in_report.keys() | in_tar.keys()):
+        if in_report.get(name) != in_tar.get(name):
+            difference = f"is at {in_tar.get(name)} in the tar, at {in_report.get(name)} in the report"
+            yield f"{report.name}: {printable(name)} {difference}"
 
 
 def _opened(tar: AnyPath) -> io.BufferedReader | io.BytesIO:
     return io.BytesIO(tar.read_bytes()) if isinstance(tar, RemotePath) else open(tar, "rb")
 
 
-def _check_sample(file: BinaryIO, tar: str, place: Place, index: Index) -> Iterator[str]:
-    photo = Photo("", place.height, place.width)
-    for name, (offset, size) in place.fields.items():
+def _check_sample(file: BinaryIO, tar: str, sample: SampleLocation, index: Index) -> Iterator[str]:
+    photo = Photo("", sample.height, sample.width)
+    for name, (offset, size) in sample.fields.items():
         try:
             file.seek(offset)
             _check_field(name, file.read(size), photo, index)
         except ShardError as error:
-            yield f"{tar}: {printable(f'{place.key}.{name}')}: {error}"
+            yield f"{tar}: {printable(f'{sample.key}.{name}')}: {error}"
 
 
 def _check_field(name: str, content: bytes, expected: Photo, index: Index) -> None:
@@ -165,6 +165,6 @@ def _check_field(name: str, content: bytes, expected: Photo, index: Index) -> No
     elif name == "gt.png":
         check_truth(content, expected, len(index.classes))
     elif kind := kind_of(name):
-        found = decode(name, content)
-        if kind == "tags" and found.size != len(index.classes) - 1:
-            raise ShardError(f"holds {found.size} tags for {len(index.classes)} classes; expected one less")
+        array = decode(name, content)
+        if kind == "tags" and array.size != len(index.classes) - 1:
+            raise ShardError(f"holds {array.size} tags for {len(index.classes)} classes; expected one less")

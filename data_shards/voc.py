@@ -19,7 +19,7 @@ from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
 from data_shards.source import (
     Content,
-    Source,
+    PackSource,
     check_split,
     holdable,
     key_of,
@@ -66,8 +66,8 @@ def read_split(root: Path, split: str) -> tuple[str, ...]:
     check_split(split, "a file in ImageSets/Segmentation, such as train")
     path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not os.path.isfile(path):
-        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.txt"))) or "none"
-        raise ShardError(f"{path}: no such split; found {printable(known)}")
+        present = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
+        raise ShardError(f"{path}: no such split; found {printable(present)}")
     lines: dict[str, int] = {}
     for number, line in enumerate(lines_of(read_text(path)), 1):
         name = line.strip()
@@ -107,16 +107,16 @@ def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[s
         raise ShardError(f"{printable(name, PLACE)}: cannot be read as XML ({printable(error)})") from error
     if tree.tag != "annotation":
         raise ShardError(f"{printable(name, PLACE)}: found <{printable(tree.tag)}>, expected <annotation>")
-    found = list(_labels(tree, name))
-    easy = [label for label, marked in found if not marked]
-    return tuple(easy if easy and not difficult else [label for label, _ in found])
+    labels = list(_labels(tree, name))
+    easy = [label for label, marked in labels if not marked]
+    return tuple(easy if easy and not difficult else [label for label, _ in labels])
 
 
 def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
     """Name of every object, and whether it is marked as difficult."""
-    for number, found in enumerate(tree.findall("object"), 1):
+    for number, element in enumerate(tree.findall("object"), 1):
         where = f"{name}: object {number}"
-        label, marked = _only(found, "name", where), _only(found, "difficult", where) or "0"
+        label, marked = _only(element, "name", where), _only(element, "difficult", where) or "0"
         if not label:
             raise ShardError(f"{where} has no name")
         if marked not in ("0", "1"):
@@ -126,26 +126,27 @@ def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
 
 def _only(parent: Element, tag: str, where: str) -> str:
     """The text of an element that there is once at most."""
-    found = parent.findall(tag)
-    if len(found) > 1:
-        raise ShardError(f"{where} has {len(found)} elements <{tag}>, expected one")
-    return (found[0].text or "").strip() if found else ""
+    elements = parent.findall(tag)
+    if len(elements) > 1:
+        raise ShardError(f"{where} has {len(elements)} elements <{tag}>, expected one")
+    return (elements[0].text or "").strip() if elements else ""
 
 
 def _source(
     root: Path, name: str, images: frozenset[str], classes: tuple[str, ...], *, difficult: bool, masked: bool
-) -> Source:
+) -> PackSource:
     """images: names of the files there are."""
-    found = [f"{name}{suffix}" for suffix in SUFFIXES if f"{name}{suffix}" in images]
-    if len(found) > 1:
-        raise ShardError(f"{root / 'JPEGImages'}: {found[0]} and {found[1]} are both image {name}; remove one of them")
-    image = root / "JPEGImages" / (found[0] if found else f"{name}{SUFFIXES[0]}")
+    files = [f"{name}{suffix}" for suffix in SUFFIXES if f"{name}{suffix}" in images]
+    if len(files) > 1:
+        raise ShardError(f"{root / 'JPEGImages'}: {files[0]} and {files[1]} are both image {name}; remove one of them")
+    image = root / "JPEGImages" / (files[0] if files else f"{name}{SUFFIXES[0]}")
     annotation = root / "Annotations" / f"{name}.xml"
     mask = _mask(root, name) if masked else None
     size, stamp = stamp_of([image, *([mask] if mask is not None else []), annotation])
     read = partial(_read, root, image, annotation, mask, classes, difficult)
     shown = _mask(root, name).relative_to(root).as_posix()
-    return Source(key_of(name), image.relative_to(root).as_posix(), size, f"difficult={difficult};{stamp}", read, shown)
+    stamp = f"difficult={difficult};{stamp}"
+    return PackSource(key_of(name), image.relative_to(root).as_posix(), size, stamp, read, shown)
 
 
 def _read(

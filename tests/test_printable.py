@@ -50,7 +50,7 @@ from amn_dist.shards.tarcheck import check_tar
 from amn_dist.shards.writer import write_index, write_shard
 from amn_dist.storage.lease import read_holder
 from amn_dist.storage.paths import path_of
-from amn_dist.storage.retry import patiently
+from amn_dist.storage.retry import retried
 from amn_dist.training.checkpoints import complete, is_whole
 from amn_dist.training.world import join_world
 from data_shards.classes import check_classes, multi_hot, read_classes
@@ -548,7 +548,7 @@ def test_what_storage_and_workers_say(text: str) -> None:
     def broken() -> None:
         raise PermissionError(f"first\n{text}\nlast {text}")
 
-    refused(lambda: patiently("s3://b/k", "read", broken), "s3://b/k: cannot be read", "check the URL")
+    refused(lambda: retried("s3://b/k", "read", broken), "s3://b/k: cannot be read", "check the URL")
     error = RayError(f"first\n{text}\nlast {text}")
     for tell in (cause_of_death, traceback_of, last_line):
         assert tell(error).isprintable() and len(tell(error)) < SAID

@@ -24,7 +24,7 @@ HOMES = {
     "ray": "farms/ray/",
     "deepspeed": "training/engines/deepspeed.py",
     "nvidia": "loaders/dali.py",
-    "obstore": "storage/s3.py",
+    "obstore": "storage/buckets.py",
     "pydensecrf": "ops/crf/dense.py",
     "skimage": "ops/superpixel.py",
     "triton": "ops/walk/gpu.py",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from amn_dist.errors import ConfigError
-from amn_dist.shards.cache import cache_here
-from amn_dist.storage.retry import patiently
-from amn_dist.storage.s3 import S3Objects
+from amn_dist.storage.cache import cache_here
+from amn_dist.storage.objects import open_objects
+from amn_dist.storage.retry import retried
 from amn_dist.training.world import join_world
 from amn_dist.variables import number, whole_number
 
@@ -41,8 +41,8 @@ def test_numbers_are_finite_and_in_range(monkeypatch: pytest.MonkeyPatch, text: 
 
 READERS: dict[str, Callable[[], Any]] = {
     "AMN_CACHE_GB": cache_here,
-    "AMN_STORAGE_PATIENCE_S": lambda: patiently("memory://x", "read", lambda: 1),
-    "AMN_STORAGE_TIMEOUT_S": lambda: S3Objects("bucket", {"region": "us-east-1"}),
+    "AMN_STORAGE_PATIENCE_S": lambda: retried("memory://x", "read", lambda: 1),
+    "AMN_STORAGE_TIMEOUT_S": lambda: open_objects("s3://bucket/key"),
     "RANK": join_world,
     "WORLD_SIZE": join_world,
     "LOCAL_RANK": join_world,

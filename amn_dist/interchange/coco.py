@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +15,7 @@ from amn_dist.errors import ShardError, printable
 from amn_dist.interchange.selection import SelectedField, map_samples
 from amn_dist.records import IGNORE
 from amn_dist.shards.shardset import Entry, ShardSet
+from amn_dist.storage.atomic import atomic_file
 
 NUMBERED = re.compile(r"(?:.*_)?0*(\d{1,18})")
 """Keys that end in a number, such as COCO's own file names."""
@@ -29,17 +28,12 @@ def export_coco(selected: SelectedField, out: Path) -> int:
     in its key where every key has one of its own, else its position from 1; its key stands beside it.
     Returns the number of annotations.
     """
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8") as file:
+        with atomic_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
             count = _write(file, selected)
-        os.replace(beside, out)
     except OSError as error:
         raise ShardError(f"{out}: cannot be written ({printable(error)}); make room, run again") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
     return count
 
 

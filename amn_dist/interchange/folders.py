@@ -10,6 +10,7 @@ from typing import Any
 from amn_dist.documents import read_json
 from amn_dist.errors import ConfigError, ShardError, printable
 from amn_dist.shards.format import check_key
+from amn_dist.storage.atomic import atomic_file
 
 EXPORT = "export.json"
 """What a folder holds the export of; written before the first file."""
@@ -48,10 +49,10 @@ def is_missing(path: Path) -> bool:
 
 def put(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all; raises ShardError naming it when it cannot be written."""
-    beside = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    # Not durable: there are thousands, and an empty one counts as missing.
+    unfinished = path.with_name(f"{PART}{os.getpid()}-{path.name}")
     try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
+        with atomic_file(path, temporary=unfinished, durable=False) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ShardError(f"{path}: cannot be written ({printable(error)}); make room, run again") from error

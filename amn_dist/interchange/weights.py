@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from amn_dist.runs.origins import file_digest, imported_origin
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import write_json
 from amn_dist.runs.unfinished import work_of
+from amn_dist.storage.atomic import atomic_file
 from amn_dist.storage.paths import AnyPath
 
 OURS = "backbone.features."
@@ -181,15 +181,11 @@ def _published(kind: Kind, ours: Mapping[str, Tensor], *, aliases: bool) -> dict
 
 
 def _write(out: Path, tensors: Mapping[str, Tensor]) -> None:
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(out) as temporary:
         if out.suffix == ".pth":
-            torch.save(dict(tensors), beside)
+            torch.save(dict(tensors), temporary)
         else:
-            save_file(_contiguous(tensors), beside)
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+            save_file(_contiguous(tensors), temporary)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError, printable, quoted
 from amn_dist.models.backbones.backbone import Backbone
+from amn_dist.storage.atomic import atomic_file
 from amn_dist.storage.paths import RemotePath, path_of
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -124,12 +125,8 @@ def save_network(network: nn.Module, path: str | os.PathLike[str] | RemotePath) 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if isinstance(file, RemotePath):
         return file.write_bytes(save(tensors))
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, beside)
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_file(file) as temporary:
+        save_file(tensors, temporary)
 
 
 def load_network(network: Network, path: str | os.PathLike[str]) -> Network:

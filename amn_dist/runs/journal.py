@@ -12,7 +12,7 @@ from pathlib import Path
 from amn_dist.errors import ShardError
 from amn_dist.storage.folders import files_below
 from amn_dist.storage.paths import AnyPath, RemotePath
-from amn_dist.storage.scratch import briefly, scratch
+from amn_dist.storage.scratch import scratch, with_deadline
 from amn_dist.telemetry import FOLLOW_S, METRICS, whole_lines
 
 COPY_S, LOOK_S = 30.0, 10.0
@@ -95,7 +95,7 @@ def journal(stage: AnyPath, writer: str = "log") -> Iterator[Journal]:
     try:
         yield log_copy
     except BaseException:
-        briefly(log_copy.try_push)
+        with_deadline(log_copy.try_push)
         raise
     finally:
         over.set()

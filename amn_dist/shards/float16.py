@@ -23,7 +23,7 @@ LEVEL = 1
 """Of deflate; higher ones gain 2 to 6 %."""
 
 
-def encode_halves(maps: np.ndarray) -> bytes:
+def encode_float16(maps: np.ndarray) -> bytes:
     """Bytes of float16 maps [K, h, w]; any bit pattern survives."""
     if maps.dtype != np.float16 or maps.ndim != 3:
         raise ShardError(f"found {maps.dtype}{list(maps.shape)}, expected float16[K, h, w]")
@@ -34,8 +34,8 @@ def encode_halves(maps: np.ndarray) -> bytes:
     return HEADER.pack(MAGIC, *maps.shape) + zlib.compress(planes.tobytes(), LEVEL)
 
 
-def decode_halves(data: bytes) -> np.ndarray:
-    """Float16 maps [K, h, w] of encode_halves, writable. Raises ShardError when the bytes are anything else."""
+def decode_float16(data: bytes) -> np.ndarray:
+    """Float16 maps [K, h, w] of encode_float16, writable. Raises ShardError when the bytes are anything else."""
     if len(data) < HEADER.size or data[:4] != MAGIC:
         raise ShardError(f"is not an .f16 field (starts with {data[:8]!r})")
     shape = HEADER.unpack_from(data)[1:]
@@ -54,9 +54,9 @@ def _inflated(data: bytes, size: int, shape: tuple[int, ...]) -> bytes:
         raise ShardError(f"is an .f16 field that declares {list(shape)} but holds {len(data)} bytes")
     stream = zlib.decompressobj()
     try:
-        found = stream.decompress(data, size + 1)
+        content = stream.decompress(data, size + 1)
     except zlib.error as error:
         raise ShardError(f"is a damaged .f16 field ({printable(error)})") from error
-    if len(found) != size or not stream.eof or stream.unused_data:
+    if len(content) != size or not stream.eof or stream.unused_data:
         raise ShardError(f"is an .f16 field that declares {list(shape)} but does not hold that; make the stage again")
-    return found
+    return content

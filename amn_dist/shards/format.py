@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.errors import ShardError, printable, quoted
-from amn_dist.shards.float16 import decode_halves, encode_halves
+from amn_dist.shards.float16 import decode_float16, encode_float16
 
 MAX_SIDE = 16384
 """Pixels on the longer side of any picture we decode; above it a file is taken for a bomb."""
@@ -34,9 +34,9 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 PHOTOS = ("jpg", "png")
 """Fields that hold an image as it was found; a sample has exactly one of them or none."""
-Kind = Literal["tags", "labels", "regions", "maps", "array"]
+FieldKind = Literal["tags", "labels", "regions", "maps", "array"]
 """What a field is as an array: tags; ids of 8 and of 16 bits; float16 maps; any other numbers."""
-ENDINGS: dict[str, Kind] = {".u16.png": "regions", ".png": "labels", ".f16": "maps", ".npy": "array"}
+ENDINGS: dict[str, FieldKind] = {".u16.png": "regions", ".png": "labels", ".f16": "maps", ".npy": "array"}
 """Kind of a field by the end of its name; the first that fits."""
 
 _PARSING = threading.Lock()
@@ -58,7 +58,7 @@ def check_field(field: str) -> str:
     return field
 
 
-def kind_of(field: str) -> Kind | None:
+def kind_of(field: str) -> FieldKind | None:
     """What decode makes of a field; None when it is kept as bytes alone. The only place that knows."""
     if field == "tags":
         return "tags"
@@ -80,7 +80,7 @@ def encode(field: str, array: np.ndarray) -> bytes:
         case "array":
             return _encode_npy(field, array)
         case "maps":
-            return _encode_halves(field, array)
+            return _encode_maps(field, array)
     raise ShardError(f"field {printable(field)}: arrays are stored as tags or as {_endings()}")
 
 
@@ -99,7 +99,7 @@ def decode(field: str, data: bytes) -> np.ndarray:
         case "array":
             return _decode_npy(data)
         case "maps":
-            return decode_halves(data)
+            return decode_float16(data)
     raise ShardError(
         f"field {printable(field)}: only tags and {_endings()} are arrays; its bytes can be read as they are"
     )
@@ -107,13 +107,13 @@ def decode(field: str, data: bytes) -> np.ndarray:
 
 def decode_ids(data: bytes, *, bits: int = 8) -> np.ndarray:
     """Ids uint8[H, W] of an 8-bit gray or palette PNG, whatever its colours; uint16 of 16-bit gray."""
-    mode, found = png_mode(data)
+    mode, depth = png_mode(data)
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             check_size(image.width, image.height)
-            if bits == 16 and not (image.mode.startswith("I") and found == 16):
+            if bits == 16 and not (image.mode.startswith("I") and depth == 16):
                 raise ShardError(f"is a {mode} PNG; expected ids in a 16-bit gray PNG")
-            if bits == 8 and (image.mode not in ("L", "P") or (image.mode == "L" and found != 8)):
+            if bits == 8 and (image.mode not in ("L", "P") or (image.mode == "L" and depth != 8)):
                 raise ShardError(f"is a {mode} PNG; expected ids in an 8-bit gray or palette PNG")
             return np.array(image, dtype=np.uint16 if bits == 16 else np.uint8)
     except BROKEN as error:
@@ -171,9 +171,9 @@ def _encode_png(field: str, array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _encode_halves(field: str, array: np.ndarray) -> bytes:
+def _encode_maps(field: str, array: np.ndarray) -> bytes:
     try:
-        return encode_halves(array)
+        return encode_float16(array)
     except ShardError as error:
         raise ShardError(f"field {field}: {error}") from error
 

@@ -27,11 +27,11 @@ TarName = Annotated[str, Field(pattern=r"^[0-9]{6}\.tar$")]
 Record = TypeVar("Record", bound=BaseModel)
 
 
-class Strict(BaseModel):
+class StrictRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Place(Strict):
+class SampleLocation(StrictRecord):
     """Where a sample lies in its tar. height, width: upright pixels. fields: offset and size of the bytes, by name."""
 
     key: str
@@ -40,38 +40,38 @@ class Place(Strict):
     fields: dict[str, tuple[Count, Count]]
 
 
-class ShardReport(Strict):
+class ShardReport(StrictRecord):
     """What a tar holds; written after it."""
 
     format: Literal[1] = VERSION
     name: TarName
     sha256: Sha256
     bytes: Count
-    samples: tuple[Place, ...]
+    samples: tuple[SampleLocation, ...]
     count: Count
 
     @model_validator(mode="after")
     def _consistent(self) -> ShardReport:
         if self.count != len(self.samples):
             raise ValueError(f"count is {self.count}, but {len(self.samples)} samples are listed")
-        if len({place.key for place in self.samples}) != self.count:
+        if len({sample.key for sample in self.samples}) != self.count:
             raise ValueError("a key is listed twice")
-        for place in self.samples:
-            check_key(place.key)
-            for field, (offset, size) in place.fields.items():
+        for sample in self.samples:
+            check_key(sample.key)
+            for field, (offset, size) in sample.fields.items():
                 check_field(field)
                 if offset + size > self.bytes:
-                    raise ValueError(f"{place.key}.{field} ends beyond the tar")
-        same_fields(self.name, [(place.key, tuple(place.fields)) for place in self.samples])
+                    raise ValueError(f"{sample.key}.{field} ends beyond the tar")
+        same_fields(self.name, [(sample.key, tuple(sample.fields)) for sample in self.samples])
         return self
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields, sorted; both photo fields where samples differ in that."""
-        return tuple(sorted({field for place in self.samples for field in place.fields}))
+        return tuple(sorted({field for sample in self.samples for field in sample.fields}))
 
 
-class ShardInfo(Strict):
+class ShardInfo(StrictRecord):
     """One line of the index."""
 
     name: TarName
@@ -80,7 +80,7 @@ class ShardInfo(Strict):
     sha256: Sha256
 
 
-class Index(Strict):
+class Index(StrictRecord):
     """A shard set. kind: `images` or a stage. classes: names in id order, background first. digest: of the content."""
 
     format: Literal[1] = VERSION
@@ -104,16 +104,16 @@ class Index(Strict):
 
 def check_names(classes: Sequence[str]) -> None:
     """Raise ShardError unless class names are different and of 1 to 200 characters."""
-    odd = next((name for name in classes if not 0 < len(name) <= MAX_CLASS), None)
-    if odd is not None:
-        raise ShardError(f"found the class '{printable(odd, 80)}', expected 1 to {MAX_CLASS} characters")
-    first: dict[str, str] = {}
+    unfit = next((name for name in classes if not 0 < len(name) <= MAX_CLASS), None)
+    if unfit is not None:
+        raise ShardError(f"found the class '{printable(unfit, 80)}', expected 1 to {MAX_CLASS} characters")
+    spellings: dict[str, str] = {}
     for name in classes:
         # As people read them: accents in one character or two, any number of spaces.
-        read = " ".join(unicodedata.normalize("NFC", name).split())
-        if read in first:
+        normal = " ".join(unicodedata.normalize("NFC", name).split())
+        if normal in spellings:
             raise ShardError(f"class '{printable(name, 80)}' is listed twice; list it once")
-        first[read] = name
+        spellings[normal] = name
 
 
 def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], shards: Sequence[ShardInfo]) -> str:
@@ -124,20 +124,20 @@ def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], sha
 
 def make_index(kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
     """The index over reports, held one at a time. Raises ShardError when samples differ in fields or keys repeat."""
-    seen: dict[str, str] = {}
-    first: list[tuple[str, tuple[str, ...]]] = []
+    shard_of: dict[str, str] = {}
+    first_samples: list[tuple[str, tuple[str, ...]]] = []
     names: set[str] = set()
     shards: list[ShardInfo] = []
     for report in reports:
-        for place in report.samples:
-            if seen.setdefault(place.key, report.name) != report.name:
+        for sample in report.samples:
+            if shard_of.setdefault(sample.key, report.name) != report.name:
                 raise ShardError(
-                    f"{report.name}: key {place.key} is already in {seen[place.key]}; keys are unique in a set"
+                    f"{report.name}: key {sample.key} is already in {shard_of[sample.key]}; keys are unique in a set"
                 )
-        first += [(f"{report.name}: {place.key}", tuple(place.fields)) for place in report.samples[:1]]
+        first_samples += [(f"{report.name}: {sample.key}", tuple(sample.fields)) for sample in report.samples[:1]]
         names.update(report.fields)
         shards.append(ShardInfo(name=report.name, count=report.count, bytes=report.bytes, sha256=report.sha256))
-    same_fields("the set", first)
+    same_fields("the set", first_samples)
     fields = tuple(sorted(names))
     digest = content_digest(kind, classes, fields, shards)
     return Index(kind=kind, classes=tuple(classes), fields=fields, shards=tuple(shards), digest=digest)
@@ -145,12 +145,12 @@ def make_index(kind: str, classes: Sequence[str], reports: Iterable[ShardReport]
 
 def same_fields(where: str, samples: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Raise ShardError unless all samples have the same fields; a jpg in one may be a png in another."""
-    kinds = [(key, required(fields)) for key, fields in samples]
-    for key, kind in kinds:
-        if kind != kinds[0][1]:
+    needs = [(key, required(fields)) for key, fields in samples]
+    for key, need in needs:
+        if need != needs[0][1]:
             raise ShardError(
-                f"{where}: sample {printable(key)} has the fields {printable(sorted(kind))}, sample "
-                f"{printable(kinds[0][0])} {printable(sorted(kinds[0][1]))}; every sample needs the same"
+                f"{where}: sample {printable(key)} has the fields {printable(sorted(need))}, sample "
+                f"{printable(needs[0][0])} {printable(sorted(needs[0][1]))}; every sample needs the same"
             )
 
 

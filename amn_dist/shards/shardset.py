@@ -14,8 +14,8 @@ import numpy as np
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, VERSION, Index, ShardReport, parse
-from amn_dist.shards.store import Store, open_store
 from amn_dist.storage.paths import RemotePath
+from amn_dist.storage.ranges import RangeReader, open_ranges
 
 REPORTS = 128
 """Shards whose reports a process keeps parsed."""
@@ -36,10 +36,10 @@ class Entry:
 class ShardSet:
     """A complete shard set. Safe to share between threads and to pickle; a copy opens its own files."""
 
-    def __init__(self, store: Store, index: Index, *, reports: int = REPORTS) -> None:
-        self.store = store
+    def __init__(self, files: RangeReader, index: Index, *, reports: int = REPORTS) -> None:
+        self.files = files
         self.index = index
-        store.expect(index.shards)
+        files.expect(index.shards)
         self.shard_sizes = tuple(shard.count for shard in index.shards)
         self._starts = (0, *accumulate(self.shard_sizes))
         self._entries: Callable[[int], tuple[Entry, ...]] = lru_cache(reports)(self._read_entries)
@@ -48,36 +48,36 @@ class ShardSet:
     def open(
         cls, path_or_url: str | os.PathLike[str] | RemotePath, *, reports: int = REPORTS, digest: str | None = None
     ) -> ShardSet:
-        """Open a set by local path or fsspec URL; the index and the sizes of all shards are checked.
+        """Open a set by local path or URL; the index and the sizes of all shards are checked.
 
         reports: shards whose samples are remembered; who goes through a set in order needs few. digest: of the set
         that is expected here. Raises ShardError when there is no sound index of a known version, a shard is missing or
         of another size, or the set is another one.
         """
-        store = open_store(str(path_or_url))
+        files = open_ranges(str(path_or_url))
         try:
-            sizes = store.sizes()
+            sizes = files.sizes()
         except OSError as error:
-            raise ShardError(f"{store.url}: cannot be listed ({printable(error)}); expected a shard set") from error
+            raise ShardError(f"{files.url}: cannot be listed ({printable(error)}); expected a shard set") from error
         if INDEX not in sizes:
-            raise ShardError(f"{store.url}: no {INDEX}; expected a finished shard set, made by `amn pack` or a Map")
-        index = _parse_index(store)
+            raise ShardError(f"{files.url}: no {INDEX}; expected a finished shard set, made by `amn pack` or a Map")
+        index = _parse_index(files)
         for shard in index.shards:
             if shard.name not in sizes:
                 raise ShardError(
-                    f"{store.url}/{shard.name}: missing, but listed in {INDEX}; copy or make the set again"
+                    f"{files.url}/{shard.name}: missing, but listed in {INDEX}; copy or make the set again"
                 )
             if sizes[shard.name] != shard.bytes:
                 raise ShardError(
-                    f"{store.url}/{shard.name}: found {sizes[shard.name]} bytes, expected {shard.bytes}; "
+                    f"{files.url}/{shard.name}: found {sizes[shard.name]} bytes, expected {shard.bytes}; "
                     "copy or make the set again"
                 )
         if digest not in (None, index.digest):
             raise ShardError(
-                f"{store.url}: holds another set than this stage began with (digest {index.digest[:12]}..., expected "
+                f"{files.url}: holds another set than this stage began with (digest {index.digest[:12]}..., expected "
                 f"{str(digest)[:12]}...); it was changed meanwhile; run the same command again"
             )
-        return cls(store, index, reports=reports)
+        return cls(files, index, reports=reports)
 
     def __reduce__(self) -> tuple[Callable[[str, Index], ShardSet], tuple[str, Index]]:
         return _reopen, (self.url, self.index)
@@ -88,7 +88,7 @@ class ShardSet:
     @property
     def url(self) -> str:
         """Absolute path or URL under which other processes can open the set."""
-        return self.store.url
+        return self.files.url
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,12 +136,14 @@ class ShardSet:
             )
         offset, size = entry.fields[field]
         try:
-            found = self.store.read_range(self.index.shards[entry.shard].name, offset, size)
+            content = self.files.read_range(self.index.shards[entry.shard].name, offset, size)
         except OSError as error:
             raise ShardError(f"{self._where(entry, field)}: cannot be read ({printable(error)})") from error
-        if len(found) != size:
-            raise ShardError(f"{self._where(entry, field)}: found {len(found)} bytes, expected {size}; run amn verify")
-        return found
+        if len(content) != size:
+            raise ShardError(
+                f"{self._where(entry, field)}: found {len(content)} bytes, expected {size}; run amn verify"
+            )
+        return content
 
     def load(self, ordinal: int, field: str) -> np.ndarray:
         """The decoded array of a field that is one (format.kind_of). Raises ShardError naming tar, sample and field."""
@@ -190,7 +192,7 @@ class ShardSet:
         shard = self.index.shards[number]
         name = shard.name.replace(".tar", ".json")
         try:
-            text = self.store.read(name)
+            text = self.files.read(name)
         except OSError as error:
             raise ShardError(f"{self.url}/{name}: cannot be read ({printable(error)}); copy the set again") from error
         report = parse(ShardReport, f"{self.url}/{name}", text)
@@ -198,19 +200,19 @@ class ShardSet:
             raise ShardError(f"{self.url}/{name}: describes another tar than {INDEX} lists; copy or make the set again")
         start = self._starts[number]
         return tuple(
-            Entry(place.key, start + position, number, place.height, place.width, place.fields)
-            for position, place in enumerate(report.samples)
+            Entry(sample.key, start + position, number, sample.height, sample.width, sample.fields)
+            for position, sample in enumerate(report.samples)
         )
 
 
 def _reopen(url: str, index: Index) -> ShardSet:
-    return ShardSet(open_store(url), index)
+    return ShardSet(open_ranges(url), index)
 
 
-def _parse_index(store: Store) -> Index:
-    where = f"{store.url}/{INDEX}"
+def _parse_index(files: RangeReader) -> Index:
+    where = f"{files.url}/{INDEX}"
     try:
-        text = store.read(INDEX)
+        text = files.read(INDEX)
     except OSError as error:
         raise ShardError(f"{where}: cannot be read ({printable(error)})") from error
     try:

@@ -20,7 +20,7 @@ MAX_EXTENDED = 64 * 1024
 """Bytes of an extended header; real ones hold a name and some times."""
 HARMLESS = frozenset({"path", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"})
 """Records of an extended header that change neither where data lies nor what it is."""
-KINDS = {
+NOT_REGULAR = {
     b"1": "a hard link",
     b"2": "a symbolic link",
     b"3": "a character device",
@@ -70,7 +70,7 @@ def check_open_tar(file: BinaryIO, *, where: str) -> tuple[Member, ...]:
 def check_samples(members: tuple[Member, ...]) -> dict[str, tuple[str, ...]]:
     """Fields by key. Raises ShardError when a member repeats, a sample is torn apart, or samples differ in fields."""
     fields: dict[str, tuple[str, ...]] = {}
-    last = None
+    last_key = None
     for member in members:
         if member.field.lower() in (field.lower() for field in fields.get(member.key, ())):
             # Readers of such tars take .JPG for .jpg.
@@ -79,10 +79,10 @@ def check_samples(members: tuple[Member, ...]) -> dict[str, tuple[str, ...]]:
             )
         if len(fields.get(member.key, ())) == MAX_FIELDS:
             raise ShardError(f"key {printable(member.key)} has more than {MAX_FIELDS} members")
-        if member.key in fields and member.key != last:
+        if member.key in fields and member.key != last_key:
             raise ShardError(f"key {printable(member.key)} appears twice; the members of a sample must lie together")
         fields[member.key] = (*fields.get(member.key, ()), member.field)
-        last = member.key
+        last_key = member.key
     same_fields("samples", list(fields.items()))
     return fields
 
@@ -97,11 +97,11 @@ def _members(file: BinaryIO, total: int) -> Iterator[Member]:
             _check_end(file, offset)
             return
         data = offset + BLOCK
-        called = header.name if name is None else name
-        _check_kind(header, called)
+        shown = header.name if name is None else name
+        _check_kind(header, shown)
         if data + header.size > total:
             raise ShardError(
-                f"member {printable(called)} declares {header.size} bytes at {data}, but the file ends at {total}: "
+                f"member {printable(shown)} declares {header.size} bytes at {data}, but the file ends at {total}: "
                 "truncated or forged"
             )
         offset = data + -(-header.size // BLOCK) * BLOCK
@@ -111,7 +111,7 @@ def _members(file: BinaryIO, total: int) -> Iterator[Member]:
                 raise ShardError(f"names one member {printable(name)} and {printable(longer)}; expected one name")
             name = name if longer is None else longer
         else:
-            yield _member(called, data, header.size)
+            yield _member(shown, data, header.size)
             name = None
 
 
@@ -134,7 +134,7 @@ def _header(file: BinaryIO, offset: int, total: int) -> tarfile.TarInfo | None:
 def _check_kind(header: tarfile.TarInfo, name: str) -> None:
     regular = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
     if header.type not in regular:
-        kind = KINDS.get(header.type, f"of type {header.type!r}")
+        kind = NOT_REGULAR.get(header.type, f"of type {header.type!r}")
         raise ShardError(f"member {printable(name)} is {kind}; expected regular files only")
 
 
@@ -152,7 +152,7 @@ def _long_name(file: BinaryIO, header: tarfile.TarInfo, offset: int) -> str | No
 
 
 def _pax_path(content: bytes) -> str | None:
-    found: dict[str, bytes] = {}
+    records: dict[str, bytes] = {}
     while content:
         size = content[: content.index(b" ")]
         length = int(size) if size.isdigit() and len(size) < 9 else 0
@@ -160,15 +160,15 @@ def _pax_path(content: bytes) -> str | None:
         key, equals, value = record.partition(b"=")
         if not equals or not record.endswith(b"\n") or not 0 < length <= len(content):
             raise ValueError("malformed record")
-        if key.decode() not in HARMLESS or key.decode() in found:
-            what = "twice" if key.decode() in found else "once"
+        if key.decode() not in HARMLESS or key.decode() in records:
+            what = "twice" if key.decode() in records else "once"
             raise ShardError(
                 f"an extended header sets {quoted(key.decode())} {what}; expected names and times only, each once "
                 "(no sparse files)"
             )
-        found[key.decode()] = value[:-1]
+        records[key.decode()] = value[:-1]
         content = content[length:]
-    return found["path"].decode() if "path" in found else None
+    return records["path"].decode() if "path" in records else None
 
 
 def _member(name: str, offset: int, size: int) -> Member:

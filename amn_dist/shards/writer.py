@@ -13,9 +13,9 @@ from webdataset import TarWriter
 
 from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.shards.format import check_field, check_key
-from amn_dist.shards.index import INDEX, Index, Place, ShardReport, make_index, parse
+from amn_dist.shards.index import INDEX, Index, SampleLocation, ShardReport, make_index, parse
 from amn_dist.storage.atomic import clean_unfinished, commit, json_bytes
-from amn_dist.storage.folders import AT_ONCE
+from amn_dist.storage.folders import CONCURRENCY
 from amn_dist.storage.paths import AnyPath, RemotePath, path_of
 
 __all__ = ["clean_unfinished", "index_all", "read_report", "read_reports", "shard_name", "write_index", "write_shard"]
@@ -39,10 +39,10 @@ def write_shard(folder: Folder, number: int, samples: Iterable[Row]) -> ShardRep
     """
     path = path_of(folder) / shard_name(number)
     stream = io.BytesIO()
-    places = _fill(stream, path, samples)
+    locations = _fill(stream, path, samples)
     digest = hashlib.sha256(stream.getbuffer()).hexdigest()
     size = stream.getbuffer().nbytes
-    report = ShardReport(name=path.name, sha256=digest, bytes=size, samples=tuple(places), count=len(places))
+    report = ShardReport(name=path.name, sha256=digest, bytes=size, samples=tuple(locations), count=len(locations))
     text = json_bytes(report.model_dump(mode="json"))
     _retire(path.with_suffix(".json"), text)
     commit(path, stream.getbuffer())
@@ -66,21 +66,21 @@ def read_report(folder: Folder, number: int) -> ShardReport | None:
 
 def read_reports(folder: Folder, count: int) -> Iterator[ShardReport | None]:
     """The reports of the first `count` shards, each as by read_report; behind a URL several at a time."""
-    where = path_of(folder)
-    if isinstance(where, Path):
-        yield from (read_report(where, number) for number in range(count))
+    root = path_of(folder)
+    if isinstance(root, Path):
+        yield from (read_report(root, number) for number in range(count))
         return
-    sizes = where.children()[0]
+    sizes = root.children()[0]
 
     def read(number: int) -> ShardReport | None:
-        path = where / shard_name(number)
+        path = root / shard_name(number)
         report = path.with_suffix(".json")
         missing = path.name not in sizes or report.name not in sizes
         return None if missing else _sound(path, report.read_bytes(), sizes[path.name])
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for start in range(0, count, AT_ONCE):
-            yield from pool.map(read, range(start, min(start + AT_ONCE, count)))
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        for start in range(0, count, CONCURRENCY):
+            yield from pool.map(read, range(start, min(start + CONCURRENCY, count)))
 
 
 def _sound(path: AnyPath, text: bytes, size: int) -> ShardReport | None:
@@ -120,16 +120,16 @@ def index_all(folder: Folder, *, kind: str, classes: Sequence[str], count: int) 
     return write_index(folder, kind=kind, classes=classes, reports=reports())
 
 
-def _fill(stream: io.BytesIO, path: AnyPath, samples: Iterable[Row]) -> list[Place]:
-    places: dict[str, Place] = {}
+def _fill(stream: io.BytesIO, path: AnyPath, samples: Iterable[Row]) -> list[SampleLocation]:
+    locations: dict[str, SampleLocation] = {}
     # PAX only shows for names above 100 characters; for all others the bytes are plain ustar.
     with TarWriter(stream, user="amn", group="amn", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT") as tar:
         for key, (height, width), fields in samples:
-            if check_key(key) in places:
+            if check_key(key) in locations:
                 raise ShardError(f"{path}: key {key} comes twice; keys are unique in a set")
-            found = {field: _add(tar, key, field, bytes(fields[field])) for field in sorted(fields)}
-            places[key] = Place(key=key, height=int(height), width=int(width), fields=found)
-    return list(places.values())
+            spans = {field: _add(tar, key, field, bytes(fields[field])) for field in sorted(fields)}
+            locations[key] = SampleLocation(key=key, height=int(height), width=int(width), fields=spans)
+    return list(locations.values())
 
 
 def _add(tar: TarWriter, key: str, field: str, content: bytes) -> tuple[int, int]:

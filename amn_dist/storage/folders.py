@@ -12,15 +12,15 @@ from typing import Any
 from amn_dist.errors import ShardError, printable
 from amn_dist.storage.paths import AnyPath, RemotePath
 
-AT_ONCE = 16
+CONCURRENCY = 16
 """Requests under way at a time."""
 
 
 def files_below(folder: AnyPath) -> dict[str, int]:
     """Bytes of every file in a folder and its folders, by relative path; none where there is no folder."""
     if isinstance(folder, Path):
-        found = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(found)}
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(paths)}
     files, folders = folder.children()
     for name in folders:
         files |= {f"{name}/{path}": size for path, size in files_below(folder / name).items()}
@@ -35,7 +35,7 @@ def remove_folder(folder: AnyPath, *, first: Sequence[str] = (), last: Sequence[
     names = [name for name in files_below(folder) if name not in (*first, *last)]
     try:
         for group in (*([name] for name in first), names, *([name] for name in last)):
-            at_once(lambda name: (folder / name).unlink(missing_ok=True), group)
+            in_parallel(lambda name: (folder / name).unlink(missing_ok=True), group)
         if isinstance(folder, Path) and folder.is_dir():
             shutil.rmtree(folder)
     except OSError as error:
@@ -46,12 +46,12 @@ def copy_files(source: AnyPath, target: AnyPath, names: Sequence[str]) -> None:
     """Make files of one folder files of another, of the same kind of place: by hard links where the file system has
     them, by copies inside the storage where it can."""
     target.mkdir(parents=True, exist_ok=True)
-    at_once(lambda name: _copy(source / name, target / name), names)
+    in_parallel(lambda name: _copy(source / name, target / name), names)
 
 
-def at_once(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+def in_parallel(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
     """Do some work on every item, in no order; raises what the first that failed raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         for _ in pool.map(work, items):
             pass
 

@@ -19,7 +19,7 @@ from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.storage.atomic import json_bytes
 from amn_dist.storage.paths import AnyPath, RemotePath
-from amn_dist.storage.scratch import briefly
+from amn_dist.storage.scratch import with_deadline
 
 LEASE, LOCK = "lease.json", ".lock"
 REFRESH_S = 20.0
@@ -47,7 +47,7 @@ class Holder:
     @property
     def died_here(self) -> bool:
         """Whether the process was one of this machine and is no more."""
-        return self.machine == this_machine() and self.started != start_of(self.pid)
+        return self.machine == this_machine() and self.started != process_start(self.pid)
 
     def __str__(self) -> str:
         return printable(f"{self.host}, process {self.pid}")
@@ -73,8 +73,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _leased(path: RemotePath, say: Say) -> Iterator[None]:
-    lease, over = take(path, say), threading.Event()
-    threading.Thread(target=lease.keep, args=(over,), daemon=True).start()
+    lease, over = acquire(path, say), threading.Event()
+    threading.Thread(target=lease.renew, args=(over,), daemon=True).start()
     try:
         yield
     finally:
@@ -84,7 +84,7 @@ def _leased(path: RemotePath, say: Say) -> Iterator[None]:
                 f"{path.parent}: {read_holder(path.tagged()) or 'another process'} has taken this run over, since "
                 f"nothing was heard from this one for {DEAD_S:.0f} s; wait until that one ends"
             )
-        briefly(lease.give_up)
+        with_deadline(lease.release)
 
 
 @dataclass
@@ -96,60 +96,60 @@ class Lease:
     tag: str
     lost: bool = False
 
-    def keep(self, over: threading.Event) -> None:
+    def renew(self, over: threading.Event) -> None:
         """Give signs of life until it is over; stop this process when another one has the run."""
         while not over.wait(REFRESH_S):
             with suppress(ShardError):  # a storage that does not answer this one answers no other either
-                tag = self.path.swap(written(replace(self.holder, time=time.time())), self.tag)
+                tag = self.path.swap(holder_bytes(replace(self.holder, time=time.time())), self.tag)
                 if tag is None:
                     self.lost = True
                     return None if over.is_set() else interrupt()
                 self.tag = tag
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Let others have the run at once."""
         with suppress(ShardError):
             self.path.swap(FREE, self.tag)
 
 
-def take(path: RemotePath, say: Say) -> Lease:
+def acquire(path: RemotePath, say: Say) -> Lease:
     """Take a lease that is free, whose holder died on this machine, or that does not change for DEAD_S.
 
     Clocks of machines are not compared: whether a holder lives is watched. Raises StageError when it does.
     """
-    watched, since, looked = None, 0.0, time.monotonic()
+    watched, watched_since, last_look = None, 0.0, time.monotonic()
     while True:
-        found, now = path.tagged(), time.monotonic()
-        if now - looked > DEAD_S / 2:  # this process was stopped, or kept waiting: it has not watched
-            since = now
-        looked = now
-        holder = read_holder(found)
-        silent = found == watched and now - since >= DEAD_S
+        present, now = path.tagged(), time.monotonic()
+        if now - last_look > DEAD_S / 2:  # this process was stopped, or kept waiting: it has not watched
+            watched_since = now
+        last_look = now
+        holder = read_holder(present)
+        silent = present == watched and now - watched_since >= DEAD_S
         if holder is None or holder.died_here or silent:
-            mine = this_process()
-            tag = path.swap(written(mine), None if found is None else found[1])
+            holder_here = this_process()
+            tag = path.swap(holder_bytes(holder_here), None if present is None else present[1])
             if tag is not None:
-                return Lease(path, mine, tag)
+                return Lease(path, holder_here, tag)
         elif watched is None:
-            watched, since = found, now
+            watched, watched_since = present, now
             say(
                 f"{path.parent}: another process ({holder}) worked on this run {time.time() - holder.time:.0f} s ago; "
                 f"waiting up to {DEAD_S:.0f} s for a sign of life, without one this process goes on in its place"
             )
-        elif found != watched:
+        elif present != watched:
             raise StageError(f"{path.parent}: another process ({holder}) is working on this run; wait or stop it")
         time.sleep(REFRESH_S / 4)
 
 
-def read_holder(found: tuple[bytes, str] | None) -> Holder | None:
+def read_holder(present: tuple[bytes, str] | None) -> Holder | None:
     """Who holds a lease; None when it is free, or not there, or not readable."""
     try:
-        return None if found is None else read_json(found[0], Holder)
+        return None if present is None else read_json(present[0], Holder)
     except ValueError:
         return None
 
 
-def written(holder: Holder) -> bytes:
+def holder_bytes(holder: Holder) -> bytes:
     """A lease as bytes, unlike any before."""
     return json_bytes(asdict(holder))
 
@@ -157,7 +157,7 @@ def written(holder: Holder) -> bytes:
 def this_process() -> Holder:
     """This process as a holder."""
     pid = os.getpid()
-    return Holder(socket.gethostname(), this_machine(), pid, start_of(pid), secrets.token_hex(8), time.time())
+    return Holder(socket.gethostname(), this_machine(), pid, process_start(pid), secrets.token_hex(8), time.time())
 
 
 @cache
@@ -166,7 +166,7 @@ def this_machine() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
 
 
-def start_of(pid: int) -> str:
+def process_start(pid: int) -> str:
     """When a process began, in ticks of the kernel since the boot; empty when there is none, or only its remains."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,14 +1,14 @@
-"""Storage of objects behind a URL: S3 through its own client, every other protocol through fsspec."""
+"""Storage of objects behind a URL: S3, Google and Azure through one client, every other protocol through fsspec."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import fsspec
 
 from amn_dist.errors import ShardError, printable
+from amn_dist.storage.providers import provider_of
 
 
 class Objects(Protocol):
@@ -43,7 +43,9 @@ class Objects(Protocol):
         None when it was another one."""
         ...
 
-    def delete(self, key: str) -> None: ...
+    def delete(self, key: str) -> None:
+        """Remove an object. May raise FileNotFoundError."""
+        ...
 
 
 class FsspecObjects:
@@ -54,18 +56,18 @@ class FsspecObjects:
 
     def children(self, key: str) -> tuple[dict[str, int], list[str]]:
         try:
-            found = self._system.ls(key, detail=True, refresh=True)
+            listing = self._system.ls(key, detail=True, refresh=True)
         except FileNotFoundError:
             return {}, []
-        named = [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in found]
-        files = {name: int(entry["size"]) for name, entry in named if entry["type"] == "file"}
-        return files, [name for name, entry in named if entry["type"] == "directory"]
+        entries = [(entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in listing]
+        files = {name: int(entry["size"]) for name, entry in entries if entry["type"] == "file"}
+        return files, [name for name, entry in entries if entry["type"] == "directory"]
 
     def size(self, key: str) -> int:
-        found = self._system.info(key)
-        if found["type"] != "file":
+        entry = self._system.info(key)
+        if entry["type"] != "file":
             raise FileNotFoundError(key)
-        return int(found["size"])
+        return int(entry["size"])
 
     def get(self, key: str) -> bytes:
         return bytes(self._system.cat_file(key))
@@ -94,19 +96,17 @@ class FsspecObjects:
         return hashlib.sha256(content).hexdigest()
 
     def delete(self, key: str) -> None:
-        if self._system.exists(key):
+        if self._system.exists(key):  # some file systems pass over what is not there, others raise this or that
             self._system.rm_file(key)
 
 
 def open_objects(url: str) -> tuple[Objects, str]:
     """The storage behind a URL and the key the URL means there. Raises ShardError for an unknown protocol."""
-    if url.startswith("s3://"):
-        from amn_dist.storage.s3 import s3_bucket
+    provider = provider_of(url)
+    if provider is not None:
+        from amn_dist.storage.buckets import open_bucket
 
-        parts = urlsplit(url)
-        if not parts.netloc:
-            raise ShardError(f"{url}: names no bucket; expected s3://BUCKET/FOLDER")
-        return s3_bucket(parts.netloc), parts.path.strip("/")
+        return open_bucket(url, provider)
     try:
         system, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from amn_dist.errors import ConfigError, printable
 from amn_dist.storage.objects import Objects, open_objects
-from amn_dist.storage.retry import ShortBody, patiently
+from amn_dist.storage.retry import ShortBody, retried
 
 T = TypeVar("T")
 
@@ -98,10 +99,10 @@ class RemotePath:
         """Exactly these bytes. Raises ShardError when the file ends before them."""
 
         def request(objects: Objects, key: str) -> bytes:
-            found = objects.get_range(key, offset, size)
-            if len(found) != size:
-                raise ShortBody(f"found {len(found)} bytes, expected {size}")
-            return found
+            content = objects.get_range(key, offset, size)
+            if len(content) != size:
+                raise ShortBody(f"found {len(content)} bytes, expected {size}")
+            return content
 
         return self._ask("read", request) if size else b""
 
@@ -138,14 +139,16 @@ class RemotePath:
 
         Returns the tag of the new version, None when somebody else was faster. content: unlike all other versions.
         """
-        made = self._ask("written", lambda objects, key: objects.swap(key, content, tag))
-        if made is not None:
-            return made
-        found = self.tagged()  # the first try may have been carried out without an answer
-        return found[1] if found is not None and found[0] == content else None
+        new = self._ask("written", lambda objects, key: objects.swap(key, content, tag))
+        if new is not None:
+            return new
+        present = self.tagged()  # the first try may have been carried out without an answer
+        return present[1] if present is not None and present[0] == content else None
 
     def unlink(self, missing_ok: bool = True) -> None:
-        self._ask("removed", lambda objects, key: objects.delete(key))
+        """Remove the file, if it is there: not every storage says whether it was."""
+        with suppress(FileNotFoundError):
+            self._ask("removed", lambda objects, key: objects.delete(key))
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
         """Nothing: folders need not be made."""
@@ -155,7 +158,7 @@ class RemotePath:
 
     def _ask(self, verb: str, request: Callable[[Objects, str], T]) -> T:
         objects, key = open_objects(self.url)
-        return patiently(self.url, verb, lambda: request(objects, key))
+        return retried(self.url, verb, lambda: request(objects, key))
 
 
 AnyPath = Path | RemotePath
@@ -163,16 +166,16 @@ AnyPath = Path | RemotePath
 
 LONGEST = 4095
 """Bytes of a path at most."""
-HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+LONE = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 """Halves of surrogate pairs but for those by which Python spells the bytes of a file's name that are no UTF-8."""
 
 
-def path_of(where: str | os.PathLike[str] | RemotePath) -> AnyPath:
+def path_of(path_or_url: str | os.PathLike[str] | RemotePath) -> AnyPath:
     """The place a path or URL means; file:// is a path. Raises ConfigError for a text that no path can hold."""
-    if isinstance(where, RemotePath):
-        return where
-    text = os.fspath(where)
-    if "\0" in text or HALF.search(text):
+    if isinstance(path_or_url, RemotePath):
+        return path_or_url
+    text = os.fspath(path_or_url)
+    if "\0" in text or LONE.search(text):
         raise ConfigError(f"{printable(text)}: holds a character that no path can, expected a path or URL")
     if text.startswith(("file://", "local://")):
         return Path(text.split("://", 1)[1])

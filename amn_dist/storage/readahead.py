@@ -10,7 +10,7 @@ from itertools import pairwise
 
 WINDOW = 4 * 2**20
 """Bytes of a window."""
-KEPT = 6
+MAX_WINDOWS = 6
 """Windows held at most: 24 MiB a set."""
 GAP = 256 * 2**10
 """Bytes that may be skipped between two reads in order: headers and fields nobody asked for."""
@@ -38,7 +38,7 @@ class ReadAhead:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """The bytes of a range."""
         total = self._sizes.get(name, 0)
-        if not size or size > WINDOW * (KEPT - 2) or offset + size > total:
+        if not size or size > WINDOW * (MAX_WINDOWS - 2) or offset + size > total:
             return self._fetch(name, offset, size)
         numbers = range(offset // WINDOW, (offset + size - 1) // WINDOW + 1)
         with self._lock:
@@ -50,9 +50,9 @@ class ReadAhead:
                 self._begin_next(name, numbers[-1])
         if not windows:
             return self._fetch(name, offset, size)
-        found = b"".join(self._result(name, number, window) for number, window in zip(numbers, windows, strict=True))
+        content = b"".join(self._result(name, number, window) for number, window in zip(numbers, windows, strict=True))
         start = offset - numbers[0] * WINDOW
-        return found[start : start + size]
+        return content[start : start + size]
 
     def _in_order(self, name: str, offset: int, size: int) -> bool:
         end = self._ends.get(name)
@@ -76,7 +76,7 @@ class ReadAhead:
             size = min(WINDOW, self._sizes[name] - start)
             threading.Thread(target=self._fill, args=(future, name, start, size), daemon=True).start()
         self._windows.move_to_end(key)
-        while len(self._windows) > KEPT:
+        while len(self._windows) > MAX_WINDOWS:
             self._windows.popitem(last=False)
         return self._windows[key]
 

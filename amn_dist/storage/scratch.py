@@ -17,13 +17,13 @@ from amn_dist.storage.paths import RemotePath
 
 SCRATCH = "AMN_SCRATCH"
 """Variable: a folder on a local disk of this machine; one in the platform's folder for temporary files without it."""
-FAREWELL_S = 10.0
+DEADLINE_S = 10.0
 """Seconds that last words may take."""
 
 
-def scratch(place: RemotePath, part: str) -> Path:
+def scratch(remote: RemotePath, part: str) -> Path:
     """The local folder for a part of the work on a place; the same on every call. What lies there may be lost."""
-    folder = scratch_root() / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:16]}" / part
+    folder = scratch_root() / f"{remote.name}-{hashlib.sha256(str(remote).encode()).hexdigest()[:16]}" / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -32,28 +32,28 @@ def scratch(place: RemotePath, part: str) -> Path:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Wait until no other process of this machine is in this block with this folder."""
     with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def briefly(work: Callable[[], None]) -> None:
+def with_deadline(work: Callable[[], None]) -> None:
     """Do some work on a storage that may be what ended all other work: wait a little for it, and no longer."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(FAREWELL_S)
+    thread.join(DEADLINE_S)
 
 
 def scratch_root() -> Path:
     """The folder of all that, of this user alone."""
-    named = os.environ.get(SCRATCH)
-    if named:
-        return Path(named)
+    setting = os.environ.get(SCRATCH)
+    if setting:
+        return Path(setting)
     root = Path(tempfile.gettempdir()) / f"amn-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
-    found = root.lstat()
-    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):  # anybody may put a name into that folder
+    status = root.lstat()
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):  # anybody may put a name into that folder
         raise ConfigError(f"{root}: belongs to somebody else; set {SCRATCH} to a local folder of yours")
     return root

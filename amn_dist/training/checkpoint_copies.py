@@ -14,7 +14,7 @@ from pathlib import Path
 from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.storage.folders import files_below, remove_folder
 from amn_dist.storage.paths import AnyPath, RemotePath
-from amn_dist.storage.scratch import SCRATCH, alone, scratch
+from amn_dist.storage.scratch import SCRATCH, exclusive, scratch
 from amn_dist.training.checkpoints import KEEP, STATE, complete, is_whole
 from amn_dist.training.loop import CHECKPOINTS, MODEL, STOP
 
@@ -49,7 +49,7 @@ def workplace(
         return
     folder = scratch(stage, "fit")
     try:
-        with alone(folder):
+        with exclusive(folder):
             for name in fetch(stage / CHECKPOINTS, folder / CHECKPOINTS):
                 tell(f"{folder}: its checkpoint of step {int(name)} never reached {stage}; it was removed")
     except OSError as error:
@@ -122,12 +122,12 @@ def fetch(there: RemotePath, here: Path) -> list[str]:
             shutil.rmtree(path)
     if newest is None or (here / newest.name).is_dir():
         return newer
-    beside = here / f".tmp-{newest.name}"
+    temporary = here / f".tmp-{newest.name}"  # moved whole, as checkpoints are when they are saved
     for name, size in files_below(newest).items():
-        (beside / name).parent.mkdir(parents=True, exist_ok=True)
-        with (beside / name).open("wb") as file:
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        with (temporary / name).open("wb") as file:
             file.writelines((newest / name).pieces(size))
-    os.replace(beside, here / newest.name)
+    os.replace(temporary, here / newest.name)
     return newer
 
 

@@ -58,6 +58,8 @@ class StateFiles:
 def save_checkpoint(folder: Path, engine: Engine, world: World, state: State) -> None:
     """Write folder/NNNNNN under a temporary name, rename it, keep it and the one before; every rank calls it.
 
+    A folder is moved whole, not file by file (storage/atomic.py): engines decide what files a checkpoint has, several
+    ranks write into it, and it counts with all of them or not at all.
     Raises StageError on every rank when the first one cannot write.
     """
     temporary = folder / f".tmp-{state.step:06d}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interfaces import Fit, Stepwise
 from amn_dist.records import Batch
+from amn_dist.storage.atomic import atomic_file
 from amn_dist.telemetry import Observe, versions
 from amn_dist.training.checkpoints import State, resume, save_checkpoint
 from amn_dist.training.engines.engine import Engine, build_engine, joined
@@ -206,6 +206,5 @@ def _save_model(network: nn.Module, path: Path) -> None:
     # Copies: DeepSpeed's parameters are views of one buffer.
     state = network.state_dict().items()
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
-    beside = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, beside)
-    os.replace(beside, path)
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary)

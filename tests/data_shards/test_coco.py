@@ -63,8 +63,8 @@ def naive_truth(coco: COCO, image_id: int) -> np.ndarray:
 @pytest.mark.parametrize("split", ["train2014", "val2014"])
 def test_truth_is_that_of_pycocotools(coco_sample: Path, tmp_path: Path, split: str) -> None:
     sample = coco_sample
-    told: list[str] = []
-    index = pack_coco(sample, split, tmp_path / "out", tell=told.append)
+    messages: list[str] = []
+    index = pack_coco(sample, split, tmp_path / "out", tell=messages.append)
     coco = COCO(sample / "annotations" / f"instances_{split}.json")
     assert len(index.classes) == 81 and index.classes[0] == "background"
     assert index.classes[1:] == tuple(category["name"] for category in sorted(coco.dataset["categories"], key=by_id))
@@ -78,7 +78,7 @@ def test_truth_is_that_of_pycocotools(coco_sample: Path, tmp_path: Path, split: 
         present = {annotation["category_id"] for annotation in coco.imgToAnns[listed["id"]]}
         tags = [number in present for number in sorted(coco.getCatIds())]
         assert shards.load(ordinal, "tags").tolist() == tags
-    assert told == [f"{sample / split}: 28 files are not listed in instances_{split}.json and are left out"]
+    assert messages == [f"{sample / split}: 28 files are not listed in instances_{split}.json and are left out"]
     assert verify(tmp_path / "out").samples == len(coco.imgs)
 
 
@@ -107,10 +107,10 @@ def test_unlabelled_images_are_kept_or_left_out(sample: ShardSet, coco_sample: P
     for key in empty:
         ordinal = sample.find(key)
         assert not sample.load(ordinal, "tags").any() and not sample.load(ordinal, "gt.png").any()
-    told: list[str] = []
-    pack_coco(coco_sample, SPLIT, tmp_path / "out", unlabelled=False, tell=told.append)
+    messages: list[str] = []
+    pack_coco(coco_sample, SPLIT, tmp_path / "out", unlabelled=False, tell=messages.append)
     fewer = ShardSet.open(tmp_path / "out")
-    assert len(fewer) == len(sample) - 2 and "2 images without annotations are left out" in told[0]
+    assert len(fewer) == len(sample) - 2 and "2 images without annotations are left out" in messages[0]
     assert all(fewer.load(ordinal, "tags").any() for ordinal in range(len(fewer)))
 
 
@@ -142,16 +142,16 @@ BAD = [
 OF_ONE_SAMPLE = {"missing_image_file": 3, "polygon_out_of_bounds": 2, "unknown_category": 2}
 
 
-@pytest.mark.parametrize(("name", "told"), BAD)
-def test_bad_annotation_files(root: Path, bad: Path, tmp_path: Path, name: str, told: str) -> None:
+@pytest.mark.parametrize(("name", "message"), BAD)
+def test_bad_annotation_files(root: Path, bad: Path, tmp_path: Path, name: str, message: str) -> None:
     shutil.copyfile(bad / "coco" / "annotations" / f"{name}.json", root / "annotations" / JSON)
     out = tmp_path / "out"
-    with pytest.raises(ShardError, match=told) as caught:
+    with pytest.raises(ShardError, match=message) as caught:
         pack_coco(root, SPLIT, out)
     assert (JSON in str(caught.value) or "999.jpg" in str(caught.value)) and "\n" not in str(caught.value)
     assert not out.exists()
     if name not in OF_ONE_SAMPLE:
-        with pytest.raises(ShardError, match=told):
+        with pytest.raises(ShardError, match=message):
             pack_coco(root, SPLIT, out, skip_bad=True)
         return
     pack_coco(root, SPLIT, out, skip_bad=True)
@@ -213,13 +213,13 @@ TWICE = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "told"), TWICE)
-def test_an_annotation_file_says_everything_once(root: Path, tmp_path: Path, old: str, new: str, told: str) -> None:
+@pytest.mark.parametrize(("old", "new", "message"), TWICE)
+def test_an_annotation_file_says_everything_once(root: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
     path = root / "annotations" / JSON
     text = json.dumps(json.loads(path.read_text()))
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(ShardError, match=told) as caught:
+    with pytest.raises(ShardError, match=message) as caught:
         pack_coco(root, SPLIT, tmp_path / "out", skip_bad=True)
     assert JSON in str(caught.value) and str(caught.value).isprintable()
 
@@ -232,10 +232,10 @@ def test_run_lengths_say_everything_once(root: Path, change, tmp_path: Path) -> 
         pack_coco(root, SPLIT, tmp_path / "out")
 
 
-@pytest.mark.parametrize(("how", "told"), HOSTILE)
-def test_hostile_annotation_files(root: Path, change, tmp_path: Path, how: Any, told: str) -> None:
+@pytest.mark.parametrize(("how", "message"), HOSTILE)
+def test_hostile_annotation_files(root: Path, change, tmp_path: Path, how: Any, message: str) -> None:
     change(how)
-    with pytest.raises(ShardError, match=told) as caught:
+    with pytest.raises(ShardError, match=message) as caught:
         pack_coco(root, SPLIT, tmp_path / "out", skip_bad=True)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
     assert not (tmp_path / "out").exists()
@@ -259,12 +259,12 @@ SAMPLE_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("how", "told"), SAMPLE_FAULTS)
-def test_faults_of_one_sample_leave_out_that_one(root: Path, change, tmp_path: Path, how: Any, told: str) -> None:
+@pytest.mark.parametrize(("how", "message"), SAMPLE_FAULTS)
+def test_faults_of_one_sample_leave_out_that_one(root: Path, change, tmp_path: Path, how: Any, message: str) -> None:
     change(how)
-    if "96x64" in told:  # outlines that would leave the turned picture are another fault
+    if "96x64" in message:  # outlines that would leave the turned picture are another fault
         change(lambda tree: tree.update(annotations=[a for a in tree["annotations"] if a["image_id"] != 100]))
-    with pytest.raises(ShardError, match=told):
+    with pytest.raises(ShardError, match=message):
         pack_coco(root, SPLIT, tmp_path / "out")
     pack_coco(root, SPLIT, tmp_path / "out", skip_bad=True)
     assert FIRST not in [entry.key for entry in ShardSet.open(tmp_path / "out").shard(0)]

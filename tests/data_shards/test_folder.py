@@ -72,7 +72,7 @@ def test_an_image_without_labels_is_packed(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "lists no images|header"),
         ("name,tags\na.jpg,cat\n", "header 'file,labels'"),
@@ -110,8 +110,8 @@ def test_an_image_without_labels_is_packed(root: Path, tmp_path: Path) -> None:
         ('{"a":' * 100_000, "line 1: is nested more than 64 levels"),
     ],
 )
-def test_wrong_tables(root: Path, tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ShardError, match=told) as caught:
+def test_wrong_tables(root: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ShardError, match=message) as caught:
         pack_folder(root, table(tmp_path, text), tmp_path / "out", skip_bad=True)
     message = str(caught.value)
     assert "labels.txt" in message and message.isprintable() and len(message) < 500
@@ -142,8 +142,8 @@ def test_bad_rows_are_named_or_left_out(root: Path, tmp_path: Path) -> None:
     assert "gone.jpg: not there" in str(caught.value)
     assert "labels.txt: line 7: unknown class 'catt' (did you mean 'cat'?)" in str(caught.value)
     pack_folder(root, labels, tmp_path / "out", classes=names, skip_bad=True)
-    found = json.loads((tmp_path / "out" / "quarantine.json").read_text())
-    assert [sample["file"] for sample in found["samples"]] == ["gone.jpg", "cats/x.jpg"]
+    quarantine = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert [sample["file"] for sample in quarantine["samples"]] == ["gone.jpg", "cats/x.jpg"]
 
 
 def test_two_files_of_one_key_are_refused(root: Path, tmp_path: Path) -> None:

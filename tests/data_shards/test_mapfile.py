@@ -28,27 +28,27 @@ def read(content: Any, *, tags: np.ndarray = TAGS, **how: Any) -> np.ndarray:
 
 def cell_means(maps: np.ndarray) -> np.ndarray:
     """Each 4x4 block's mean, pixel by pixel; what lies outside repeats the last row and column."""
-    found = np.zeros((len(maps), *GRID))
-    for k, row, column in np.ndindex(found.shape):
+    means = np.zeros((len(maps), *GRID))
+    for k, row, column in np.ndindex(means.shape):
         rows = [min(4 * row + i, SIZE[0] - 1) for i in range(4)]
         columns = [min(4 * column + i, SIZE[1] - 1) for i in range(4)]
-        found[k, row, column] = maps[k][np.ix_(rows, columns)].astype(np.float64).mean()
-    return found
+        means[k, row, column] = maps[k][np.ix_(rows, columns)].astype(np.float64).mean()
+    return means
 
 
 def test_maps_on_the_grid_are_kept_bit_by_bit() -> None:
-    found = read({"keys": torch.tensor([1, 4, 5]), "cam": torch.from_numpy(COARSE), "high_res": FINE})
-    assert found.dtype == np.float16 and np.array_equal(found, COARSE.astype(np.float16))
+    maps = read({"keys": torch.tensor([1, 4, 5]), "cam": torch.from_numpy(COARSE), "high_res": FINE})
+    assert maps.dtype == np.float16 and np.array_equal(maps, COARSE.astype(np.float16))
 
 
 def test_maps_of_another_grid_give_way_to_full_size_ones() -> None:
-    found = read({"keys": np.array([1, 4, 5]), "cam": np.zeros((3, 4, 6), np.float32), "high_res": FINE})
-    assert np.abs(found - cell_means(FINE)).max() < 5e-4
+    maps = read({"keys": np.array([1, 4, 5]), "cam": np.zeros((3, 4, 6), np.float32), "high_res": FINE})
+    assert np.abs(maps - cell_means(FINE)).max() < 5e-4
 
 
 def test_classes_come_in_their_order_whatever_the_order_of_keys() -> None:
-    found = read({"keys": np.array([5, 1, 4]), "cam": COARSE[[2, 0, 1]]})
-    assert np.array_equal(found, COARSE.astype(np.float16))
+    maps = read({"keys": np.array([5, 1, 4]), "cam": COARSE[[2, 0, 1]]})
+    assert np.array_equal(maps, COARSE.astype(np.float16))
 
 
 def test_a_background_map_before_the_others_is_left_out() -> None:
@@ -57,8 +57,8 @@ def test_a_background_map_before_the_others_is_left_out() -> None:
 
 
 def test_maps_by_class_number() -> None:
-    found = read({5: FINE[2], np.int64(1): FINE[0], 4: FINE[1]})
-    assert np.abs(found - cell_means(FINE)).max() < 5e-4
+    maps = read({5: FINE[2], np.int64(1): FINE[0], 4: FINE[1]})
+    assert np.abs(maps - cell_means(FINE)).max() < 5e-4
 
 
 @pytest.mark.parametrize("content", [{"keys": torch.zeros(0, dtype=torch.int64)}, {}])
@@ -67,14 +67,14 @@ def test_an_image_without_classes_has_no_maps(content: dict[str, Any]) -> None:
 
 
 def test_peaks_are_brought_to_one() -> None:
-    found = read({"keys": np.array([1, 4, 5]), "cam": 8 * COARSE - 2}, scale="peak")
+    maps = read({"keys": np.array([1, 4, 5]), "cam": 8 * COARSE - 2}, scale="peak")
     positive = np.maximum(8 * COARSE.astype(np.float64) - 2, 0)
-    assert np.abs(found - positive / (positive.max((1, 2), keepdims=True) + 1e-5)).max() < 1e-3
-    assert found.min() == 0 and found.max() <= 1
+    assert np.abs(maps - positive / (positive.max((1, 2), keepdims=True) + 1e-5)).max() < 1e-3
+    assert maps.min() == 0 and maps.max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"keys": np.array([1, 4, 5]), "cam": COARSE * 3}, r"expected 0 to 1; --scale peak"),
         ({"keys": np.array([1, 4, 5]), "cam": np.where(COARSE > 0.5, np.nan, COARSE)}, "not finite"),
@@ -92,6 +92,6 @@ def test_peaks_are_brought_to_one() -> None:
         ([1, 2], "expected"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_its_reason(content: Any, told: str) -> None:
-    with pytest.raises(ShardError, match=told):
+def test_what_does_not_fit_is_refused_with_its_reason(content: Any, message: str) -> None:
+    with pytest.raises(ShardError, match=message):
         read(content)

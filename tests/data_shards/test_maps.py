@@ -55,10 +55,10 @@ def test_a_stopped_import_goes_on_to_the_same_set(images: ShardSet, folder: Path
     whole = import_maps(folder, images.url, out).index.digest
     for name in ("index.json", "000001.json"):
         (out / name).unlink()
-    kept = (out / "000000.tar").stat().st_mtime_ns
+    mtime_ns = (out / "000000.tar").stat().st_mtime_ns
     assert import_maps(folder, images.url, out).index.digest == whole
     assert import_maps(folder, images.url, out).index.digest == whole
-    assert (out / "000000.tar").stat().st_mtime_ns == kept
+    assert (out / "000000.tar").stat().st_mtime_ns == mtime_ns
 
 
 def test_other_files_or_settings_are_not_mixed_in(images: ShardSet, folder: Path, tmp_path: Path) -> None:

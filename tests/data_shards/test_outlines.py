@@ -49,7 +49,7 @@ def test_long_runs_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tree", "told"),
+    ("tree", "message"),
     [
         ([], "empty segmentation"),
         ([[1, 1, 5, 5, 9]], "5 numbers; expected pairs"),
@@ -67,8 +67,8 @@ def test_long_runs_as_text() -> None:
         ({"counts": [600], "size": [30, 20]}, "run lengths for 20x30, its image is 30x20"),
     ],
 )
-def test_outlines_that_cannot_be_drawn(tree: object, told: str) -> None:
-    with pytest.raises(ShardError, match=told):
+def test_outlines_that_cannot_be_drawn(tree: object, message: str) -> None:
+    with pytest.raises(ShardError, match=message):
         draw(outline(tree), SIZE)
 
 

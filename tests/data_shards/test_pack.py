@@ -21,7 +21,7 @@ from amn_dist.shards.writer import read_report, write_index, write_shard
 from data_shards.coco import pack_coco
 from data_shards.pack import PACK, plan
 from data_shards.scenes import draw_scene
-from data_shards.source import Content, Source, key_of
+from data_shards.source import Content, PackSource, key_of
 from data_shards.synthetic import pack_synthetic
 from data_shards.verify import verify
 
@@ -33,8 +33,8 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def source(number: int, size: int) -> Source:
-    return Source(f"k{number}", f"{number}.jpg", size, "", lambda: Content(b"", np.zeros(1, np.uint8)))
+def source(number: int, size: int) -> PackSource:
+    return PackSource(f"k{number}", f"{number}.jpg", size, "", lambda: Content(b"", np.zeros(1, np.uint8)))
 
 
 def test_scenes_depend_on_seed_and_number_only() -> None:
@@ -121,10 +121,10 @@ def test_an_unfinished_pack_keeps_its_shards(tmp_path: Path) -> None:
     (out / "000003.json").unlink()
     (out / "000002.tar").write_bytes(b"half")
     (out / "000001.tar.tmp-1-ab").write_bytes(b"half")
-    kept = (out / "000000.tar").stat().st_mtime_ns
+    mtime_ns = (out / "000000.tar").stat().st_mtime_ns
     assert pack_synthetic(out, images=20, shard_size=5, **SMALL).digest == digest
     assert contents(out) == whole
-    assert (out / "000000.tar").stat().st_mtime_ns == kept
+    assert (out / "000000.tar").stat().st_mtime_ns == mtime_ns
 
 
 def test_an_unfinished_pack_of_other_settings_starts_anew(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def kill_after(program: str, sign: Path) -> None:
     while not (seen := sign.exists()) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     child.kill()
-    _, told = child.communicate()
-    assert seen and child.returncode == -signal.SIGKILL, f"{sign} {'seen' if seen else 'never seen'}: {told}"
+    _, output = child.communicate()
+    assert seen and child.returncode == -signal.SIGKILL, f"{sign} {'seen' if seen else 'never seen'}: {output}"
 
 
 def test_killed_pack_goes_on_to_the_same_set(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def check_a_killed_pack(program: str, out: Path, pack: Callable[..., Index]) -> 
     assert not (out / "index.json").exists()
     done = [number for number in range(30) if read_report(out, number)]
     assert 3 <= len(done) < 25
-    kept = {number: (out / f"{number:06d}.tar").stat().st_mtime_ns for number in done}
+    mtimes_ns = {number: (out / f"{number:06d}.tar").stat().st_mtime_ns for number in done}
     digest = pack(out=out).digest
-    assert all((out / f"{number:06d}.tar").stat().st_mtime_ns == time_ns for number, time_ns in kept.items())
+    assert all((out / f"{number:06d}.tar").stat().st_mtime_ns == time_ns for number, time_ns in mtimes_ns.items())
     assert pack(out=out.with_name("whole")).digest == digest
     assert contents(out) == contents(out.with_name("whole"))
 
@@ -229,10 +229,10 @@ def packed(tmp_path_factory) -> Path:
 
 
 def test_verify_counts(packed: Path) -> None:
-    found = verify(packed)
-    assert (found.samples, found.shards, found.decoded) == (16, 2, True)
-    assert found.bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
-    assert "16 samples in 2 shards" in str(found)
+    verified = verify(packed)
+    assert (verified.samples, verified.shards, verified.decoded) == (16, 2, True)
+    assert verified.bytes == sum(path.stat().st_size for path in packed.glob("*.tar"))
+    assert "16 samples in 2 shards" in str(verified)
 
 
 def test_verify_notices_every_flipped_bit(packed: Path, tmp_path: Path) -> None:
@@ -256,8 +256,8 @@ def test_verify_lists_all_faults(packed: Path, tmp_path: Path) -> None:
     (folder / "000001.json").write_text("{")
     with pytest.raises(ShardError) as caught:
         verify(folder)
-    for told in (f"{first['key']}.jpg: is", f"{second['key']}.tags is at", "000001.json"):
-        assert told in str(caught.value)
+    for message in (f"{first['key']}.jpg: is", f"{second['key']}.tags is at", "000001.json"):
+        assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -279,15 +279,15 @@ def test_verify_decodes_every_kind_of_field(tmp_path: Path, field: str) -> None:
 def test_verify_names_what_it_does_not_decode(tmp_path: Path) -> None:
     sound = {"tags": b"\x01", "activation.f16": encode("activation.f16", np.ones((1, 1, 1), np.float16))}
     assert "every sample read and decoded" in str(verify(made_set(tmp_path / "a", sound)))
-    found = verify(made_set(tmp_path / "b", {**sound, "meta.json": b"{", "words": b"any"}))
-    assert found.plain == ("meta.json", "words")
-    assert "every sample read; not decoded, only compared with the digest: meta.json words" in str(found)
+    verified = verify(made_set(tmp_path / "b", {**sound, "meta.json": b"{", "words": b"any"}))
+    assert verified.plain == ("meta.json", "words")
+    assert "every sample read; not decoded, only compared with the digest: meta.json words" in str(verified)
 
 
 def test_verify_of_foreign_tars(bad: Path, tmp_path: Path) -> None:
     tars = bad / "tar"
-    found = verify(tars / "ok.tar")
-    assert (found.samples, found.fields, found.decoded) == (4, ("jpg", "png"), False)
+    verified = verify(tars / "ok.tar")
+    assert (verified.samples, verified.fields, verified.decoded) == (4, ("jpg", "png"), False)
     with pytest.raises(ShardError) as caught:
         verify(tars)
     bad = {path.name for path in tars.glob("*.tar")} - {"ok.tar"}
@@ -321,7 +321,7 @@ def respell(path: Path) -> None:
 
 
 def test_shards_have_numbers_of_six_digits() -> None:
-    source = Source("a", "a", 0, "", lambda: None)
+    source = PackSource("a", "a", 0, "", lambda: None)
     with pytest.raises(ConfigError, match="shard size 1: makes 1000001 shards, expected at most 1000000; enlarge it"):
         plan([source] * 1_000_001, 1)
 

@@ -45,24 +45,24 @@ class Runs:
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", ">f4", "i1", "i4", "i8", "u1", "u2", "?"])
 def test_arrays_of_every_kind_come_back(kind: str) -> None:
     array = (CUBE * 9).astype(kind)
-    found = read_pickled_dict(npy({"a": array, 3: np.asfortranarray(array), "scalar": array[0, 0, 0]}))
+    dictionary = read_pickled_dict(npy({"a": array, 3: np.asfortranarray(array), "scalar": array[0, 0, 0]}))
     for name in ("a", 3):
-        assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
-    assert found["scalar"] == array[0, 0, 0]
+        assert dictionary[name].dtype == array.dtype and np.array_equal(dictionary[name], array)
+    assert dictionary["scalar"] == array[0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool])
 def test_tensors_of_every_kind_come_back(kind: torch.dtype) -> None:
     whole = (torch.from_numpy(CUBE) * 9).to(kind)
     views = {"whole": whole, "part": whole[1:, ::2, 3:], "turned": whole.permute(2, 0, 1), "none": whole[:0]}
-    found = read_pickled_dict(npy(views))
+    dictionary = read_pickled_dict(npy(views))
     for name, view in views.items():
-        assert found[name].shape == tuple(view.shape) and np.array_equal(found[name], view.numpy())
+        assert dictionary[name].shape == tuple(view.shape) and np.array_equal(dictionary[name], view.numpy())
 
 
 def test_numpy_numbers_are_keys() -> None:
-    found = read_pickled_dict(npy({np.int64(4): CUBE[0], 7: CUBE[1]}))
-    assert list(found) == [4, 7] and np.array_equal(found[4], CUBE[0])
+    dictionary = read_pickled_dict(npy({np.int64(4): CUBE[0], 7: CUBE[1]}))
+    assert list(dictionary) == [4, 7] and np.array_equal(dictionary[4], CUBE[0])
 
 
 def test_a_class_has_one_map() -> None:
@@ -77,8 +77,8 @@ def test_a_class_has_one_map() -> None:
 def test_older_pickles_are_read(protocol: int) -> None:
     boxed = np.empty((), dtype=object)
     boxed[()] = {"keys": np.arange(3), "cam": CUBE}
-    found = read_pickled_dict(around(pickle.dumps(boxed, protocol=protocol)))
-    assert found["keys"].tolist() == [0, 1, 2] and np.array_equal(found["cam"], CUBE)
+    dictionary = read_pickled_dict(around(pickle.dumps(boxed, protocol=protocol)))
+    assert dictionary["keys"].tolist() == [0, 1, 2] and np.array_equal(dictionary["cam"], CUBE)
 
 
 def test_a_file_that_runs_code_is_refused_by_name(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +167,11 @@ WHOLE = npy({"keys": torch.tensor([1, 4]), "cam": torch.from_numpy(CUBE), "high_
 def test_damage_is_read_or_refused(place: int, value: int, cut: bool) -> None:
     damaged = WHOLE[:place] if cut else WHOLE[:place] + bytes([value]) + WHOLE[place + 1 :]
     try:
-        found = read_pickled_dict(damaged)
+        dictionary = read_pickled_dict(damaged)
     except ShardError as error:
         assert Exception.__str__(error).isprintable() and len(str(error)) < 1000
     else:
-        assert isinstance(found, dict)
+        assert isinstance(dictionary, dict)
 
 
 def test_a_plain_array_is_no_dictionary() -> None:

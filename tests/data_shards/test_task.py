@@ -17,7 +17,7 @@ from amn_dist.farms.local import LocalFarm
 from amn_dist.shards.index import Index
 from data_shards.coco import pack_coco
 from data_shards.folder import pack_folder
-from data_shards.source import Source
+from data_shards.source import PackSource
 from data_shards.synthetic import pack_synthetic
 from data_shards.task import pack_task, packing_farm
 from data_shards.voc import pack_voc
@@ -72,10 +72,10 @@ def test_two_processes_pack_the_same_bytes_and_go_on_where_it_stopped(
     (out / "index.json").unlink()
     (out / "000003.json").unlink()
     (out / "000005.tar").write_bytes(b"half")
-    kept = (out / "000000.tar").stat().st_mtime_ns
+    mtime_ns = (out / "000000.tar").stat().st_mtime_ns
     pack(out=out, farm=two_workers)
     assert contents(out) == contents(tmp_path / "threads")
-    assert (out / "000000.tar").stat().st_mtime_ns == kept
+    assert (out / "000000.tar").stat().st_mtime_ns == mtime_ns
 
 
 def test_bad_samples_found_by_processes_are_named_or_left_out(two_workers: Farm, bad: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_shard_takes_its_own_sources_along_and_no_others(coco_sample: Path, tm
     class Weigh(LocalFarm):
         def run(self, task, numbers):
             seen.extend(len(part) for part in task.leg.sources)
-            assert all(isinstance(source, Source) for part in task.leg.sources for source in pickle.loads(part))
+            assert all(isinstance(source, PackSource) for part in task.leg.sources for source in pickle.loads(part))
             assert task.chunks(1) == (Chunk(1, 0, 10),)
             return super().run(task, numbers)
 

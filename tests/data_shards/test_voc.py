@@ -75,27 +75,27 @@ def test_packing_twice_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "000000.tar").read_bytes() == (tmp_path / "b" / "000000.tar").read_bytes()
 
 
-@pytest.mark.parametrize(("spoiled", "good", "told"), BAD)
-def test_bad_files_stop_the_pack(root: Path, place, tmp_path: Path, spoiled: str, good: str, told: tuple) -> None:
+@pytest.mark.parametrize(("spoiled", "good", "message"), BAD)
+def test_bad_files_stop_the_pack(root: Path, place, tmp_path: Path, spoiled: str, good: str, message: tuple) -> None:
     place(spoiled, good)
     with pytest.raises(ShardError) as caught:
         pack_voc(root, "train", tmp_path / "out")
     text = str(caught.value)
-    assert all(part in text for part in (good, "shape_01", "1 of 3", *told)), text
+    assert all(part in text for part in (good, "shape_01", "1 of 3", *message)), text
     assert "\n" not in text
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("spoiled", "good", "told"), BAD)
-def test_bad_files_can_be_left_out(root: Path, place, tmp_path: Path, spoiled: str, good: str, told: tuple) -> None:
+@pytest.mark.parametrize(("spoiled", "good", "message"), BAD)
+def test_bad_files_can_be_left_out(root: Path, place, tmp_path: Path, spoiled: str, good: str, message: tuple) -> None:
     place(spoiled, good)
     out = tmp_path / "out"
     index = pack_voc(root, "train", out, skip_bad=True)
     assert [entry.key for entry in ShardSet.open(out).shard(0)] == ["shape_02", "shape_03"]
-    found = json.loads((out / "quarantine.json").read_text())
-    assert found["count"] == 1
-    assert (found["samples"][0]["key"], found["samples"][0]["file"]) == ("shape_01", IMAGE)
-    assert all(part in found["samples"][0]["reason"] for part in (good, *told))
+    quarantine = json.loads((out / "quarantine.json").read_text())
+    assert quarantine["count"] == 1
+    assert (quarantine["samples"][0]["key"], quarantine["samples"][0]["file"]) == ("shape_01", IMAGE)
+    assert all(part in quarantine["samples"][0]["reason"] for part in (good, *message))
     assert pack_voc(root, "train", out, skip_bad=True) == index
     with pytest.raises(ShardError, match=r"quarantine\.json"):
         pack_voc(root, "train", out)
@@ -120,10 +120,10 @@ def test_mending_goes_on_from_the_good_shards(root: Path, place, tmp_path: Path)
     with pytest.raises(ShardError, match="shape_02"):
         pack_voc(root, "train", out, shard_size=1)
     assert not (out / "index.json").exists() and (out / "000000.json").exists()
-    kept = (out / "000000.tar").stat().st_mtime_ns
+    mtime_ns = (out / "000000.tar").stat().st_mtime_ns
     (root / "JPEGImages" / "shape_02.jpg").write_bytes(good)
     digest = pack_voc(root, "train", out, shard_size=1).digest
-    assert (out / "000000.tar").stat().st_mtime_ns == kept
+    assert (out / "000000.tar").stat().st_mtime_ns == mtime_ns
     assert digest == pack_voc(root, "train", tmp_path / "fresh", shard_size=1).digest
 
 
@@ -257,7 +257,7 @@ def test_difficult_objects(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ("disc\nbox\nwedge\n", "background"),
         ("background\ndisc\nbox\ndisc\n", "twice"),
@@ -273,9 +273,9 @@ def test_difficult_objects(root: Path, tmp_path: Path) -> None:
         ("background\n" + "\n".join(f"c{n}" for n in range(255)), "256 classes, expected 2 to 255"),
     ],
 )
-def test_wrong_class_lists(root: Path, tmp_path: Path, names: str, told: str) -> None:
+def test_wrong_class_lists(root: Path, tmp_path: Path, names: str, message: str) -> None:
     (root / "classes.txt").write_text(names)
-    with pytest.raises(ShardError, match=rf"classes\.txt.*{told}"):
+    with pytest.raises(ShardError, match=rf"classes\.txt.*{message}"):
         pack_voc(root, "train", tmp_path / "out")
 
 
@@ -311,13 +311,13 @@ def test_wrong_places_are_named(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"), [("RGBA", "RGBA"), ("P", "palette"), ("LA", "alpha"), ("I;16", "16-bit gray")]
+    ("mode", "message"), [("RGBA", "RGBA"), ("P", "palette"), ("LA", "alpha"), ("I;16", "16-bit gray")]
 )
-def test_other_modes_are_refused_by_name(root: Path, tmp_path: Path, mode: str, told: str) -> None:
+def test_other_modes_are_refused_by_name(root: Path, tmp_path: Path, mode: str, message: str) -> None:
     stream = io.BytesIO()
     Image.new(mode, (96, 64)).save(stream, "PNG")
     (root / IMAGE).write_bytes(stream.getvalue())
-    with pytest.raises(ShardError, match=f"{told}.*convert to RGB"):
+    with pytest.raises(ShardError, match=f"{message}.*convert to RGB"):
         pack_voc(root, "train", tmp_path / "out")
 
 

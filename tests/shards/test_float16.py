@@ -20,9 +20,9 @@ FIELD = "activation.f16"
 
 @given(arrays(np.uint16, st.tuples(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7))))
 def test_every_bit_pattern_returns(bits: np.ndarray) -> None:
-    found = decode(FIELD, encode(FIELD, bits.view(np.float16)))
-    assert found.dtype == np.float16 and found.flags.writeable
-    assert np.array_equal(found.view(np.uint16), bits)
+    decoded = decode(FIELD, encode(FIELD, bits.view(np.float16)))
+    assert decoded.dtype == np.float16 and decoded.flags.writeable
+    assert np.array_equal(decoded.view(np.uint16), bits)
 
 
 def test_a_smooth_map_takes_a_third() -> None:
@@ -41,7 +41,7 @@ SOUND = encode(FIELD, np.ones((2, 5, 6), np.float16))
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "not an .f16"),
         (b"\x93NUMPY" + SOUND, "not an .f16"),
@@ -55,6 +55,6 @@ SOUND = encode(FIELD, np.ones((2, 5, 6), np.float16))
         (HEADER.pack(MAGIC, 1, 1, 1) + zlib.compress(b"\0" * 10**7), "does not hold"),
     ],
 )
-def test_damaged_bytes_are_refused(data: bytes, said: str) -> None:
-    with pytest.raises(ShardError, match=said):
+def test_damaged_bytes_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ShardError, match=message):
         decode(FIELD, data)

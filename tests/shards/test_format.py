@@ -27,11 +27,11 @@ from amn_dist.shards.format import ENDINGS, check_field, check_key, decode, enco
     ],
 )
 def test_npy_returns_what_went_in(array: np.ndarray) -> None:
-    found = decode("activation.npy", encode("activation.npy", array))
-    assert found.shape == array.shape
-    assert found.dtype == array.dtype.newbyteorder("<")
-    assert np.array_equal(found, array)
-    assert found.flags.writeable
+    decoded = decode("activation.npy", encode("activation.npy", array))
+    assert decoded.shape == array.shape
+    assert decoded.dtype == array.dtype.newbyteorder("<")
+    assert np.array_equal(decoded, array)
+    assert decoded.flags.writeable
 
 
 def test_threads_read_headers_while_garbage_is_collected() -> None:
@@ -90,7 +90,7 @@ def test_tags_are_raw_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "array", "told"),
+    ("field", "array", "message"),
     [
         ("mask.png", np.zeros((3, 3), np.int32), "uint8"),
         ("mask.png", np.zeros((3, 3, 3), np.uint8), "uint8"),
@@ -100,8 +100,8 @@ def test_tags_are_raw_bytes() -> None:
         ("x.jpg", np.zeros((3, 3), np.uint8), "x.jpg"),
     ],
 )
-def test_wrong_arrays_are_refused(field: str, array: np.ndarray, told: str) -> None:
-    with pytest.raises(ShardError, match=told):
+def test_wrong_arrays_are_refused(field: str, array: np.ndarray, message: str) -> None:
+    with pytest.raises(ShardError, match=message):
         encode(field, array)
 
 
@@ -117,8 +117,8 @@ KINDS = {
 @pytest.mark.parametrize("field", ["tags", *(f"x{ending}" for ending in ENDINGS)])
 def test_whatever_has_a_kind_is_encoded_and_decoded(field: str) -> None:
     array = KINDS[str(kind_of(field))]
-    found = decode(field, encode(field, array))
-    assert found.dtype == array.dtype and np.array_equal(found, array)
+    decoded = decode(field, encode(field, array))
+    assert decoded.dtype == array.dtype and np.array_equal(decoded, array)
 
 
 @pytest.mark.parametrize("field", ["json", "x.json", "jpg", "png", "f16", "x.png.gz", "my_tags"])
@@ -218,8 +218,8 @@ def test_illegal_fields(field: str) -> None:
 def test_ids_of_16_bits_return_what_went_in() -> None:
     ids = np.random.default_rng(0).integers(0, 2**16, (31, 47), dtype=np.uint16)
     content = encode("superpixel.u16.png", ids)
-    found = decode("superpixel.u16.png", content)
-    assert found.dtype == np.uint16 and np.array_equal(found, ids) and found.flags.writeable
+    decoded = decode("superpixel.u16.png", content)
+    assert decoded.dtype == np.uint16 and np.array_equal(decoded, ids) and decoded.flags.writeable
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), ids)
 
 
@@ -239,16 +239,16 @@ def test_a_field_says_how_wide_its_ids_are() -> None:
     arrays(scalar_dtypes().filter(lambda kind: kind.kind in "biuf" and kind.itemsize <= 8), array_shapes(min_dims=0))
 )
 def test_any_array_returns(array: np.ndarray) -> None:
-    found = decode("x.npy", encode("x.npy", array))
-    assert found.shape == array.shape and found.dtype == array.dtype.newbyteorder("<")
-    assert found.tobytes() == array.astype(found.dtype).tobytes()
+    decoded = decode("x.npy", encode("x.npy", array))
+    assert decoded.shape == array.shape and decoded.dtype == array.dtype.newbyteorder("<")
+    assert decoded.tobytes() == array.astype(decoded.dtype).tobytes()
 
 
 @given(st.data(), st.sampled_from(["gt.png", "superpixel.u16.png"]), array_shapes(min_dims=2, max_dims=2, max_side=30))
 def test_any_ids_return(data: st.DataObject, field: str, shape: tuple[int, ...]) -> None:
     ids = data.draw(arrays(np.uint16 if "u16" in field else np.uint8, shape))
-    found = decode(field, encode(field, ids))
-    assert found.dtype == ids.dtype and np.array_equal(found, ids)
+    decoded = decode(field, encode(field, ids))
+    assert decoded.dtype == ids.dtype and np.array_equal(decoded, ids)
 
 
 WHOLE = {
@@ -268,8 +268,8 @@ def test_damaged_fields_are_read_or_refused(data: st.DataObject, field: str) -> 
         place, length = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 8))
         content[place : place + length] = data.draw(st.binary(max_size=8))
     try:
-        found = decode(field, bytes(content))
+        decoded = decode(field, bytes(content))
     except ShardError as error:
         assert str(error).isprintable() and len(str(error)) < 500
     else:
-        assert isinstance(found, np.ndarray)
+        assert isinstance(decoded, np.ndarray)

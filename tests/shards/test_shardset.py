@@ -124,7 +124,7 @@ def test_remote_set_reads_like_a_local_one(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda f: (f / "index.json").unlink(), "no index.json"),
         (lambda f: (f / "index.json").write_text("{"), "index.json"),
@@ -151,11 +151,11 @@ def test_remote_set_reads_like_a_local_one(whole: Path) -> None:
         (lambda f: shutil.rmtree(f), "cannot be listed"),
     ],
 )
-def test_damaged_sets_do_not_open(whole: Path, tmp_path: Path, damage, told: str) -> None:
+def test_damaged_sets_do_not_open(whole: Path, tmp_path: Path, damage, message: str) -> None:
     folder = tmp_path / "set"
     shutil.copytree(whole, folder)
     damage(folder)
-    with pytest.raises(ShardError, match=told) as caught:
+    with pytest.raises(ShardError, match=message) as caught:
         ShardSet.open(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -167,7 +167,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('"key":"k0_0"', '"key":"k0_0","key":"k0_0"', "the key 'key' twice"),
         ('"height":9', '"height":true', r"samples\.0\.height: found True"),
@@ -180,12 +180,12 @@ def replace(path: Path, old: str, new: str) -> None:
         ('"count":5', '"count":"5"', "count: found '5'"),
     ],
 )
-def test_reports_say_one_thing(whole: Path, tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_reports_say_one_thing(whole: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
     folder = tmp_path / "set"
     shutil.copytree(whole, folder)
     replace(folder / "000000.json", old, new)
     assert read_report(folder, 0) is None
-    with pytest.raises(ShardError, match=told) as caught:
+    with pytest.raises(ShardError, match=message) as caught:
         ShardSet.open(folder).entry(0)
     assert "000000.json" in str(caught.value) and str(caught.value).isprintable()
 
@@ -287,7 +287,7 @@ def test_a_failing_source_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "told"),
+    ("samples", "message"),
     [
         ([("a", (1, 1), {"tags": b""}), ("a", (1, 1), {"tags": b""})], "key a comes twice"),
         ([("a.b", (1, 1), {"tags": b""})], "key 'a.b'"),
@@ -295,8 +295,8 @@ def test_a_failing_source_leaves_nothing(tmp_path: Path) -> None:
         ([("a", (1, 1), {"tags": b""}), ("b", (1, 1), {"jpg": b""})], "sample b has the fields"),
     ],
 )
-def test_bad_samples_are_refused(tmp_path: Path, samples: list, told: str) -> None:
-    with pytest.raises(ShardError, match=told):
+def test_bad_samples_are_refused(tmp_path: Path, samples: list, message: str) -> None:
+    with pytest.raises(ShardError, match=message):
         write_shard(tmp_path, 0, samples)
     assert not list(tmp_path.iterdir())
 

@@ -20,7 +20,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], form: int, **headers
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("truncated", r"shape_03\.jpg declares {} bytes"),
         ("parent_path", r"evil\.jpg.*parent"),
@@ -32,10 +32,10 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], form: int, **headers
         ("huge_declared_size", r"shape_02\.jpg declares 8589934591 bytes"),
     ],
 )
-def test_bad_tars_are_refused(bad: Path, name: str, told: str) -> None:
+def test_bad_tars_are_refused(bad: Path, name: str, message: str) -> None:
     path = bad / "tar" / f"{name}.tar"
-    told = told.format((bad / "base" / "JPEGImages" / "shape_03.jpg").stat().st_size)
-    with pytest.raises(ShardError, match=told) as caught:
+    message = message.format((bad / "base" / "JPEGImages" / "shape_03.jpg").stat().st_size)
+    with pytest.raises(ShardError, match=message) as caught:
         check_tar(path)
     assert str(path) in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_the_plain_webdataset_writer_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "headers", "told"),
+    ("name", "headers", "message"),
     [
         ("a.jpg", {"type": tarfile.LNKTYPE, "size": 0, "linkname": "b"}, "hard link"),
         ("a.jpg", {"type": tarfile.CHRTYPE, "size": 0}, "character device"),
@@ -93,9 +93,9 @@ def test_the_plain_webdataset_writer_passes(tmp_path: Path) -> None:
         (".hidden", {}, "KEY.FIELD"),
     ],
 )
-def test_strange_members_are_refused(tmp_path: Path, name: str, headers: dict, told: str) -> None:
+def test_strange_members_are_refused(tmp_path: Path, name: str, headers: dict, message: str) -> None:
     write_tar(tmp_path / "x.tar", [(name, b"1")], tarfile.PAX_FORMAT, **headers)
-    with pytest.raises(ShardError, match=told):
+    with pytest.raises(ShardError, match=message):
         check_tar(tmp_path / "x.tar")
 
 
@@ -126,7 +126,7 @@ LONG_NAME, PAX = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE
 
 
 @pytest.mark.parametrize(
-    ("headers", "told"),
+    ("headers", "message"),
     [
         ([(PAX, b"14 path=b.jpg\n14 path=c.jpg\n")], "sets 'path' twice"),
         ([(PAX, b"11 mtime=1\n11 mtime=2\n")], "sets 'mtime' twice"),
@@ -140,11 +140,11 @@ LONG_NAME, PAX = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE
         ([(PAX, b"9" * 60 + b" path=b.jpg\n")], "malformed"),
     ],
 )
-def test_a_name_is_said_once(tmp_path: Path, headers: list[tuple[bytes, bytes]], told: str) -> None:
+def test_a_name_is_said_once(tmp_path: Path, headers: list[tuple[bytes, bytes]], message: str) -> None:
     (tmp_path / "x.tar").write_bytes(named_by((PAX, b"14 path=b.jpg\n")))
     assert [member.name for member in check_tar(tmp_path / "x.tar")] == ["b.jpg"]
     (tmp_path / "x.tar").write_bytes(named_by(*headers))
-    with pytest.raises(ShardError, match=told):
+    with pytest.raises(ShardError, match=message):
         check_tar(tmp_path / "x.tar")
 
 

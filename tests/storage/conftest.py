@@ -87,6 +87,7 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # else headers and body are two packets, and the second waits for an acknowledgement
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -180,7 +181,7 @@ def server(moto: int) -> Iterator[tuple[Proxy, int]]:
 
 @pytest.fixture(scope="session")
 def environment(server: tuple[Proxy, int]) -> dict[str, str]:
-    """Variables under which s3:// means this endpoint; short patience, since faults here end when they should."""
+    """Variables under which s3:// means this endpoint; what fails is given up soon: faults here end."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server[1]}",
         "AWS_ACCESS_KEY_ID": "tester",

@@ -15,7 +15,7 @@ import pytest
 
 from amn_dist.errors import StageError
 from amn_dist.storage import lease
-from amn_dist.storage.lease import FREE, LEASE, Holder, holding, read_holder, this_process, written
+from amn_dist.storage.lease import FREE, LEASE, Holder, holder_bytes, holding, read_holder, this_process
 from amn_dist.storage.paths import AnyPath, RemotePath
 
 OTHER = Holder("far", "another boot", 7, "1", "token", 0.0)
@@ -28,7 +28,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "DEAD_S", 0.6)
 
 
@@ -63,9 +63,9 @@ def test_a_run_that_is_worked_on_is_refused(place: RemotePath, said: list[str]) 
 
 
 def test_a_holder_on_another_machine_is_dead_when_nothing_is_heard_of_it(
-    place: RemotePath, said: list[str], impatient: None
+    place: RemotePath, said: list[str], soon_dead: None
 ) -> None:
-    (place / LEASE).write_bytes(written(replace(OTHER, time=time.time() - 1200)))
+    (place / LEASE).write_bytes(holder_bytes(replace(OTHER, time=time.time() - 1200)))
     with holding(place, said.append):
         assert holder(place) != OTHER
     assert len(said) == 1
@@ -78,7 +78,7 @@ def test_a_process_that_died_on_this_machine_is_followed_at_once(place: RemotePa
     dead.wait()
     started = {"dead": "123", "number given again": "1"}
     for pid in (dead.pid, os.getpid()):
-        (place / LEASE).write_bytes(written(replace(this_process(), pid=pid, started=started["dead"])))
+        (place / LEASE).write_bytes(holder_bytes(replace(this_process(), pid=pid, started=started["dead"])))
         with holding(place, said.append):
             assert holder(place) is not None
     assert said == []
@@ -89,16 +89,17 @@ def test_who_was_silent_too_long_ends_when_another_has_the_run(place: RemotePath
         pytest.raises(StageError, match=r"far, process 7 has taken this run over, since nothing was heard"),
         holding(place, said.append),
     ):
-        (place / LEASE).write_bytes(written(OTHER))
+        (place / LEASE).write_bytes(holder_bytes(OTHER))
         time.sleep(60)
     assert holder(place) == OTHER
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"[1", b"[" * 100_000, b"\xff", b'{"pid": 1}', written(OTHER).replace(b'"pid":7', b'"pid":"../7"'),
-     written(OTHER).replace(b'"pid":7', b'"pid":true'), written(OTHER).replace(b'"pid":7', b'"pid":8,"pid":7'),
-     written(OTHER).replace(b'"time":0.0', b'"time":NaN')],
+    [b"[1", b"[" * 100_000, b"\xff", b'{"pid": 1}', holder_bytes(OTHER).replace(b'"pid":7', b'"pid":"../7"'),
+     holder_bytes(OTHER).replace(b'"pid":7', b'"pid":true'),
+     holder_bytes(OTHER).replace(b'"pid":7', b'"pid":8,"pid":7'),
+     holder_bytes(OTHER).replace(b'"time":0.0', b'"time":NaN')],
 )  # fmt: skip
 def test_a_lease_that_cannot_be_read_holds_nobody_back(place: RemotePath, said: list[str], content: bytes) -> None:
     (place / LEASE).write_bytes(content)

@@ -37,8 +37,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pack_is_the_same_on_s3_and_verified_there(bucket: str, local: Path, s3: Any) -> None:
     pack_synthetic(RemotePath(f"{bucket}/x"), **SCENES)
     assert contents(RemotePath(f"{bucket}/x")) == contents(local)
-    found = verify(RemotePath(f"{bucket}/x"))
-    assert (found.samples, found.shards, found.decoded) == (12, 4, True)
+    verified = verify(RemotePath(f"{bucket}/x"))
+    assert (verified.samples, verified.shards, verified.decoded) == (12, 4, True)
     puts = s3.count("PUT")
     assert puts == len(contents(local))  # a request a file: no parts, nothing temporary
     assert pack_synthetic(f"{bucket}/x", **SCENES).digest == ShardSet.open(local).digest
@@ -70,9 +70,11 @@ def test_uploads_that_fail_for_a_while_are_done_again(bucket: str, local: Path, 
 
 def test_a_bucket_without_permission_is_one_line_and_the_same_call_goes_on(bucket: str, local: Path, s3: Any) -> None:
     s3.fail("denied", 1000, part="000002.tar", method="PUT")
-    with pytest.raises(ShardError, match=r"s3://.*/000002\.tar: cannot be written \(403 AccessDenied\); check") as told:
+    with pytest.raises(
+        ShardError, match=r"s3://.*/000002\.tar: cannot be written \(403 AccessDenied\); check"
+    ) as caught:
         pack_synthetic(f"{bucket}/x", **SCENES)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert not (RemotePath(f"{bucket}/x") / "index.json").is_file()
     s3.faults.clear()
     s3.seen.clear()
@@ -103,8 +105,8 @@ def test_a_killed_pack_goes_on_from_the_command_line(
     process.communicate()
     assert not (RemotePath(f"{bucket}/x") / "index.json").is_file()
     first = s3.count("PUT")
-    again = amn(*command, environment=environment)
-    told = again.communicate(timeout=600)[0]
-    assert again.returncode == 0 and "40 samples in 10 shards" in told, told
+    second = amn(*command, environment=environment)
+    output = second.communicate(timeout=600)[0]
+    assert second.returncode == 0 and "40 samples in 10 shards" in output, output
     assert s3.count("PUT") - first <= 2 * 6 + 2  # of ten shards four were done
     assert "every sample read and decoded" in str(verify(RemotePath(f"{bucket}/x")))

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from amn_dist.errors import ShardError
-from amn_dist.shards.cache import Cache
 from amn_dist.shards.index import Index, ShardInfo
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, write_index, write_shard
 from amn_dist.storage import readahead
+from amn_dist.storage.aws import read_settings
+from amn_dist.storage.cache import Cache
 from amn_dist.storage.paths import RemotePath, path_of
-from amn_dist.storage.s3 import read_settings
 
 CLASSES = ("background", "disc")
 SHARDS, SAMPLES, BYTES = 3, 4, 60_000
@@ -106,13 +106,13 @@ def test_an_answer_that_never_comes_is_asked_for_again(remote: str, s3: Any, mon
     assert asked(s3, "000000.tar bytes") == 2
 
 
-def test_patience_ends_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> None:
+def test_tries_end_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> None:
     shards = ShardSet.open(remote)
     monkeypatch.setenv("AMN_STORAGE_PATIENCE_S", "0.8")
     s3.fail("busy", 1000, part="000002.tar")
-    with pytest.raises(ShardError, match=r"s3://.*000002\.tar: cannot be read \(503 SlowDown; \d+ tries in") as told:
+    with pytest.raises(ShardError, match=r"s3://.*000002\.tar: cannot be read \(503 SlowDown; \d+ tries in") as caught:
         shards.read(9, "tags")
-    assert "the same command goes on" in str(told.value) and "\n" not in str(told.value)
+    assert "the same command goes on" in str(caught.value) and "\n" not in str(caught.value)
     s3.faults.clear()
     assert shards.read(9, "tags") == b"\x01"
 
@@ -123,9 +123,9 @@ def test_patience_ends_with_one_line(remote: str, s3: Any, monkeypatch: Any) -> 
 )
 def test_a_refusal_is_told_at_once(remote: str, s3: Any, kind: str, answer: str, advice: str) -> None:
     s3.fail(kind, 1000, part="index.json")
-    with pytest.raises(ShardError) as told:
+    with pytest.raises(ShardError) as caught:
         ShardSet.open(remote)
-    assert f"{remote}/index.json: cannot be read ({answer}); " in str(told.value) and advice in str(told.value)
+    assert f"{remote}/index.json: cannot be read ({answer}); " in str(caught.value) and advice in str(caught.value)
     assert len(s3.seen) == 2  # the list, the index: no second try
     s3.fail(kind, 1000, part="000000.tar", method="PUT")
     with pytest.raises(ShardError, match=r"000000\.tar: cannot be written \(403 "):
@@ -204,7 +204,7 @@ def test_the_cache_keeps_to_its_bound_and_drops_what_was_used_first(tmp_path: Pa
 KILLED = """
 import os, signal
 from pathlib import Path
-from amn_dist.shards.cache import Cache
+from amn_dist.storage.cache import Cache
 from amn_dist.shards.index import ShardInfo
 def pieces():
     yield b"half" * 100_000

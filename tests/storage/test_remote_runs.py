@@ -67,10 +67,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cam(scenes: Path, images: str, out: AnyPath) -> MapTask:
     """CAM over a set, one sample a chunk."""
     config: Config = load_config(scenes / "tiny.yaml")
-    found = ShardSet.open(images)
-    source = Source(images, (), Loader(name="torchvision"), digest=found.digest)
+    images_set = ShardSet.open(images)
+    source = Source(images, (), Loader(name="torchvision"), digest=images_set.digest)
     maps = (CamMap(config, 3, str(scenes / "weights.safetensors")),)
-    return MapTask("cam", source, maps, (str(out),), found.shard_sizes, 2)
+    return MapTask("cam", source, maps, (str(out),), images_set.shard_sizes, 2)
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
@@ -131,7 +131,7 @@ def test_a_run_over_s3_survives_faults_and_a_kill(
 ) -> None:
     line(scenes, tmp_path / "here", scenes).execute(until="cam_seed")
     pack_synthetic(f"{bucket}/train", **SCENES)
-    # One request meets one kind of fault: all together would outlast the patience these tests have.
+    # One request meets one kind of fault: all together would outlast what these tests wait.
     for kind, part in (("busy", "list-type"), ("reset", "index.json"), ("truncated", "000001.tar")):
         s3.fail(kind, 3, method="GET", part=part)
     run = tmp_path / "there"

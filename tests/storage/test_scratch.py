@@ -12,7 +12,7 @@ import pytest
 
 from amn_dist.errors import ConfigError
 from amn_dist.storage.paths import RemotePath
-from amn_dist.storage.scratch import SCRATCH, alone, scratch
+from amn_dist.storage.scratch import SCRATCH, exclusive, scratch
 
 
 def test_a_place_has_one_folder_a_machine(place: RemotePath, machine: Callable[[str], Path]) -> None:
@@ -48,7 +48,7 @@ def test_one_at_a_time(place: RemotePath, machine: Callable[[str], Path]) -> Non
     folder, seen = scratch(place, "fit"), []
 
     def work() -> None:
-        with alone(folder):
+        with exclusive(folder):
             seen.append(sorted(os.listdir(folder)))
             (folder / "busy").touch()
             (folder / "busy").unlink()

@@ -59,11 +59,11 @@ loader: {name: torchvision}
 
 def digests(folder: AnyPath) -> dict[str, str]:
     """What every finished stage of a run yielded."""
-    found = {}
+    digest_of = {}
     for name in files_below(folder):
         if name.endswith(("/index.json", "/done.json")):
-            found[name.split("/")[0]] = str(read_json(folder / name)["digest"])
-    return found
+            digest_of[name.split("/")[0]] = str(read_json(folder / name)["digest"])
+    return digest_of
 
 
 def steps(run: AnyPath) -> list[int]:
@@ -267,14 +267,14 @@ def test_a_lease_survives_the_storage(bucket: str, s3: Any, soon: None, kind: st
         wait_for(lambda: not any(fault.left for fault in s3.faults), "all faults")
         met = s3.count("PUT")
         wait_for(lambda: s3.count("PUT") > met + 1, "a refresh after them")
-        found = lease.read_holder((run / lease.LEASE).tagged())
-        assert found is not None and found.pid == os.getpid()
+        holder = lease.read_holder((run / lease.LEASE).tagged())
+        assert holder is not None and holder.pid == os.getpid()
     assert (run / lease.LEASE).read_bytes() == lease.FREE
 
 
 def test_of_those_that_wait_for_a_dead_holder_one_goes_on(bucket: str, soon: None, wait_for: Any) -> None:
     run = RemotePath(f"{bucket}/runs/x")
-    (run / lease.LEASE).write_bytes(lease.written(lease.Holder("far", "boot", 7, "1", "token", 0.0)))
+    (run / lease.LEASE).write_bytes(lease.holder_bytes(lease.Holder("far", "boot", 7, "1", "token", 0.0)))
     ends: list[str] = []
     over = threading.Event()
 

@@ -11,24 +11,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from amn_dist.shards.cache import cache_here
-from amn_dist.shards.index import ShardInfo
+from amn_dist.storage.cache import ListedFile, cache_here
 from amn_dist.storage.paths import RemotePath, path_of
 from amn_dist.storage.readahead import ReadAhead
 
 OPEN_FILES = 64
-"""Tars a process keeps open."""
+"""Files a process keeps open."""
 OPEN_CACHED = 12
-"""Cached tars a process keeps open; what is open takes room on the disk even after it was evicted."""
+"""Cached files a process keeps open; what is open takes room on the disk even after it was evicted."""
 
 
-class Store(Protocol):
+class RangeReader(Protocol):
     """A folder of immutable files. Every method may be called from several threads."""
 
     url: str
 
-    def expect(self, shards: Sequence[ShardInfo]) -> None:
-        """Say which tars will be read, in their order."""
+    def expect(self, files: Sequence[ListedFile]) -> None:
+        """Say which files will be read by range, in their order."""
         ...
 
     def sizes(self) -> dict[str, int]:
@@ -44,13 +43,13 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str) -> Store:
+def open_ranges(url: str) -> RangeReader:
     """The folder behind a path or URL. Raises ShardError when its protocol is unknown or lacks a package."""
-    found = path_of(url)
-    return RemoteStore(found) if isinstance(found, RemotePath) else LocalStore(found.absolute())
+    folder = path_of(url)
+    return RemoteRangeReader(folder) if isinstance(folder, RemotePath) else LocalRangeReader(folder.absolute())
 
 
-class LocalStore:
+class LocalRangeReader:
     """Files of a mounted folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,12 +57,12 @@ class LocalStore:
         self.url = str(folder)
         self._handle: Callable[[str], _Handle] = lru_cache(OPEN_FILES)(lambda name: _Handle(_opened(folder / name)))
 
-    def expect(self, shards: Sequence[ShardInfo]) -> None:
+    def expect(self, files: Sequence[ListedFile]) -> None:
         """Nothing: the kernel reads ahead."""
 
     def sizes(self) -> dict[str, int]:
-        with os.scandir(self.folder) as found:
-            return {file.name: file.stat().st_size for file in found if file.is_file()}
+        with os.scandir(self.folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -72,24 +71,24 @@ class LocalStore:
         return self._handle(name).read(offset, size)
 
 
-class RemoteStore:
-    """Files behind a URL. With a cache, a tar comes whole on its first use, and the next one behind it."""
+class RemoteRangeReader:
+    """Files behind a URL. With a cache, a file comes whole on its first use, and the next one behind it."""
 
     def __init__(self, folder: RemotePath) -> None:
         self.folder = folder
         self.url = str(folder)
-        self._shards: dict[str, ShardInfo] = {}
+        self._listed: dict[str, ListedFile] = {}
         self._next: dict[str, str] = {}
         self._used: set[str] = set()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._ahead = ReadAhead(lambda name, offset, size: (folder / name).read_range(offset, size))
         self._cache = cache_here()
-        self._handle: Callable[[str], _Handle | None] = lru_cache(OPEN_CACHED)(self._fetched)
+        self._handle: Callable[[str], _Handle | None] = lru_cache(OPEN_CACHED)(self._fetch)
 
-    def expect(self, shards: Sequence[ShardInfo]) -> None:
-        self._shards = {shard.name: shard for shard in shards}
-        self._next = {shard.name: after.name for shard, after in pairwise(shards)}
-        self._ahead.expect([(shard.name, shard.bytes) for shard in shards])
+    def expect(self, files: Sequence[ListedFile]) -> None:
+        self._listed = {file.name: file for file in files}
+        self._next = {file.name: after.name for file, after in pairwise(files)}
+        self._ahead.expect([(file.name, file.bytes) for file in files])
 
     def sizes(self) -> dict[str, int]:
         return self.folder.children()[0]
@@ -98,7 +97,7 @@ class RemoteStore:
         return (self.folder / name).read_bytes()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        if self._cache is None or name not in self._shards:
+        if self._cache is None or name not in self._listed:
             return self._ahead.read(name, offset, size)
         handle = self._cached(name)
         if name not in self._used:
@@ -111,28 +110,28 @@ class RemoteStore:
         with self._locks[name]:
             return self._handle(name)
 
-    def _fetched(self, name: str) -> _Handle | None:
+    def _fetch(self, name: str) -> _Handle | None:
         assert self._cache is not None
-        shard, path = self._shards[name], self.folder / name
-        number = self._cache.open(shard, path.pieces(shard.bytes), where=str(path))
-        return None if number is None else _Handle(number)
+        listed, path = self._listed[name], self.folder / name
+        descriptor = self._cache.open(listed, path.pieces(listed.bytes), where=str(path))
+        return None if descriptor is None else _Handle(descriptor)
 
 
 class _Handle:
     """A file descriptor that closes when the last thread lets go of it."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     def read(self, offset: int, size: int) -> bytes:
         parts: list[bytes] = []
-        while size > 0 and (part := os.pread(self.number, size, offset)):
+        while size > 0 and (part := os.pread(self.descriptor, size, offset)):
             parts.append(part)
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
 
     def __del__(self) -> None:
-        os.close(self.number)
+        os.close(self.descriptor)
 
 
 def _opened(path: Path) -> int:
