@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from amn_dist.errors import ConfigError, ShardError, StageError, printable, quoted
 from amn_dist.interfaces import Context
 from amn_dist.methods import Stage
-from amn_dist.models.backbones.backbone import COLOURS
+from amn_dist.models.backbones.architectures import ARCHITECTURES
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import check_fit, read_tensors, save_network
@@ -137,7 +137,7 @@ def _input_note(pipeline: Pipeline, stage: Stage) -> str:
     """What to look at when weights under published names are not fed as the published code feeds them."""
     assert stage.fit is not None
     colour = stage.fit(Context(pipeline.config, pipeline.classes)).rule.colour
-    wanted = COLOURS[getattr(pipeline.config, stage.name).backbone.name][-1]
+    wanted = ARCHITECTURES[getattr(pipeline.config, stage.name).backbone.name].colours[-1]
     if colour == wanted:
         return ""
     return (

@@ -13,14 +13,12 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError, printable, quoted
+from amn_dist.models.backbones.architectures import ARCHITECTURES
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.storage.atomic import atomic_file
 from amn_dist.storage.paths import RemotePath, path_of
 
 Network = TypeVar("Network", bound=nn.Module)
-
-TORCHVISION = {"resnet50": "ResNet50_Weights", "vgg16": "VGG16_Weights", "vgg16_deeplab": "VGG16_Weights"}
-"""Where torchvision keeps the ImageNet weights it downloads by name (amn 2.1)."""
 
 HEAD = re.compile(r"(base\.)?(fc|classifier|aspp)\.")
 """Layers of full models that no backbone has."""
@@ -136,14 +134,15 @@ def load_network(network: Network, path: str | os.PathLike[str]) -> Network:
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    if name not in TORCHVISION:
+    known = ARCHITECTURES[name].torchvision
+    if known is None:
         raise ConfigError(
             f"backbone.weights: torchvision has no weights for {name}; give a .pth or .safetensors path, or none"
         )
     import torchvision  # five seconds of imports that only this needs
 
     try:
-        weights = torchvision.models.get_weight(f"{TORCHVISION[name]}.IMAGENET1K_V1")
+        weights = torchvision.models.get_weight(f"{known}.IMAGENET1K_V1")
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a broken file in the cache, a changed hash
         raise ConfigError(

@@ -18,7 +18,8 @@ from amn_dist.loaders.crops import draw_crop
 from amn_dist.loaders.decode import crop_decoder
 from amn_dist.loaders.decoder import Encoded
 from amn_dist.methods import Stage, stages
-from amn_dist.models.backbones.backbone import COLOURS, build_backbone
+from amn_dist.models.backbones.architectures import ARCHITECTURES
+from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.inference import prepare
 from amn_dist.ops.normalise import network_input
 from amn_dist.stages.amn import amn_network, image_amn
@@ -69,7 +70,7 @@ def test_training_crops_are_as_the_backbone_wants_them(name: str, decoder: str) 
     config = configured(name)
     assert {stage.name for stage in fits(config)} == set(FITS)
     for stage in fits(config):
-        found, expected = crop(config, stage, decoder), FED[COLOURS[name][0]]
+        found, expected = crop(config, stage, decoder), FED[ARCHITECTURES[name].colours[0]]
         assert found.shape[1] > 0
         for channel, value in zip(found, expected, strict=True):
             np.testing.assert_allclose(channel.numpy(), value, atol=2e-3, err_msg=stage.name)
@@ -96,14 +97,14 @@ def test_inference_is_fed_as_training_is(name: str, stage: str, precision: torch
     network = prepare(network, "cpu", precision=precision)
     network.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     infer(network)
-    expected = network_input(IMAGE, COLOURS[name][0])
+    expected = network_input(IMAGE, ARCHITECTURES[name].colours[0])
     np.testing.assert_allclose(seen[0][0, :, :33, :41].numpy(), expected, atol=1e-5)
 
 
 def test_every_backbone_has_a_colour_and_says_it() -> None:
-    for name, colours in COLOURS.items():
+    for name, architecture in ARCHITECTURES.items():
         with torch.device("meta"):
-            assert build_backbone(configured(name).classify.backbone).colour == colours[0]
+            assert build_backbone(configured(name).classify.backbone).colour == architecture.colours[0]
 
 
 def discriminator(config: Config) -> str:

@@ -8,26 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from amn_dist.errors import ConfigError
+from amn_dist.models.backbones.architectures import ARCHITECTURES
 from amn_dist.models.backbones.blueprint import Blueprint
-from amn_dist.models.backbones.caffe_resnet import resnet101
-from amn_dist.models.backbones.resnet import resnet50
-from amn_dist.models.backbones.small import small
-from amn_dist.models.backbones.vgg import vgg16, vgg16_deeplab
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist import config
-
-STRIDES = {"resnet50": (16,), "resnet101": (8,), "vgg16": (16, 8), "vgg16_deeplab": (8,), "small": (8,)}
-"""Strides of the last tap that each architecture offers."""
-COLOURS = {
-    "resnet50": ("imagenet",),
-    "resnet101": ("caffe",),
-    "vgg16": ("imagenet",),
-    "vgg16_deeplab": ("imagenet", "centred"),
-    "small": ("imagenet",),
-}
-"""Inputs (ops.normalise) that weights of each architecture are made for: the first those of ImageNet, which are meant
-where none is chosen, the last those of the published network."""
 
 
 class Backbone(nn.Module):
@@ -42,7 +27,7 @@ class Backbone(nn.Module):
         self.name = name
         self.channels = blueprint.channels
         self.strides = blueprint.strides
-        self.colour = COLOURS[name][0]
+        self.colour = ARCHITECTURES[name].colours[0]
         self.frozen_taps = frozen_taps
         self.features = nn.ModuleDict(blueprint.layers)
         self.spans = _spans(tuple(blueprint.layers), blueprint.ends)
@@ -61,13 +46,14 @@ class Backbone(nn.Module):
 
 def build_backbone(section: config.BackboneSection) -> Backbone:
     """Build the configured architecture with random weights. Raises ConfigError for a stride it does not have."""
-    if section.stride not in STRIDES[section.name]:
-        offered = " or ".join(str(stride) for stride in STRIDES[section.name])
+    architecture = ARCHITECTURES[section.name]
+    if section.stride not in architecture.strides:
+        offered = " or ".join(map(str, architecture.strides))
         raise ConfigError(
             f"backbone: found {section.name} with stride {section.stride}, expected stride {offered}; "
             f"set backbone.stride"
         )
-    return Backbone(section.name, _blueprint(section), frozen_taps=section.frozen_taps)
+    return Backbone(section.name, architecture.build(section.stride), frozen_taps=section.frozen_taps)
 
 
 def input_colour(section: config.BackboneSection, chosen: str = "imagenet") -> str:
@@ -76,17 +62,10 @@ def input_colour(section: config.BackboneSection, chosen: str = "imagenet") -> s
     chosen: another input that weights of it are made for; `imagenet` means ImageNet's, whatever they want. Raises
     ConfigError when no weights of the architecture want that.
     """
-    own = COLOURS[section.name]
+    own = ARCHITECTURES[section.name].colours
     if chosen not in ("imagenet", *own):
         raise ConfigError(f"colour: found {chosen}, expected imagenet: {section.name} is fed {own[0]} input")
     return own[0] if chosen == "imagenet" else chosen
-
-
-def _blueprint(section: config.BackboneSection) -> Blueprint:
-    if section.name == "vgg16":
-        return vgg16(section.stride)
-    makers = {"resnet50": resnet50, "resnet101": resnet101, "vgg16_deeplab": vgg16_deeplab, "small": small}
-    return makers[section.name]()
 
 
 def _spans(names: tuple[str, ...], ends: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
