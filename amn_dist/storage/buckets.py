@@ -101,9 +101,8 @@ def open_bucket(url: str, provider: Provider) -> tuple[BucketObjects, str]:
     try:
         return _client(provider, bucket, tuple(os.environ.get(name, "") for name in names)), key.strip("/")
     except BaseError as error:
-        raise ShardError(
-            f"{url}: its storage cannot be used ({read_answer(error)[0]}); set {provider.credentials}"
-        ) from error
+        answer = read_answer(error)[0]
+        raise ShardError(f"{url}: its storage cannot be used ({answer}); set {provider.credentials}") from error
 
 
 @lru_cache(64)
