@@ -167,7 +167,11 @@ def test_no_stage_imports_another(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_how_a_network_is_fed_is_decided_by_its_backbone_alone(path: Path) -> None:
-    if name_of(path) in ("amn_dist/config.py", "amn_dist/models/backbones/architectures.py", "amn_dist/ops/normalise.py"):
+    if name_of(path) in (
+        "amn_dist/config.py",
+        "amn_dist/models/backbones/architectures.py",
+        "amn_dist/ops/normalise.py",
+    ):
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         inside = [*ast.iter_child_nodes(node)] if isinstance(node, (ast.Compare, ast.IfExp, ast.match_case)) else []

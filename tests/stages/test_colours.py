@@ -42,7 +42,7 @@ FED = {
 
 def configured(name: str, **discriminate: str) -> Config:
     """Every Fit over one architecture."""
-    stride = 16 if name == "resnet50" else 8
+    stride = ARCHITECTURES[name].strides[-1]
     section = {"backbone": {"name": name, "stride": stride, "weights": None, "frozen_taps": 0}, "crop": 40}
     tree = {fit: {**section, **(discriminate if fit == "discriminate" else {})} for fit in FITS}
     return Config.model_validate({"name": "x", "method": "icd_amn", **tree, "icd_map": {"pad": None}})
