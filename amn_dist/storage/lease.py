@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -89,17 +89,22 @@ def _leased(path: RemotePath, say: Say) -> Iterator[None]:
 
 @dataclass
 class Lease:
-    """A lease this process holds. tag: of its last version. lost: somebody else has it now."""
+    """A lease this process holds. tag: of its last version. lost: somebody else has it now. writing: held while it is
+    replaced, so that it is not given up by the tag of a version that is being replaced."""
 
     path: RemotePath
     holder: Holder
     tag: str
     lost: bool = False
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
     def renew(self, over: threading.Event) -> None:
         """Give signs of life until it is over; stop this process when another one has the run."""
         while not over.wait(REFRESH_S):
-            with suppress(ShardError):  # a storage that does not answer this one answers no other either
+            # A storage that does not answer this one answers no other either.
+            with suppress(ShardError), self.writing:
+                if over.is_set():
+                    return None
                 tag = self.path.swap(holder_bytes(replace(self.holder, time=time.time())), self.tag)
                 if tag is None:
                     self.lost = True
@@ -108,7 +113,7 @@ class Lease:
 
     def release(self) -> None:
         """Let others have the run at once."""
-        with suppress(ShardError):
+        with suppress(ShardError), self.writing:
             self.path.swap(FREE, self.tag)
 
 

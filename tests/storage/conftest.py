@@ -35,8 +35,12 @@ REFUSALS = {
 
 @dataclass
 class Fault:
-    """What befalls the next requests. kind: a refusal, `truncated`, `slow`, `reset` or `dropped` (done, unanswered).
-    left: how many requests. method, part, header: which requests; part of the path, how a header's name begins."""
+    """What befalls the next requests.
+
+    kind: a refusal, `truncated`, `slow`, `reset`, `dropped` (done, unanswered) or `late` (done, then answered slowly).
+    left: how many requests. method, part, header: which requests; part of the path, how a header's name begins. done:
+    a late answer is on its way.
+    """
 
     kind: str
     left: int
@@ -44,6 +48,7 @@ class Fault:
     part: str = ""
     header: str = ""
     seconds: float = 0.0
+    done: bool = False
 
     def meets(self, method: str, path: str, headers: Iterable[str]) -> bool:
         named = any(name.lower().startswith(self.header) for name in headers)
@@ -106,6 +111,9 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             upstream.close()
             if kind == "dropped":
                 return self.cut()
+            if fault is not None and kind == "late":
+                fault.done = True
+                time.sleep(fault.seconds)
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in PASSED_ON:

@@ -258,6 +258,14 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "DEAD_S", 3.0)
 
 
+def test_a_lease_is_free_though_a_sign_of_life_was_on_its_way(bucket: str, s3: Any, soon: None, wait_for: Any) -> None:
+    run = RemotePath(f"{bucket}/runs/x")
+    with lease.holding(run, lambda text: None):
+        s3.fail("late", 1, method="PUT", part="lease.json", seconds=1.0)
+        wait_for(lambda: s3.faults[0].done, "a sign of life that is written and not yet answered")
+    assert (run / lease.LEASE).read_bytes() == lease.FREE
+
+
 @pytest.mark.parametrize("kind", ["dropped", "unknown", "busy", "slow"])
 def test_a_lease_survives_the_storage(bucket: str, s3: Any, soon: None, kind: str, wait_for: Any) -> None:
     run = RemotePath(f"{bucket}/runs/x")
