@@ -65,11 +65,13 @@ def targets_of(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
     named = [(photo, name) for source in sources for photo, name in photographs_at(source, out)]
     stems = Counter(name.with_suffix("") for _, name in named)
     targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
     for photo, name in named:
         stem = name.with_suffix("") if stems[name.with_suffix("")] == 1 else name
         target = out / stem.parent / f"{stem.name}.png"
-        if target in targets.values():
+        if target in taken:
             raise ConfigError(f"{photo}: a second photograph for {target}; predict them into two folders")
+        taken.add(target)
         targets[photo] = target
     overwritten = {photo.resolve() for photo in targets} & {target.resolve() for target in targets.values()}
     if overwritten:
