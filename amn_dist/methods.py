@@ -7,7 +7,7 @@ the log. CONTRIBUTING.md shows how one is added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -99,13 +99,6 @@ class Stage:
         read = [maker_of(artefact).name for artefact in self.reads.values()]
         return tuple(name for name in (self.checkpoint, *read, self.follows) if name is not None)
 
-    def build(self, context: Context) -> Fit | Map:
-        """Its Fit or Map. Raises TypeError for score, which has neither."""
-        factory = self.fit or self.map
-        if factory is None:
-            raise TypeError(f"{self.name} is neither a Fit nor a Map")
-        return factory(context)
-
     def made(self, config: Config) -> tuple[Artefact, ...]:
         """What it yields as configured."""
         if self.map is None:
@@ -118,14 +111,26 @@ class Stage:
 
     def module(self, config: Config) -> str:
         """The module that says how it works, as a dotted name below the package."""
-        if self.verb == "score":
+        factory = self.fit or self.map
+        if factory is None:
             return "stages.score"
-        return type(self.build(Context(config, ("background", "object")))).__module__.partition(".")[2]
+        return type(factory(Context(config, ("background", "object")))).__module__.partition(".")[2]
 
     def architecture(self, config: Config) -> frozenset[str]:
         """Settings of a Fit that say what its network is."""
         section = getattr(config, self.name)
         return frozenset(section.ARCHITECTURE) if isinstance(section, FitSection) else frozenset()
+
+
+def seed_stage(name: str, title: str, *, follows: str) -> Stage:
+    """Confident labels, by two thresholds and two CRFs, of the activation that a Map has made."""
+    return Stage(
+        name,
+        "map",
+        map=lambda c: SeedMap(name, getattr(c.config, name)),
+        follows=follows,
+        makes=(Artefact(name, title, "seed.png"),),
+    )
 
 
 CLASSIFY = Stage("classify", "fit", fit=lambda c: ClassifyFit(c.config, c.num_classes), published="cam")
@@ -136,13 +141,7 @@ CAM = Stage(
     checkpoint="classify",
     makes=(Artefact("cam", "CAM", ACTIVATION),),
 )
-CAM_SEED = Stage(
-    "cam_seed",
-    "map",
-    map=lambda c: SeedMap("cam_seed", c.config.cam_seed),
-    follows="cam",
-    makes=(Artefact("cam_seed", "CAM seed", "seed.png"),),
-)
+CAM_SEED = seed_stage("cam_seed", "CAM seed", follows="cam")
 SUPERPIXEL = Stage(
     "superpixel",
     "map",
@@ -177,13 +176,7 @@ REFINE = Stage(
     outside="maps",
     makes=(Artefact("refine", "maps given", ACTIVATION),),
 )
-REFINE_SEED = Stage(
-    "refine_seed",
-    "map",
-    map=lambda c: SeedMap("refine_seed", c.config.refine_seed),
-    follows="refine",
-    makes=(Artefact("refine_seed", "their seed", "seed.png"),),
-)
+REFINE_SEED = seed_stage("refine_seed", "their seed", follows="refine")
 AMN = Stage("amn", "fit", fit=lambda c: AmnFit(c.config, c.num_classes), published="amn")
 AMN_MAP = Stage(
     "amn_map",
@@ -193,13 +186,7 @@ AMN_MAP = Stage(
     makes=(Artefact("amn_map", "AMN", ACTIVATION),),
     seeded=True,
 )
-AMN_SEED = Stage(
-    "amn_seed",
-    "map",
-    map=lambda c: SeedMap("amn_seed", c.config.amn_seed),
-    follows="amn_map",
-    makes=(Artefact("amn_seed", "AMN seed", "seed.png"),),
-)
+AMN_SEED = seed_stage("amn_seed", "AMN seed", follows="amn_map")
 IRN = Stage("irn", "fit", fit=lambda c: IrnFit(c.config, c.num_classes), published="irn")
 WALK = Stage(
     "walk",
@@ -279,7 +266,7 @@ def title_of(artefact: str) -> str:
     return ARTEFACTS[artefact].title if artefact in ARTEFACTS else printable(artefact)
 
 
-def in_order(artefacts: Iterator[str] | Mapping[str, object] | list[str]) -> list[str]:
+def in_order(artefacts: Iterable[str]) -> list[str]:
     """Names of artefacts, each once, in the order in which they are made; unknown ones behind them as they come."""
     names = dict.fromkeys(artefacts)
     return [*(name for name in ARTEFACTS if name in names), *(name for name in names if name not in ARTEFACTS)]
