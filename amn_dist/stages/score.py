@@ -10,7 +10,7 @@ import numpy as np
 
 from amn_dist.config import Protocol
 from amn_dist.errors import ShardError
-from amn_dist.ops.metrics.boundary import boundary_counts, boundary_iou
+from amn_dist.ops.metrics.boundary import boundary_counts, boundary_iou, truth_band
 from amn_dist.ops.metrics.counts import label_counts, mean_iou, protocol_iou
 from amn_dist.ops.metrics.threshold_analysis import (
     GRID,
@@ -50,15 +50,19 @@ class ScoreTally:
         images = np.zeros(1, np.int64)
         for sample in samples:
             images += 1
+            has_labels = any(sample.joined[name].ndim == 2 for name in self.artefacts)
+            band = truth_band(sample.joined["truth"]) if has_labels else None
             for name in self.artefacts:
                 artefact = sample.joined[name]
                 if name not in parts:
                     parts[name] = no_sums(self.num_classes) if artefact.ndim == 3 else no_counts(self.num_classes)
-                self._add(parts[name], name, artefact, sample)
+                self._add(parts[name], name, artefact, sample, band)
         sums = {f"{name}/{part}": value for name, of_name in parts.items() for part, value in of_name.items()}
         return {"images": images, **sums}
 
-    def _add(self, sums: dict[str, np.ndarray], name: str, artefact: np.ndarray, sample: Sample) -> None:
+    def _add(
+        self, sums: dict[str, np.ndarray], name: str, artefact: np.ndarray, sample: Sample, band: np.ndarray | None
+    ) -> None:
         truth = sample.joined["truth"]
         if artefact.ndim == 3:
             classes = np.flatnonzero(sample.tags).astype(np.uint8) + 1
@@ -67,7 +71,7 @@ class ScoreTally:
                 raise ShardError(f"{sample.key}: {of}; --redo {name}")
             return add_image(sums, upsample(artefact, truth.shape), classes, truth)
         sums["counts"] += label_counts(artefact, truth, self.num_classes)
-        sums["boundary"] += boundary_counts(artefact, truth, self.num_classes)
+        sums["boundary"] += boundary_counts(artefact, truth, self.num_classes, true_band=band)
 
 
 def no_counts(num_classes: int) -> dict[str, np.ndarray]:

@@ -16,16 +16,18 @@ OUTSIDE = -1
 """Stands beyond the image: its edge is a contour too."""
 
 
-def boundary_counts(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+def boundary_counts(
+    prediction: np.ndarray, truth: np.ndarray, num_classes: int, *, true_band: np.ndarray | None = None
+) -> np.ndarray:
     """Pixels in the bands of both, and in the band of either, by class: int64[2, C], to be summed over images.
 
     prediction, truth: uint8[H, W]. An undecided prediction is background. Where the truth is 255 neither is looked at,
-    and the contours of both end there. Raises ShardError for a label that is neither a class nor 255.
+    and the contours of both end there. true_band: truth_band of the truth, where it is at hand. Raises ShardError for a
+    label that is neither a class nor 255.
     """
     void = truth == IGNORE
     seen = np.where(void, IGNORE, np.where(prediction == IGNORE, 0, prediction))
-    width = band_width(truth.shape)
-    bands = [band_labels(labels, width) for labels in (seen, truth)]
+    bands = [band_labels(seen, band_width(truth.shape)), truth_band(truth) if true_band is None else true_band]
     for labels, name in zip(bands, ("prediction", "truth"), strict=True):
         check_labels(labels[labels != IGNORE], num_classes, name)
     predicted, true, both = (
@@ -39,6 +41,11 @@ def boundary_iou(counts: np.ndarray) -> np.ndarray:
     """Boundary IoU f64[C] of summed counts; NaN for a class neither true nor predicted anywhere."""
     both, either = counts
     return np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+
+
+def truth_band(truth: np.ndarray) -> np.ndarray:
+    """The truth uint8[H, W] within its band, 255 elsewhere: the same for all that is compared with it."""
+    return band_labels(truth, band_width(truth.shape))
 
 
 def band_width(size: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from amn_dist.errors import ShardError
-from amn_dist.ops.metrics.boundary import band_labels, band_width, boundary_counts, boundary_iou
+from amn_dist.ops.metrics.boundary import band_labels, band_width, boundary_counts, boundary_iou, truth_band
 
 
 def eroded(mask: np.ndarray, width: int) -> np.ndarray:
@@ -48,7 +48,9 @@ def test_the_band_grows_with_the_image(size: tuple[int, int]) -> None:
     truth, prediction = truth[: size[0], : size[1]], prediction[: size[0], : size[1]]
     truth[20:30] = 255
     assert band_width(size) == round(0.02 * (size[0] ** 2 + size[1] ** 2) ** 0.5) > 4
-    assert np.array_equal(boundary_counts(prediction, truth, 3), naive_counts(prediction, truth, 3, band_width(size)))
+    expected = naive_counts(prediction, truth, 3, band_width(size))
+    assert np.array_equal(boundary_counts(prediction, truth, 3), expected)
+    assert np.array_equal(boundary_counts(prediction, truth, 3, true_band=truth_band(truth)), expected)
 
 
 def test_a_disc_one_pixel_too_large_loses_more_at_its_boundary_than_inside() -> None:
