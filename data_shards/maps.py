@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from amn_dist.errors import PLACE, ShardError, printable
-from amn_dist.records import grid_size
+from amn_dist.records import ACTIVATION, grid_size
 from amn_dist.shards.format import encode
 from amn_dist.shards.index import Index, ShardReport
 from amn_dist.shards.shardset import Entry, ShardSet
@@ -24,7 +24,6 @@ from data_shards.mapfile import Scale, read_maps
 from data_shards.resumable import BadSample, ResumableSet, explain, stamp_of_inputs
 from data_shards.source import key_of, read_file, stamp_of
 
-FIELD = "activation.f16"
 IMPORT = "import.json"
 """What the shards are made from; tells a restarted import which of them still hold."""
 RULES = 1
@@ -141,7 +140,7 @@ def _row(source: MapFolder, entry: Entry) -> tuple[Row, str]:
         maps, fault = source.maps(entry), ""
     except ShardError as error:
         maps, fault = np.zeros((0, *grid_size(entry.height, entry.width)), np.float16), str(error)
-    return (entry.key, (entry.height, entry.width), {FIELD: encode(FIELD, maps)}), fault
+    return (entry.key, (entry.height, entry.width), {ACTIVATION: encode(ACTIVATION, maps)}), fault
 
 
 def _samples(bad: Mapping[str, str]) -> list[BadSample]:
