@@ -401,9 +401,12 @@ class EngineSection(Strict):
     """auto: bf16 autocast where the device computes it natively, else fp32."""
     zero: Annotated[Literal[0, 1, 2], BeforeValidator(_whole)] = 0
     """ZeRO stage of DeepSpeed."""
-    winograd: bool | Literal["auto"] = "auto"
-    """Make 3x3 convolutions by Winograd's products where float32 is trained on CPUs: equal to about 1e-5. auto: without
-    AVX512, where they are faster."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, settings: Any) -> Any:
+        """Runs of earlier versions go on: `winograd` moved last bits alone."""
+        return {k: v for k, v in settings.items() if k != "winograd"} if isinstance(settings, dict) else settings
 
     @model_validator(mode="after")
     def _enough(self) -> EngineSection:

@@ -91,9 +91,8 @@ def rivals(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
 def what_pays(fit: Fit, batch: Batch) -> dict[str, Callable[[], float]]:
     """The torch engine with one thing changed at a time."""
     found: dict[str, Callable[[], float]] = {}
-    convolutions = {"direct convolutions": False, "Winograd's convolutions": True}
-    for name in ("as it is", *convolutions, "contiguous", "fused optimiser", "folded fixed norms"):
-        engine = built(fit, name="torch", winograd=convolutions.get(name, "auto"))
+    for name in ("as it is", "contiguous", "fused optimiser", "folded fixed norms"):
+        engine = built(fit, name="torch")
         assert isinstance(engine, TorchEngine)
         seen = batch
         if name == "contiguous":

@@ -138,7 +138,6 @@ def test_a_setting_changes_one_section_even_if_an_anchor_shares_it(tmp_path: Pat
         ("name: a\nengine: {zero: 1.0}\n", ["engine.zero", "1.0", "expected a whole number"]),
         ("name: a\nengine: {zero: 3}\n", ["engine.zero", "3", "0, 1 or 2"]),
         ("name: a\nclassify: {backbone: {stride: 8.0}}\n", ["classify.backbone.stride", "expected a whole number"]),
-        ("name: a\nengine: {winograd: 1}\n", ["engine.winograd", "found 1"]),
         ("name: a\nengine: {timeout_s: 1.0e+30}\n", ["engine.timeout_s", "1e+30"]),
         ("name: a\nengine: {processes: 2, min_processes: 3}\n", ["engine", "min_processes 3 lies above processes 2"]),
         ("name: a\ncam: {scales: []}\n", ["cam.scales", "at least one"]),

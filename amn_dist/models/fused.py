@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from amn_dist.models.backbones import caffe_resnet, resnet
 from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm
-from amn_dist.models.winograd import can_use_winograd
-from amn_dist.ops.winograd import winograd_conv, winograd_weights
+from amn_dist.ops.winograd import can_use_winograd, winograd_conv, winograd_weights
 
 Layer = tuple[nn.Conv2d, FixedBatchNorm | None]
 

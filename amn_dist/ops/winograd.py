@@ -1,8 +1,8 @@
 """3x3 convolution with a quarter of the multiplications: Winograd's F(4x4, 3x3), for CPUs, in float32.
 
 An output tile of 4x4 pixels takes 6x6 inputs. Both are polynomials evaluated at 0, 1, -1, 2, -2 and infinity along each
-axis; at each of these 36 points a convolution is one matrix product over channels (Lavin and Gray 2016, section 4), and
-so is the gradient of its weights. Agrees with the direct sums to about 1e-5 of their largest value.
+axis; at each of these 36 points a convolution is one matrix product over channels (Lavin and Gray 2016, section 4).
+Agrees with the direct sums to about 1e-5 of their largest value.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from amn_dist.ops.threads import in_parts
-from amn_dist.ops.winograd_tiles import LANES, gather, spread, spread_gradients
+from amn_dist.ops.winograd_tiles import LANES, gather, spread
 
 TILE = 4
 """Output pixels of a tile along an axis."""
@@ -37,18 +37,16 @@ TAPS_AT_POINTS = torch.from_numpy(np.kron(KERNEL_AT_POINTS, KERNEL_AT_POINTS)).f
 _LOWEST = np.float32(-np.inf)
 
 
-def suits_winograd(channels_in: int, channels_out: int) -> bool:
-    """Whether the transforms take these numbers of channels."""
-    return channels_in % LANES == 0 and channels_out % LANES == 0
+def can_use_winograd(conv: nn.Conv2d) -> bool:
+    """Whether Winograd's products make this convolution: 3x3, of stride 1, padded by its dilation."""
+    plain = (conv.kernel_size, conv.stride, conv.groups, conv.padding_mode) == ((3, 3), (1, 1), 1, "zeros")
+    around = conv.padding == conv.dilation and conv.dilation[0] == conv.dilation[1]
+    return plain and around and conv.in_channels % LANES == 0 and conv.out_channels % LANES == 0
 
 
-def winograd_weights(weight: Tensor, *, transposed: bool = False) -> Tensor:
-    """Transform convolution weights f32[O, I, 3, 3] for winograd_conv: f32[36, I, O].
-
-    transposed: f32[36, O, I], with which winograd_conv makes the gradient of the input from the output's.
-    """
-    weight = weight.detach()
-    taps = weight.flip(2, 3).permute(2, 3, 0, 1) if transposed else weight.permute(2, 3, 1, 0)
+def winograd_weights(weight: Tensor) -> Tensor:
+    """Transform convolution weights f32[O, I, 3, 3] for winograd_conv: f32[36, I, O]."""
+    taps = weight.detach().permute(2, 3, 1, 0)
     return (TAPS_AT_POINTS @ taps.reshape(9, -1)).view(POINTS, *taps.shape[2:])
 
 
@@ -71,22 +69,6 @@ def winograd_conv(
         torch.bmm(inputs, weights, out=products)
         _to_pixels(products, band, added, lowest, target)
     return out if dilation == 1 else _from_phases(out, dilation, x.shape[2], x.shape[3])
-
-
-def winograd_weight_gradient(x: Tensor, gradient: Tensor, *, dilation: int = 1) -> Tensor:
-    """Gradient of the weights, f32[O, I, 3, 3], of a convolution as winograd_conv makes it.
-
-    x: its input f32[B, I, H, W]. gradient: of its output, f32[B, O, H, W].
-    """
-    channels_in, channels_out = x.shape[1], gradient.shape[1]
-    images, gradients = _phases(x, dilation), _phases(gradient, dilation)
-    total = torch.zeros(POINTS, channels_in, channels_out)
-    for band, inputs, products in _bands(images, channels_in, channels_out):
-        _to_points(spread, images, band, inputs)
-        _to_points(spread_gradients, gradients, band, products)
-        total.baddbmm_(inputs.transpose(1, 2), products)
-    taps = TAPS_AT_POINTS.T @ total.view(POINTS, -1)
-    return taps.view(3, 3, channels_in, channels_out).permute(3, 2, 0, 1)
 
 
 def _phases(x: Tensor, dilation: int) -> Tensor:

@@ -44,21 +44,6 @@ def _from_points(s, at, step):  # type: ignore[no-untyped-def]
         s[c + 3 * step] = difference_one + eight * difference_two + m5
 
 
-@njit(inline="always")
-def _gradients_to_points(s, at, step):  # type: ignore[no-untyped-def]
-    """Gradients of a line's four outputs, in place, to those of its six products: _from_points transposed."""
-    two, four, eight = np.float32(2), np.float32(4), np.float32(8)
-    for c in range(at, at + LANES):
-        d0, d1, d2, d3 = s[c], s[c + step], s[c + 2 * step], s[c + 3 * step]
-        even, odd = d0 + d2, d1 + d3
-        even_by_two, odd_by_two = d0 + four * d2, two * d1 + eight * d3
-        s[c + step] = even + odd
-        s[c + 2 * step] = even - odd
-        s[c + 3 * step] = even_by_two + odd_by_two
-        s[c + 4 * step] = even_by_two - odd_by_two
-        s[c + 5 * step] = d3
-
-
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
 def spread(x, first, last, out):  # type: ignore[no-untyped-def]
     """Inputs [B, H, W, I] of tiles first..last at the 36 points: out[36, :, I]."""
@@ -112,33 +97,3 @@ def gather(products, bias, lowest, first, last, out):  # type: ignore[no-untyped
                     pixel, at = out[image, top + i, left + j], (6 * i + j) * LANES
                     for c in range(LANES):
                         pixel[begin + c] = max(s[at + c] + bias[begin + c], lowest)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-def spread_gradients(gradients, first, last, out):  # type: ignore[no-untyped-def]
-    """Gradients of outputs [B, H, W, O] of tiles first..last to those of their products: out[36, :, O]."""
-    _, height, width, channels = gradients.shape
-    down, across = (height + 3) // 4, (width + 3) // 4
-    s = np.empty(36 * LANES, np.float32)
-    for tile in range(first, last):
-        image = tile // (down * across)
-        top, left = tile // across % down * 4, tile % across * 4
-        for begin in range(0, channels, LANES):
-            for i in range(4):
-                for j in range(4):
-                    at = (6 * i + j) * LANES
-                    if top + i < height and left + j < width:
-                        pixel = gradients[image, top + i, left + j]
-                        for c in range(LANES):
-                            s[at + c] = pixel[begin + c]
-                    else:
-                        for c in range(LANES):
-                            s[at + c] = 0
-            for column in range(4):
-                _gradients_to_points(s, column * LANES, 6 * LANES)
-            for row in range(6):
-                _gradients_to_points(s, row * 6 * LANES, LANES)
-            for point in range(36):
-                values = out[point, tile - first]
-                for c in range(LANES):
-                    values[begin + c] = s[point * LANES + c]

@@ -42,7 +42,7 @@ def step(setting: Setting, stage: str) -> dict[str, Any]:
     rivals = {"published": published_step(fit, batch)}
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
-        engine = TorchEngine(fit, SimpleNamespace(precision=precision, winograd=False), World())  # type: ignore[arg-type]
+        engine = TorchEngine(fit, SimpleNamespace(precision=precision), World())  # type: ignore[arg-type]
         rivals[precision] = partial(engine_step, engine, fit, batch)
     losses = agreeing({name: call() for name, call in rivals.items()})
     flops = counted_flops(rivals["published"]) / count

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from amn_dist.ops import winograd
-from amn_dist.ops.winograd import winograd_conv, winograd_weight_gradient, winograd_weights
+from amn_dist.ops.winograd import winograd_conv, winograd_weights
 
 
 def drawn(images: int, channels_in: int, channels_out: int, size: tuple[int, int]) -> tuple[torch.Tensor, ...]:
@@ -35,23 +35,13 @@ def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(winograd_conv(x, weights, bias), whole, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [2, 3])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (9, 14), (17, 6)])
-def test_gradients_agree_with_those_of_the_direct_sum(size: tuple[int, int], dilation: int) -> None:
-    x, weight, bias = (tensor.double().requires_grad_() for tensor in drawn(3, 32, 48, size))
-    out = conv2d(x, weight, bias, padding=dilation, dilation=dilation)
-    gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    of_x, of_weight = torch.autograd.grad(out, (x, weight), gradient)
-    results = {
-        "output": (winograd_conv(x.float(), winograd_weights(weight.float()), bias.float(), dilation=dilation), out),
-        "input": (
-            winograd_conv(gradient.float(), winograd_weights(weight.float(), transposed=True), dilation=dilation),
-            of_x,
-        ),
-        "weight": (winograd_weight_gradient(x.float(), gradient.float(), dilation=dilation), of_weight),
-    }
-    for name, (result, expected) in results.items():
-        assert (result - expected).abs().max() < 2e-5 * expected.abs().max(), name
+def test_dilated_kernels_agree_with_the_direct_sum(size: tuple[int, int], dilation: int) -> None:
+    x, weight, bias = drawn(3, 32, 48, size)
+    expected = conv2d(x.double(), weight.double(), bias.double(), padding=dilation, dilation=dilation)
+    outputs = winograd_conv(x, winograd_weights(weight), bias, dilation=dilation)
+    assert (outputs - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 def test_one_thread_and_several_agree() -> None:
@@ -61,9 +51,8 @@ def test_one_thread_and_several_agree() -> None:
         outputs = []
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            out = winograd_conv(x, winograd_weights(weight), bias)
-            outputs.append((out, winograd_weight_gradient(x, out)))
+            outputs.append(winograd_conv(x, winograd_weights(weight), bias))
     finally:
         torch.set_num_threads(before)
-    for single, several in zip(*outputs, strict=True):
-        torch.testing.assert_close(single, several, rtol=0, atol=1e-5 * float(single.abs().max()))
+    single, several = outputs
+    torch.testing.assert_close(single, several, rtol=0, atol=1e-5 * float(single.abs().max()))

@@ -14,17 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amn_dist.config import Amn, Classify, Config, Discriminate, EngineSection, FitSection, Irn, Segment
+from amn_dist.config import Amn, Classify, Discriminate, FitSection, Irn, Segment
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.models.precision import resolve_precision
-from amn_dist.models.winograd import WinogradConv2d
 from amn_dist.records import Batch
-from amn_dist.stages.classify import ClassifyFit
 from amn_dist.training.checkpoints import KEEP, State, complete, resume, save_checkpoint
 from amn_dist.training.engines.engine import Engine
 from amn_dist.training.loop import count_pieces, count_steps
 from amn_dist.training.meter import Meter
-from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.training.stopping import stop_on_sigterm
 from amn_dist.training.world import World, join_world
@@ -145,17 +142,6 @@ def test_steps_come_from_epochs_unless_they_are_given() -> None:
 def test_precision_can_be_asked_for() -> None:
     assert resolve_precision("bf16") == torch.bfloat16 and resolve_precision("fp32") == torch.float32
     assert resolve_precision("auto") in (torch.bfloat16, torch.float32)
-
-
-def test_winograd_can_be_asked_for() -> None:
-    convolutions = {}
-    for asked in (True, False, "auto"):
-        section = EngineSection.model_validate({"winograd": asked, "precision": "fp32"})
-        config = Config.model_validate({"name": "x", "classify": {"backbone": {"weights": None}}})
-        network = training_network(ClassifyFit(config, 3), section, torch.device("cpu"))
-        convolutions[asked] = any(isinstance(layer, WinogradConv2d) for layer in network.modules())
-    assert convolutions[True] and not convolutions[False]
-    assert convolutions["auto"] == (torch.backends.cpu.get_cpu_capability() != "AVX512")
 
 
 def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

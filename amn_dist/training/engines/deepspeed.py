@@ -34,7 +34,7 @@ class DeepSpeedEngine:
         os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
         self.fit = fit
         # Weights stay contiguous: DeepSpeed broadcasts and flattens them; channels_last inputs suffice the kernels.
-        self.network = training_network(fit, section, world.device)
+        self.network = training_network(fit, world.device)
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)

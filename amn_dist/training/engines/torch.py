@@ -41,7 +41,7 @@ class TorchEngine:
     def __init__(self, fit: Fit, section: EngineSection, world: World) -> None:
         self.fit = fit
         self.world = world
-        self.network = training_network(fit, section, world.device).to(memory_format=torch.channels_last)
+        self.network = training_network(fit, world.device).to(memory_format=torch.channels_last)
         groups = fit.parameter_groups(self.network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
