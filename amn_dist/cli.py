@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import types
@@ -68,6 +69,7 @@ def handlers_heard() -> Iterator[None]:
 def main() -> None:
     """Run the command line; errors are one line, tracebacks only with --debug."""
     debug = "--debug" in sys.argv
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads of two processes starve each other
     signal.signal(signal.SIGTERM, terminate)
     try:
         with handlers_heard():

@@ -31,7 +31,7 @@ if [ -f "$state/$name.pid" ] && kill -0 "$(cat "$state/$name.pid")" 2>/dev/null;
 interface=$(ip -o address show 2>/dev/null | awk -v a="$address/" 'index($4, a) == 1 {print $2; exit}')
 [ -z "$interface" ] || export GLOO_SOCKET_IFNAME=$interface NCCL_SOCKET_IFNAME=$interface
 [ -z "$path" ] || export PYTHONPATH=$path
-export RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+export RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 place=(--address="$head:$port")
 [ "$role" = worker ] || place=(--head --port="$port" --include-dashboard=false)
 setsid nohup "$python" -m ray.scripts.scripts start "${place[@]}" --node-ip-address="$address" --block "$@" \

@@ -46,6 +46,18 @@ def test_a_group_of_commands_without_one_shows_them(group: str, tmp_path: Path) 
     assert done.returncode == 2 and f"Usage: amn {group}" in done.stdout and "Commands" in done.stdout
 
 
+@pytest.mark.parametrize(("set_before", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(set_before: str | None, expected: str) -> None:
+    script = (
+        "import os, sys\nfrom amn_dist import cli\nassert 'torch' not in sys.modules\nsys.argv = ['amn', '--help']\n"
+        "try: cli.main()\nexcept SystemExit: print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if set_before is None else {"OMP_WAIT_POLICY": set_before}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.stdout.splitlines()[-1:] == [expected], done.stderr
+
+
 def test_verify_and_show(scenes: Path) -> None:
     assert amn("verify", "train", cwd=scenes).returncode == 0
     shown = amn("show", "train", "--out", "a.png", cwd=scenes)
