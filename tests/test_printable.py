@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from amn_dist import telemetry
 from amn_dist.cli import main
-from amn_dist.commands.predict.photographs import photographs_at, read_photo, targets_of
+from amn_dist.commands.predict.photographs import photographs_at, targets_of
 from amn_dist.config import Config, parse_config
 from amn_dist.errors import MESSAGE, AmnError, printable
 from amn_dist.farms.farm import failed_shards
@@ -45,6 +45,7 @@ from amn_dist.runs.pipeline import reopen
 from amn_dist.runs.run import read_config, read_json
 from amn_dist.shards.format import check_field, check_key, decode, encode
 from amn_dist.shards.index import Index, ShardReport, parse
+from amn_dist.shards.photographs import read_photo
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import check_tar
 from amn_dist.shards.writer import write_index, write_shard
@@ -60,7 +61,8 @@ from data_shards.maps import import_maps
 from data_shards.pickles import read_pickled_dict
 from data_shards.synthetic import pack_synthetic
 from data_shards.verify import verify
-from data_shards.voc import pack_voc, read_labels
+from data_shards.voc import pack_voc
+from data_shards.voc_xml import read_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 
