@@ -107,12 +107,14 @@ def pack_voc(
     names = read_classes(table, accept=allow.names) if classes is not None or table.exists() else VOC
     listed = read_split(folder, split)
     images = _images(folder, listed)
-    found = find_masks(folder, [(Path(file).stem, row.mask) for row, file in images.items()], masks, truth, skip_bad)
-    if allow.trust == "masks" and found.folder is None:
+    mask_folder = find_masks(
+        folder, [(Path(file).stem, row.mask) for row, file in images.items()], masks, truth, skip_bad
+    )
+    if allow.trust == "masks" and mask_folder.folder is None:
         raise ConfigError(f"--trust-masks: found no masks under {folder}, expected truth to make tags of")
     tagged = None if tags is None else read_tags(Path(tags), [Path(file).stem for file in images.values()], names)
     reader = VocReader(folder, names, difficult, unlabelled, allow)
-    sources = [_source(reader, row, file, found, tagged, tags) for row, file in images.items()]
+    sources = [_source(reader, row, file, mask_folder, tagged, tags) for row, file in images.items()]
     return pack(
         sources,
         path_of(out),
@@ -121,7 +123,7 @@ def pack_voc(
         skip_bad=skip_bad,
         farm=farm,
         allow=allow,
-        notes=found.notes,
+        notes=mask_folder.notes,
     )
 
 
