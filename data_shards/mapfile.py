@@ -45,13 +45,7 @@ def _keyed(dictionary: Mapping[int | str, Any], size: tuple[int, int]) -> dict[i
     `cam` is taken where it lies on the stride-4 grid, else `high_res`, or CLIP-ES's `attn_highres`. Without keys there
     need not be maps.
     """
-    keys = np.asarray(dictionary["keys"])
-    if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
-        raise ShardError(
-            f"has keys {printable(keys.dtype)}{printable(list(keys.shape))}; expected class numbers [K], "
-            "0 for the first class"
-        )
-    numbers = [int(number) for number in keys]
+    numbers = _numbers(dictionary["keys"])
     if not numbers:
         return {}
     expected = {"cam": grid_size(*size), "high_res": size, "attn_highres": size}
@@ -68,6 +62,17 @@ def _keyed(dictionary: Mapping[int | str, Any], size: tuple[int, int]) -> dict[i
             f"holds {len(usable[0])} maps for {len(numbers)} keys; expected one a key, or background first"
         )
     return dict(zip(numbers, usable[0][-len(numbers) :], strict=True))
+
+
+def _numbers(keys: Any) -> list[int]:
+    """The class numbers of keys, 0 for the first class."""
+    if isinstance(keys, list | tuple) and not keys:
+        return []
+    array = isinstance(keys, np.ndarray)
+    if not array or keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
+        what = f"{printable(keys.dtype)}{printable(list(keys.shape))}" if array else f"of type {type(keys).__name__}"
+        raise ShardError(f"has keys {what}; expected class numbers [K], 0 for the first class")
+    return [int(number) for number in keys]
 
 
 def _by_class(dictionary: Mapping[int | str, Any]) -> dict[int, np.ndarray]:

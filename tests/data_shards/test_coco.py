@@ -371,7 +371,7 @@ def test_category_0_may_be_background(root: Path, change, tmp_path: Path, name: 
     change(lambda t: t["categories"].insert(0, {"id": 0, "name": name}))
     index = pack_coco(root, SPLIT, tmp_path / "out")
     assert index.digest == plain.digest and index.source_ids == (0, *plain.source_ids[1:])
-    assert "background is background; its 0 annotations" in (tmp_path / "out" / "summary.json").read_text()
+    assert "named background, is background; its 0 annotations" in (tmp_path / "out" / "summary.json").read_text()
     (tmp_path / "names.txt").write_text("\n".join(plain.classes))
     assert pack_coco(root, SPLIT, tmp_path / "listed", classes=tmp_path / "names.txt").digest == plain.digest
     first = json.loads((root / "annotations" / JSON).read_text())["annotations"][0]
@@ -430,6 +430,6 @@ def test_links_lead_out_on_request_alone(root: Path, tmp_path: Path) -> None:
     (root / SPLIT).mkdir()
     for file in (tmp_path / "photos").iterdir():
         (root / SPLIT / file.name).symlink_to(file)
-    with pytest.raises(ShardError, match="leads outside of .*--follow-links"):
+    with pytest.raises(ShardError, match=r"leads outside of .*--follow-links"):
         pack_coco(root, SPLIT, tmp_path / "out")
     assert pack_coco(root, SPLIT, tmp_path / "out", allow=Allowances(links=True)).digest == digest

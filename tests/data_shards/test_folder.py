@@ -222,7 +222,7 @@ def test_a_link_is_followed_on_request(root: Path, tmp_path: Path) -> None:
     for folder, name in ((root, "cats/a.jpg"), (tmp_path / "masks", "cats/a.png")):
         shutil.move(folder / name, tmp_path / Path(name).name)
         (folder / name).symlink_to(tmp_path / Path(name).name)
-        with pytest.raises(ShardError, match="a.(jpg|png): leads outside of .*--follow-links"):
+        with pytest.raises(ShardError, match=r"a\.(jpg|png): leads outside of .*--follow-links"):
             pack_folder(root, table(tmp_path, CSV), tmp_path / "out", masks=tmp_path / "masks")
     allow = Allowances(links=True)
     assert pack_folder(root, table(tmp_path, CSV), tmp_path / "out", masks=tmp_path / "masks", allow=allow).shards
