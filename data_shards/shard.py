@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amn_dist.errors import ShardError
+from amn_dist.errors import ShardError, printable
 from amn_dist.shards.format import decode, decode_ids, encode
 from amn_dist.shards.index import ShardReport
 from amn_dist.shards.writer import Row, read_report, shard_name, write_shard
@@ -113,7 +113,9 @@ def read_contents(out: AnyPath, report: ShardReport) -> list[Contents]:
             for sample in report.samples
         ]
     except OSError as error:
-        raise ShardError(f"{out / report.name}: cannot be read ({error}); remove {out}, pack again") from error
+        raise ShardError(
+            f"{out / report.name}: cannot be read ({printable(error)}); remove {out}, pack again"
+        ) from error
 
 
 def _truth(content: Content, photo: Photo, rules: SampleRules) -> tuple[np.ndarray, np.ndarray]:

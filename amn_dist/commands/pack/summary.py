@@ -23,12 +23,12 @@ def print_packed(index: Any, out: Any) -> None:
     where = f"{len(index.shards)} shards, {len(index.classes)} classes"
     print_line(f"{out}: {count} samples in {where}, digest {index.digest[:12]}")
     if (summary := read_summary(out)) is not None:
-        plain_console().print(class_table(summary))
+        plain_console().print(count_table(summary))
         for line in lines(summary, out):
             print_line(line)
 
 
-def class_table(summary: Any) -> Table:
+def count_table(summary: Any) -> Table:
     """Images tagged with each class and, where there is truth, masks that hold it; ids as in the masks."""
     truth = any(row.masks is not None for row in summary.classes)
     headings = ("id", "class", "images", "masks") if truth else ("id", "class", "images")
