@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from amn_dist.records import IGNORE
 
@@ -98,4 +99,4 @@ def take_census(samples: Iterable[Contents], classes: int, shard: int) -> Census
 
 def ids_in(ids: np.ndarray) -> np.ndarray:
     """The ids in a mask uint8[H, W], ascending."""
-    return np.flatnonzero(np.bincount(ids.ravel(order="K"), minlength=IDS))
+    return np.flatnonzero(Image.fromarray(ids).histogram())  # faster than bincount, which makes them 64 bits wide

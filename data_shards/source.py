@@ -88,7 +88,7 @@ def inside(folder: Path, name: str, *, links: bool = False, root: Path | None = 
     root: of the data set, which a link may not leave either way. links: follow them wherever they lead.
     """
     path = folder / name
-    if links:
+    if links or ("/" not in name and not path.is_symlink()):
         return path
     end = path.resolve()
     if not any(end.is_relative_to(there.resolve()) for there in (folder, root or folder)):
