@@ -123,7 +123,7 @@ def pack_voc(
         skip_bad=skip_bad,
         farm=farm,
         allow=allow,
-        notes=mask_folder.notes,
+        notes=[*mask_folder.notes, *([f"{split}.txt: the numbers behind ids are not read"] if listed[0].mark else [])],
     )
 
 

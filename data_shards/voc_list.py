@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,22 +15,26 @@ from data_shards.source import check_split, lines_of, read_text
 IMAGES = "JPEGImages"
 FOLDERS = ("Segmentation", "Main")
 """Folders of ImageSets that a list is looked for in; the first that has it."""
-MARKS = ("-1", "0", "1")
-"""What lists of one class put behind an id: not there, difficult, there."""
+MARK = re.compile("-?[0-9]{1,4}")
+"""What lists put behind an id: of one class, -1 (not there), 0 (difficult) or 1 (there); or the number of a class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A line. name: of the image, perhaps with its ending. mask: FOLDER/NAME.png where the line says it."""
+    """A line. name: of the image, perhaps with its ending. mask: FOLDER/NAME.png where the line says it.
+
+    mark: the number behind an id, which is not read.
+    """
 
     name: str
     mask: str = ""
+    mark: str = ""
 
 
 def read_split(root: Path, split: str) -> tuple[Listed, ...]:
     """The images of a split, in the file's order; blank lines do not count.
 
-    A line is an id; an id and -1, 0 or 1, which are not read; the path of an image; or the paths of image and mask,
+    A line is an id; an id and a number, which is not read; the path of an image; or the paths of image and mask,
     such as `/JPEGImages/a.jpg /SegmentationClassAug/a.png`. All lines are of one kind. Raises ShardError naming file,
     line and id.
     """
@@ -73,7 +78,7 @@ def _kind(columns: list[str]) -> Callable[[list[str]], Listed | None]:
     """How lines like this first one are read."""
     if "/" in columns[0]:
         return _path if len(columns) == 1 else _pair
-    return _marked if len(columns) == 2 and columns[1] in MARKS else _id
+    return _marked if len(columns) == 2 and MARK.fullmatch(columns[1]) else _id
 
 
 def _id(columns: list[str]) -> Listed | None:
@@ -81,7 +86,9 @@ def _id(columns: list[str]) -> Listed | None:
 
 
 def _marked(columns: list[str]) -> Listed | None:
-    return _id(columns[:1]) if len(columns) == 2 and columns[1] in MARKS else None
+    if len(columns) != 2 or not MARK.fullmatch(columns[1]) or (row := _id(columns[:1])) is None:
+        return None
+    return Listed(row.name, mark=columns[1])
 
 
 def _path(columns: list[str]) -> Listed | None:

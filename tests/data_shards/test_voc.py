@@ -371,7 +371,7 @@ def test_files_are_named_in_the_report(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    ["{0} 1\n", "{0}  -1\n", "{0}\t0\n", "{0}.jpg\n", "/JPEGImages/{0}.jpg\n",
+    ["{0} 1\n", "{0}  -1\n", "{0} 15\n", "{0}\t0\n", "{0}.jpg\n", "/JPEGImages/{0}.jpg\n",
      "JPEGImages/{0}.jpg SegmentationClass/{0}.png\n",
      "/VOC2012/JPEGImages/{0}.jpg /VOC2012/SegmentationClass/{0}.png\r\n"],
 )  # fmt: skip
@@ -380,6 +380,8 @@ def test_lists_as_other_code_writes_them(root: Path, tmp_path: Path, form: str) 
     names = (root / TRAIN).read_text().split()
     (root / TRAIN).write_text("".join(form.format(name) for name in names))
     assert pack_voc(root, "train", tmp_path / "out").digest == digest
+    numbers = form.split()[-1].lstrip("-").isdigit()
+    assert notes(tmp_path / "out") == (["train.txt: the numbers behind ids are not read"] if numbers else [])
 
 
 @pytest.mark.parametrize(
