@@ -46,7 +46,8 @@ class MapFolder:
     def maps(self, entry: Entry) -> np.ndarray:
         """The maps f16[K, h, w] of an image. Raises ShardError naming the file."""
         if entry.key not in self.files:
-            raise ShardError(f"{entry.key}.npy: not there; expected a map of every image")
+            of = "" if entry.source is None else f", here of {printable(entry.source)}"
+            raise ShardError(f"{entry.key}.npy: not there; expected a map of every image{of}")
         path = self.files[entry.key]
         name = printable(path.name, PLACE)
         tags = self.images.load(entry.ordinal, "tags")

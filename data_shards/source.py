@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from amn_dist.errors import PLACE, ConfigError, ShardError, printable
+from amn_dist.shards.names import MAX_PART, SourceFile, holdable
 
 MAX_FILE = 256 * 2**20
 """Bytes of any single input file."""
-MAX_PART, MAX_NAME = 250, 1024
-"""Bytes of a file's name without folders and endings, which file systems hold to 255, and of a relative path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class PackSource:
     """A sample to pack. name: what messages call its image. truth: what they call its mask.
 
     size: bytes it will take, about. stamp: changes when the sample's inputs do. read: its content; raises ShardError,
-    and can be pickled, for another machine to call.
+    and can be pickled, for another machine to call. file: what its report says it was made from.
     """
 
     key: str
@@ -43,6 +45,7 @@ class PackSource:
     stamp: str
     read: Callable[[], Content]
     truth: str = ""
+    file: SourceFile | None = None
 
 
 def key_of(stem: str) -> str:
@@ -71,18 +74,6 @@ def check_keys(sources: list[PackSource]) -> None:
         name_of[source.key] = source.name
 
 
-def relative(name: str) -> bool:
-    """Whether a name is a relative path that stays inside its folder as written, and that file systems can hold."""
-    parts = PurePosixPath(name).parts
-    plain = name.isprintable() and len(name) <= MAX_NAME and "\\" not in name and not name.startswith("/")
-    return plain and bool(parts) and ".." not in parts and all(holdable(part) for part in parts)
-
-
-def holdable(part: str) -> bool:
-    """Whether the name of a file is short enough for file systems, with a few bytes left for another ending."""
-    return len(part.encode("utf-8", "surrogateescape")) <= MAX_PART
-
-
 def check_split(split: str, expected: str) -> None:
     """Raise ConfigError unless the name of a split is that of a file or folder. expected: what it names."""
     if not split or "/" in split or "\\" in split or split.startswith(".") or not split.isprintable():
@@ -91,12 +82,41 @@ def check_split(split: str, expected: str) -> None:
         raise ConfigError(f"split: found '{printable(split, 80)}', expected a name of at most {MAX_PART} bytes")
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The path of a name in a folder. Raises ShardError when a link leads outside although the name does not."""
+def inside(folder: Path, name: str, *, links: bool = False, root: Path | None = None) -> Path:
+    """The path of a name in a folder. Raises ShardError when a link leads outside although the name does not.
+
+    root: of the data set, which a link may not leave either way. links: follow them wherever they lead.
+    """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ShardError(f"{printable(name, PLACE)}: leads outside of {folder}; expected images inside")
+    if links or ("/" not in name and not path.is_symlink()):
+        return path
+    end = path.resolve()
+    if not any(end.is_relative_to(there.resolve()) for there in (folder, root or folder)):
+        raise ShardError(
+            f"{printable(name, PLACE)}: leads outside of {folder}; expected files inside, or --follow-links"
+        )
     return path
+
+
+def on_disk(folder: Path, name: str) -> str:
+    """A relative name as the folder writes it, where it is there with accents of another form (NFC, NFD)."""
+    if name.isascii() or os.path.lexists(folder / name):
+        return name
+    parts: list[str] = []
+    for part in PurePosixPath(name).parts:
+        there = folder.joinpath(*parts)
+        state = there.stat().st_mtime_ns if os.path.isdir(there) else 0
+        parts.append(_spellings(there, state).get(unicodedata.normalize("NFC", part), part))
+    return "/".join(parts)
+
+
+@lru_cache(16)
+def _spellings(folder: Path, state: int) -> dict[str, str]:
+    """Names in a folder by their composed form. state: changes when the folder does."""
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder))}
+    except OSError:
+        return {}
 
 
 @contextmanager
