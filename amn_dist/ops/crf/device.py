@@ -1,8 +1,8 @@
 """Mean field of a dense CRF on a device, several images at once (amn 6); the same lattice as the compiled one.
 
-N pixels of all images stand in one row, M lattice points of all images in another; a point's key holds its image's
-number, so that images never meet. Splatting and slicing are products with sparse N x M matrices, one addition after
-the other within a row: results repeat. Nothing waits for the device between iterations.
+On CUDA devices kernels do it (gpu.py); here is their twin in torch. N pixels of all images stand in one row, M lattice
+points of all images in another; a point's key holds its image's number, so that images never meet. Splatting and
+slicing are products with sparse N x M matrices, one addition after the other within a row: results repeat.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amn_dist.errors import ConfigError
-from amn_dist.ops.crf.permutohedral import feature_scales, key_strides
+from amn_dist.ops.crf.permutohedral import check_span, feature_scales, key_strides
 
 OFFSET = 1e-20
 """Added to the sums of kernel rows, as in the reference implementation."""
@@ -64,6 +63,10 @@ def mean_field_batch(
     images: uint8[H, W, 3], of any sizes. unaries: f32[G labels, H, W], G labellings behind one another, equally many
     everywhere. gaussian, bilateral: as in `dense_crf`.
     """
+    if images[0].is_cuda:
+        from amn_dist.ops.crf.gpu import mean_field
+
+        return mean_field(images, unaries, labels=labels, gaussian=gaussian, bilateral=bilateral, iterations=iterations)
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     device = images[0].device
     energy = torch.cat([unary.flatten(1).T for unary in unaries])
@@ -114,8 +117,7 @@ def _divisor(value: float, device: torch.device) -> Tensor:
 
 def _lattice(features: Sequence[Tensor], highest: np.ndarray) -> DeviceLattice:
     strides, span = key_strides(highest)
-    if span * (len(features) + 1) >= 2**63:
-        raise ConfigError(f"dense CRF: found {len(features)} images, expected fewer at a time for these deviations")
+    check_span(span, len(features))
     # As in `lattice`, an image whose pixels do not fill fours has the points around zero features, too.
     zeros = torch.zeros_like(features[0][:1])
     numbered = list(enumerate(features)) + [(n, zeros) for n, feature in enumerate(features) if len(feature) % 4]
