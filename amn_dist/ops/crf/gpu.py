@@ -5,7 +5,7 @@ weigh nothing (the reference's last strip has them, too). An entry is a vertex o
 key give the points, numbered by key, and every point's entries in the order of pixels; a point's entries are summed in
 chunks, then its chunks, so that one that covers a whole sky keeps no program waiting. How many points and chunks there
 are only the device knows: arrays are as long as there are entries, and nothing waits for an answer. Results repeat, and
-those of an image do not depend on the others.
+those of an image do not depend on the others. The last label of every labelling is not filtered: marginals sum to one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHUNK = 64
 MOST_CHANNELS = 16
 """Channels that are filtered together."""
 TILE = 512
-"""Values of a program that works on points: rows times channels."""
+"""Values of a program that works on points or pixels: rows times channels."""
 BLOCK = 128
 """Entries, pixels or points of a program that looks at keys."""
 PROGRAMS = 2048
@@ -99,6 +99,8 @@ def mean_field(
     iterations: int,
 ) -> list[Tensor]:
     """mean_field_batch in kernels."""
+    if labels == 1:
+        return [torch.ones_like(unary, dtype=torch.float32) for unary in unaries]
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     firsts, total = _firsts(sizes)
     energy = torch.zeros(total, len(unaries[0]), device=images[0].device)
@@ -108,20 +110,35 @@ def mean_field(
         (gaussian_lattices(sizes, gaussian[0], images[0].device), gaussian[1]),
         (bilateral_lattices(images, *bilateral[:2]), bilateral[2]),
     )
-    q, message = _marginals(-energy, labels), torch.empty_like(energy)
-    for _ in range(iterations):
-        for turn, (lattice, weight) in enumerate(lattices):
-            lattice.filter(q, message, weight=weight, add=turn > 0)
-        q = _marginals(message.sub_(energy), labels)
+    implied = energy.new_empty(total, 1)
+    _send(lattices, torch.ones_like(implied), implied)
+    message = energy.new_empty(total, energy.shape[1] // labels * (labels - 1))
+    q = torch.empty_like(message)
+    _update(energy, message, implied, energy if iterations == 0 else q, labels, messages=False)
+    for turn in range(iterations):
+        _send(lattices, q, message)
+        _update(energy, message, implied, energy if turn == iterations - 1 else q, labels, messages=True)
     return [
-        q[first : first + height * width].T.reshape(-1, height, width)
+        energy[first : first + height * width].T.reshape(-1, height, width)
         for first, (height, width) in zip(firsts, sizes, strict=True)
     ]
 
 
-def _marginals(logits: Tensor, labels: int) -> Tensor:
-    """Softmax over the labels of every labelling, f32[pixels, G labels]."""
-    return logits.unflatten(1, (-1, labels)).softmax(-1).flatten(1)
+def _send(lattices: Sequence[tuple[KernelLattice, float]], q: Tensor, message: Tensor) -> None:
+    """Messages of all kernels, each times its weight."""
+    for turn, (lattice, weight) in enumerate(lattices):
+        lattice.filter(q, message, weight=weight, add=turn > 0)
+
+
+def _update(energy: Tensor, message: Tensor, implied: Tensor, q: Tensor, labels: int, *, messages: bool) -> None:
+    """Marginals of all labels over the energy where q is the energy; else all but the last of every labelling to q."""
+    groups = energy.shape[1] // labels
+    lanes = 1 << (labels - 1).bit_length()
+    rows, block = len(energy) * groups, max(TILE // lanes, 1)
+    launch(
+        kernels.update_kernel, (blocks(rows, block),), energy, message, implied, q, rows, groups, labels,
+        MESSAGES=int(messages), WHOLE=int(q is energy), LANES=lanes, BLOCK=block,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2)

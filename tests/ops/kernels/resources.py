@@ -44,6 +44,13 @@ KERNELS: dict[str, tuple[str, tuple[dict[str, int], ...]]] = {
         "*fp32 *i32 *fp32 *fp32 i32 i32 i32 fp32",
         tuple({**width, "VERTICES": 6, "ADD": 1} for width in WIDTHS),
     ),
+    "lattice.update_kernel": (
+        "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+        tuple(
+            {"MESSAGES": 1, "WHOLE": whole, "LANES": lanes, "BLOCK": 512 // lanes}
+            for whole, lanes in ((0, 4), (1, 128))
+        ),
+    ),
 }
 """Types of the arguments, and what the kernel is compiled for: as ops/ launches it."""
 

@@ -87,6 +87,17 @@ def test_a_mean_field_is_the_twins(addresses: Addresses, kernels: dict[str, Any]
         torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("labels", [1, 2, 7])
+def test_no_iteration_is_the_softmax_of_the_unary(addresses: Addresses, labels: int) -> None:
+    from amn_dist.ops.crf.gpu import mean_field
+
+    images, unaries = [photo(2, 3), photo(1, 2)], [40 * torch.randn(2 * labels, *size) for size in ((2, 3), (1, 2))]
+    found = mean_field(images, unaries, labels=labels, iterations=0, **SEED)
+    for one, unary in zip(found, unaries, strict=True):
+        expected = (-unary).unflatten(0, (2, labels)).softmax(1).flatten(0, 1)
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-6)
+
+
 def test_an_image_does_not_depend_on_the_others_and_results_repeat(device: str) -> None:
     from amn_dist.ops.crf.gpu import mean_field
 
