@@ -258,12 +258,12 @@ def slice_kernel(  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=["labels"])
 def update_kernel(  # type: ignore[no-untyped-def]
     energy, message, implied, q, rows, groups, labels,
-    MESSAGES: tl.constexpr, WHOLE: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
+    MESSAGES: tl.constexpr, IMPLIED: tl.constexpr, WHOLE: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Marginals of every labelling of every pixel from energy f32[rows, labels] and message f32[rows, labels - 1].
 
-    The last label's message is `implied` f32[pixels], what marginals of one would send, less the others'. MESSAGES:
-    whether there are any yet. WHOLE: whether the last label's marginals are written, too.
+    The last label's message is `implied` f32[pixels], what marginals of one would send, less the others'; none where
+    IMPLIED is 0. MESSAGES: whether there are any yet. WHOLE: whether the last label's marginals are written, too.
     """
     r, lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, LANES)
     inside, row = (r < rows)[:, None], r.to(tl.int64)[:, None]
@@ -271,8 +271,10 @@ def update_kernel(  # type: ignore[no-untyped-def]
     logits = -tl.load(energy + row * labels + lane[None, :], mask=valid, other=float("inf"))
     if MESSAGES:
         received = tl.load(message + row * (labels - 1) + lane[None, :], mask=sends, other=0.0)
-        rest = tl.load(implied + r // groups, mask=r < rows, other=0.0) - tl.sum(received, 1)
-        logits += tl.where((lane < labels - 1)[None, :], received, rest[:, None])
+        if IMPLIED:
+            rest = tl.load(implied + r // groups, mask=r < rows, other=0.0) - tl.sum(received, 1)
+            received = tl.where((lane < labels - 1)[None, :], received, rest[:, None])
+        logits += received
     powers = tl.exp(logits - tl.where(r < rows, tl.max(logits, 1), 0.0)[:, None])
     sums = tl.where(r < rows, tl.sum(powers, 1), 1.0)[:, None]
     marginals = tl.div_rn(powers, tl.broadcast_to(sums, (BLOCK, LANES)))

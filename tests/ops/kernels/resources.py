@@ -47,7 +47,7 @@ KERNELS: dict[str, tuple[str, tuple[dict[str, int], ...]]] = {
     "lattice.update_kernel": (
         "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
         tuple(
-            {"MESSAGES": 1, "WHOLE": whole, "LANES": lanes, "BLOCK": 512 // lanes}
+            {"MESSAGES": 1, "IMPLIED": 1, "WHOLE": whole, "LANES": lanes, "BLOCK": 512 // lanes}
             for whole, lanes in ((0, 4), (1, 128))
         ),
     ),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amn_dist.ops.crf.device import bilateral_batch, gaussian_batch, mean_field_batch
+from amn_dist.ops.crf.mean_field import mean_field as compiled
 from tests.ops.kernels.conftest import Addresses
 
 SIZES = ((5, 7), (4, 6), (1, 5))
@@ -85,6 +86,28 @@ def test_a_mean_field_is_the_twins(addresses: Addresses, kernels: dict[str, Any]
     expected = mean_field_batch(images, unaries, labels=labels, iterations=2, **kernels)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
+
+
+def test_labels_that_cannot_matter_get_no_message_and_their_share(addresses: Addresses) -> None:
+    """Two images of twelve labels, where three and six compete; the others lie at the floor."""
+    from amn_dist.ops.crf import gpu
+
+    images, unaries = [photo(4, 5), photo(2, 4)], []
+    for number, (image, compete) in enumerate(zip(images, (3, 6), strict=True)):
+        logits = 2 * torch.randn(12, *image.shape[:2])
+        logits[torch.arange(12) % (12 // compete) != number % 2] -= 40
+        unaries.append(-logits.softmax(0).clamp(min=1e-8).log())
+    energy = torch.cat([unary.flatten(1).T for unary in unaries])
+    orders = gpu._strong_first(energy, torch.full((28, 1), 7.0), [slice(0, 20), slice(20, 28)], iterations=2)
+    assert orders is not None and orders[1] == 6
+    assert [order[:compete].tolist() for order, compete in zip(orders[0], (3, 6), strict=True)] == [
+        [0, 4, 8],
+        [1, 3, 5, 7, 9, 11],
+    ]
+    found = gpu.mean_field(images, unaries, labels=12, iterations=2, **DEEPLAB)
+    for image, unary, one in zip(images, unaries, found, strict=True):
+        expected = compiled(image.numpy(), unary[None].numpy(), iterations=2, drop=False, **DEEPLAB)[0]
+        np.testing.assert_allclose(one, expected, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("labels", [1, 2, 7])
