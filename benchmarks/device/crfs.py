@@ -33,7 +33,7 @@ def pairs(setting: Setting) -> dict[str, Any]:
     record = agreement([q.cpu().numpy().reshape(expected[0].shape) for q in on_device()[:compared]], expected)
     forget = gaussian_batch.cache_clear
     if setting.device == "cuda":
-        from amn_dist.ops.crf.gpu import gaussian_lattices
+        from amn_dist.ops.crf.kernel_lattice import gaussian_lattices
 
         forget = gaussian_lattices.cache_clear
     forget()
@@ -57,8 +57,8 @@ def moved_bytes(
 ) -> dict[str, int]:
     """Bytes that the kernels read and write for one image, as if no cache held any: building, filtering, updating.
 
-    points: of the lattices over positions and over colours (ops/crf/gpu.py). Sorting takes eight passes over keys and
-    places of 8 bytes each.
+    points: of the lattices over positions and over colours (ops/crf/kernel_lattice.py). Sorting takes eight passes over
+    keys and places of 8 bytes each.
     """
     pixels = -(-size[0] * size[1] // 4) * 4
     channels = groups * (labels - 1)

@@ -37,14 +37,14 @@ KERNELS: dict[str, tuple[str, tuple[dict[str, int], ...]]] = {
     "lattice.chunk_kernel": ("*i32 *i32 *i32 i32", ({"CHUNK": 64, "BLOCK": 128},)),
     "lattice.cut_kernel": ("*i32 *i32 *i32 *i32 *i32 i32", PAIRS),
     "lattice.neighbour_kernel": ("*i64 *i32 *i32 i32 i64 i64 i64 i64 i64", ({"VERTICES": 6, "BLOCK": 128},)),
-    "lattice.splat_kernel": ("*fp32 *i32 *fp32 *i32 *i32 *fp32 i32 i32", WIDTHS),
-    "lattice.gather_kernel": ("*fp32 *i32 *i32 *fp32", WIDTHS),
-    "lattice.blur_kernel": ("*fp32 *i32 *i32 *i32 *fp32", WIDTHS),
-    "lattice.slice_kernel": (
+    "lattice_filter.splat_kernel": ("*fp32 *i32 *fp32 *i32 *i32 *fp32 i32 i32", WIDTHS),
+    "lattice_filter.gather_kernel": ("*fp32 *i32 *i32 *fp32", WIDTHS),
+    "lattice_filter.blur_kernel": ("*fp32 *i32 *i32 *i32 *fp32", WIDTHS),
+    "lattice_filter.slice_kernel": (
         "*fp32 *i32 *fp32 *fp32 i32 i32 i32 fp32",
         tuple({**width, "VERTICES": 6, "ADD": 1} for width in WIDTHS),
     ),
-    "lattice.update_kernel": (
+    "lattice_filter.update_kernel": (
         "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
         tuple(
             {"MESSAGES": 1, "IMPLIED": 1, "WHOLE": whole, "LANES": lanes, "BLOCK": 512 // lanes}

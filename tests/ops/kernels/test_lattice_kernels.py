@@ -34,7 +34,7 @@ def own_rows(sizes: tuple[tuple[int, int], ...]) -> Tensor:
 
 @pytest.mark.parametrize("position", [3, 1.7])
 def test_the_filter_over_positions_is_the_twins(addresses: Addresses, position: float) -> None:
-    from amn_dist.ops.crf.gpu import gaussian_lattices
+    from amn_dist.ops.crf.kernel_lattice import gaussian_lattices
 
     gaussian_lattices.cache_clear()
     lattice = gaussian_lattices(SIZES, position, torch.device("cpu"))
@@ -45,7 +45,7 @@ def test_the_filter_over_positions_is_the_twins(addresses: Addresses, position: 
 def test_the_filter_over_colours_is_the_twins(
     addresses: Addresses, position: float, colour: float, channels: int
 ) -> None:
-    from amn_dist.ops.crf.gpu import bilateral_lattices
+    from amn_dist.ops.crf.kernel_lattice import bilateral_lattices
 
     images = [photo(*size) for size in SIZES]
     lattice = bilateral_lattices(images, position, colour)
@@ -53,7 +53,7 @@ def test_the_filter_over_colours_is_the_twins(
 
 
 def test_points_of_many_pixels_are_summed_in_chunks(addresses: Addresses) -> None:
-    from amn_dist.ops.crf.gpu import CHUNK, bilateral_lattices
+    from amn_dist.ops.crf.kernel_lattice import CHUNK, bilateral_lattices
 
     image = torch.full((12, 13, 3), 77, dtype=torch.uint8)
     lattice = bilateral_lattices([image], 90, 20)
