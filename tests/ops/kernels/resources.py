@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-WIDTHS = tuple({"CHANNELS": channels, "BLOCK": 512 // channels} for channels in (4, 16))
+WIDTHS: tuple[dict[str, int], ...] = ({"CHANNELS": 4, "BLOCK": 128},)
 PAIRS: tuple[dict[str, int], ...] = ({"BLOCK": 128},)
 KERNELS: dict[str, tuple[str, tuple[dict[str, int], ...]]] = {
     "walk.affinity_kernel": ("*fp32 *fp32 *i64 *i32 *i32 *i32 i32 fp32", PAIRS),
@@ -28,7 +28,7 @@ KERNELS: dict[str, tuple[str, tuple[dict[str, int], ...]]] = {
     "dropout._drop_kernel": ("*fp32 *fp32 i64 i64 i64 i64 fp32", ({"BLOCK": 1024},)),
     "lattice.embed_kernel": (
         "*u8 *i64 *fp32 i32 i32 i32 fp32 fp32 i64 fp32 fp32 fp32 fp32 fp32 i64 i64 i64 i64 i64",
-        tuple({"COLOURED": coloured, "BLOCK": 128} for coloured in (0, 1)),
+        ({"COLOURED": 1, "BLOCK": 128},),
     ),
     "lattice.number_kernel": (
         "*i64 *i64 *i32 *fp32 *i64 *i32 *i32 *i32 *fp32 i32",
@@ -46,10 +46,7 @@ KERNELS: dict[str, tuple[str, tuple[dict[str, int], ...]]] = {
     ),
     "lattice_filter.update_kernel": (
         "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
-        tuple(
-            {"MESSAGES": 1, "IMPLIED": 1, "WHOLE": whole, "LANES": lanes, "BLOCK": 512 // lanes}
-            for whole, lanes in ((0, 4), (1, 128))
-        ),
+        ({"MESSAGES": 1, "IMPLIED": 1, "WHOLE": 1, "LANES": 4, "BLOCK": 128},),
     ),
 }
 """Types of the arguments, and what the kernel is compiled for: as ops/ launches it."""

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import triton
 
+triton = pytest.importorskip("triton", reason="the device's kernels are written in triton")
 PROGRAMS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ROOT = Path(__file__).resolve().parents[3]
 REGISTERS, SHARED = 64, 8192
@@ -26,7 +26,7 @@ def test_kernels_compile_within_their_limits(capability: int) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     used = json.loads(done.stdout)
-    assert len(used) >= 17
+    assert len(used) == 18
     for kernel, takes in used.items():
         assert takes["spilled"] == 0, kernel
         assert 0 < takes["registers"] <= REGISTERS and takes["shared"] <= SHARED, (kernel, takes)
