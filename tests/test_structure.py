@@ -27,7 +27,7 @@ HOMES = {
     "obstore": "storage/buckets.py",
     "pydensecrf": "ops/crf/dense.py",
     "skimage": "ops/superpixel.py",
-    "triton": "ops/walk/gpu.py",
+    "triton": "ops/kernels/",
     "webdataset": "shards/",
     "typer": ("cli.py", "commands/"),
 }

@@ -5,47 +5,15 @@ D directions, N = (h - r) * (w - 2 r) sources with r = radius - 1: rows [0, h - 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from amn_dist.ops.paths import Cell, directions, path_cells, path_directions
 from amn_dist.records import IGNORE
 
-Cell = tuple[int, int]
-"""Offset (dy, dx) from the source of a pair."""
-
-
-def path_directions(radius: int) -> list[Cell]:
-    """Directions (dy, dx) shorter than the radius in the lower half plane, in the published order.
-
-    They are grouped by the number of cells on their path; groups ascend, directions keep their raster order inside.
-    """
-    return list(_directions(radius))
-
-
-@cache
-def path_cells(direction: Cell) -> tuple[Cell, ...]:
-    """Cells (dy, dx) nearer than one to the line from the origin to the direction, inside their bounding box.
-
-    Both ends are on it; distance is perpendicular and compared squared. The farthest come first, as published.
-    """
-    dy, dx = direction
-    rows = range(min(0, dy), max(0, dy) + 1)
-    columns = range(min(0, dx), max(0, dx) + 1)
-    cells = [(y, x) for y in rows for x in columns if (dy * x - dx * y) ** 2 < dy * dy + dx * dx]
-    return tuple(sorted(cells, key=lambda cell: -abs(cell[0]) - abs(cell[1])))
-
-
-@cache
-def path_table(radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions int64[D, 2], path cells of all directions int64[cells, 2], and where each direction's begin."""
-    directions = list(_directions(radius))
-    paths = [path_cells(direction) for direction in directions]
-    begins = np.cumsum([0, *(len(path) for path in paths)])
-    return np.array(directions), np.array([cell for path in paths for cell in path]), begins
+__all__ = ["pair_affinity", "pair_labels", "path_directions", "window"]
 
 
 def pair_affinity(edge: Tensor, radius: int) -> Tensor:
@@ -53,7 +21,13 @@ def pair_affinity(edge: Tensor, radius: int) -> Tensor:
 
     Differentiable once, with the same result every time; of cells that tie, the first on the path gets the gradient.
     """
-    affinity: Tensor = _PairAffinity.apply(edge, radius)
+    affinity: Tensor
+    if edge.is_cuda:
+        from amn_dist.ops.kernels.affinity import PairAffinity
+
+        affinity = PairAffinity.apply(edge, radius)
+    else:
+        affinity = _PairAffinity.apply(edge, radius)
     return affinity
 
 
@@ -62,10 +36,14 @@ def pair_labels(labels: Tensor, radius: int, num_classes: int) -> tuple[Tensor, 
 
     Equal background, equal foreground, different. A pair with a label of num_classes or more is in none.
     """
+    if labels.is_cuda:
+        from amn_dist.ops.kernels.affinity import pair_kinds
+
+        return pair_kinds(labels, radius, min(num_classes, IGNORE))
     valid = labels < min(num_classes, IGNORE)
     source, source_valid = (window(x, (0, 0), radius).flatten(1)[:, None] for x in (labels, valid))
     target, target_valid = (
-        torch.stack([window(x, d, radius).flatten(1) for d in _directions(radius)], 1) for x in (labels, valid)
+        torch.stack([window(x, d, radius).flatten(1) for d in directions(radius)], 1) for x in (labels, valid)
     )
     both = source_valid & target_valid
     equal = both & (source == target)
@@ -80,22 +58,14 @@ def window(x: Tensor, offset: Cell, radius: int) -> Tensor:
     return x[..., top : top + rows, left : left + columns]
 
 
-@cache
-def _directions(radius: int) -> tuple[Cell, ...]:
-    reach = range(-radius + 1, radius)
-    plane = [(0, x) for x in range(1, radius)]
-    plane += [(y, x) for y in range(1, radius) for x in reach if x * x + y * y < radius * radius]
-    return tuple(sorted(plane, key=lambda direction: len(path_cells(direction))))
-
-
 class _PairAffinity(torch.autograd.Function):
     """Keeps the edge and the result alone: a recorded maximum would keep one window per cell of every path."""
 
     @staticmethod
     def forward(ctx: Any, edge: Tensor, radius: int) -> Tensor:
-        directions = _directions(radius)
-        strongest = edge.new_empty(len(edge), len(directions), *window(edge, (0, 0), radius).shape[1:])
-        for d, direction in enumerate(directions):
+        listed = directions(radius)
+        strongest = edge.new_empty(len(edge), len(listed), *window(edge, (0, 0), radius).shape[1:])
+        for d, direction in enumerate(listed):
             _path_maximum(edge, direction, radius, out=strongest[:, d])
         ctx.radius = radius
         ctx.save_for_backward(edge, strongest)
@@ -106,7 +76,7 @@ class _PairAffinity(torch.autograd.Function):
         edge, strongest = ctx.saved_tensors
         gradient = gradients[0].reshape(strongest.shape)
         total = torch.zeros_like(edge, dtype=torch.promote_types(edge.dtype, torch.float32))
-        for d, direction in enumerate(_directions(ctx.radius)):
+        for d, direction in enumerate(directions(ctx.radius)):
             remaining = -gradient[:, d]
             for cell in path_cells(direction):
                 strongest_here = window(edge, cell, ctx.radius) == strongest[:, d]

@@ -25,16 +25,20 @@ def named_dropout(x: Tensor, names: Sequence[str], rate: float) -> Tensor:
     shares = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).unflatten(0, (len(names), -1))
     result = torch.empty_like(shares, memory_format=torch.contiguous_format)
     for share, out, name in zip(shares, result, names, strict=True):
-        seeds = _seeds(name)
+        seeds = seeds_of(name)
         if x.device.type == "cpu":
             first, second, low = (np.uint32(word) for word in (*seeds, lowest))
             _drop(share.numpy().reshape(-1), first, second, low, np.float32(scale), out.view(-1).numpy())
+        elif x.is_cuda:
+            from amn_dist.ops.kernels.dropout import drop
+
+            drop(share, seeds, lowest, scale, out)
         else:
-            _drop_on_device(share, seeds, lowest, scale, out)
+            _drop_in_torch(share, seeds, lowest, scale, out)
     return result.flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def _drop_on_device(x: Tensor, seeds: tuple[int, int], lowest: int, scale: float, out: Tensor) -> None:
+def _drop_in_torch(x: Tensor, seeds: tuple[int, int], lowest: int, scale: float, out: Tensor) -> None:
     kept = draws(seeds, x.numel(), x.device).view_as(x) >= lowest
     torch.mul(x, kept * scale, out=out)
 
@@ -50,7 +54,8 @@ def draws(seeds: tuple[int, int], number: int, device: torch.device | str) -> Te
     return values
 
 
-def _seeds(name: str) -> tuple[int, int]:
+def seeds_of(name: str) -> tuple[int, int]:
+    """Two words that a name draws with."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 

@@ -18,7 +18,7 @@ KERNELS: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10), "iterat
 def pairs(setting: Setting) -> dict[str, Any]:
     from amn_dist.ops.crf.dense import hard_label_unary
     from amn_dist.ops.crf.device import gaussian_batch, mean_field_batch
-    from amn_dist.ops.crf.lattice import bilateral_lattice
+    from amn_dist.ops.crf.lattice import bilateral_lattice, gaussian_lattice
     from amn_dist.ops.crf.mean_field import mean_field
 
     torch.set_num_threads(1)
@@ -31,7 +31,12 @@ def pairs(setting: Setting) -> dict[str, Any]:
     compared = 2
     expected = [mean_field(photo, unary, **KERNELS) for photo, unary in zip(photos[:compared], unaries, strict=False)]
     record = agreement([q.cpu().numpy().reshape(expected[0].shape) for q in on_device()[:compared]], expected)
-    gaussian_batch.cache_clear()
+    forget = gaussian_batch.cache_clear
+    if setting.device == "cuda":
+        from amn_dist.ops.crf.kernel_lattice import gaussian_lattices
+
+        forget = gaussian_lattices.cache_clear
+    forget()
     timings = race(
         {
             "device": on_device,
@@ -39,10 +44,47 @@ def pairs(setting: Setting) -> dict[str, Any]:
         },
         rounds=max(setting.rounds, 1 if setting.tiny else 5),
     )
-    rows = {"device": row(timings["device"], batch), "one core": row(timings["one core"], compared)}
     points = [int(bilateral_lattice(photo, 50, 5).points) for photo in photos[:compared]]
+    lattices = (int(gaussian_lattice(*setting.size, 3).points), round(float(np.mean(points))))
+    moved = sum(moved_bytes(setting.size, lattices, groups=2, labels=3, iterations=KERNELS["iterations"]).values())
+    rows = {"device": row(timings["device"], batch, moved=moved), "one core": row(timings["one core"], compared)}
     ratio = rows["one core"]["median_s"] / rows["device"]["median_s"]
     return {"batch": batch, "points": points, **record, **rows, "ratio": round(ratio, 2)}
+
+
+def moved_bytes(
+    size: tuple[int, int], points: tuple[int, int], *, groups: int, labels: int, iterations: int
+) -> dict[str, int]:
+    """Bytes that the kernels read and write for one image, as if no cache held any: building, filtering, updating.
+
+    points: of the lattices over positions and over colours (ops/crf/kernel_lattice.py). Sorting takes eight passes over
+    keys and places of 8 bytes each.
+    """
+    pixels = -(-size[0] * size[1] // 4) * 4
+    channels = groups * (labels - 1)
+    building = filtering = 0
+    for vertices, count in zip((3, 6), points, strict=True):
+        entries = pixels * vertices
+        sorting = entries * (8 + 8) * 2 * 8
+        numbering = entries * (12 + 13 + 44 + 12 + 8 + 16)
+        neighbours = count * 2 * vertices * (8 + 8 + 4)
+        building += sorting + numbering + neighbours + 2 * _filtered(pixels, vertices, count, 1)
+        filtering += iterations * _filtered(pixels, vertices, count, channels)
+    updating = (iterations + 1) * pixels * 4 * (groups * labels + 2 * channels + 1)
+    return {"building": building, "filtering": filtering, "updating": updating}
+
+
+def _filtered(pixels: int, vertices: int, points: int, channels: int) -> int:
+    """Bytes of one filter: every entry is splatted and sliced, every point is summed, and blurred along all axes."""
+    row, entries = 4 * channels, pixels * vertices
+    chunks = points + entries // 64
+    return (
+        2 * entries * (8 + row)
+        + chunks * (4 + 2 * row)
+        + points * (4 + row)
+        + vertices * points * (8 + 4 * row)
+        + 2 * pixels * row
+    )
 
 
 def agreement(found: list[np.ndarray], expected: list[np.ndarray]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amn_dist.ops.affinity import path_cells, path_directions
+from amn_dist.ops.paths import path_cells, path_directions
 
 
 def transition_matrix(edge: Tensor, *, radius: int = 5, beta: float = 10.0) -> Tensor:

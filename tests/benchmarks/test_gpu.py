@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from amn_dist.config import load_config
+from benchmarks.device.crfs import moved_bytes
 from benchmarks.device.figures import Setting, with_floors
 from benchmarks.gpu import PARTS, attempted
 from benchmarks.reference.published_settings import published_settings
@@ -48,9 +49,22 @@ def test_floors_are_operations_and_bytes_over_the_peak() -> None:
     assert with_floors({"cam": rows}) == {"cam": rows}
 
 
+def test_a_pair_of_labellings_moves_what_a_device_does_in_three_milliseconds() -> None:
+    """480x640 and the most points of ten photographs (results/crf_seed.json), at 4.3 TB/s."""
+    moved = moved_bytes((480, 640), (39_890, 468_944), groups=2, labels=3, iterations=10)
+    assert sum(moved.values()) / 4.3e12 < 3e-3
+    assert (
+        moved["filtering"]
+        == 10 * moved_bytes((480, 640), (39_890, 468_944), groups=2, labels=3, iterations=1)["filtering"]
+    )
+    twice = moved_bytes((960, 640), (79_780, 937_888), groups=2, labels=3, iterations=10)
+    assert sum(twice.values()) == pytest.approx(2 * sum(moved.values()), rel=1e-3)
+
+
 def test_a_part_that_lacks_a_package_or_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "amn_dist.ops.walk.gpu", raising=False)
+    for module in ("amn_dist.ops.walk.gpu", "amn_dist.ops.kernels.walk"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     assert attempted("walk", TINY) == {"skipped": "needs triton, which is not installed"}
     monkeypatch.setitem(PARTS, "broken", ("figures:counted_flops", 1))
     failed = attempted("broken", TINY)["failed"]

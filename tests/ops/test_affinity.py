@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from amn_dist.ops.affinity import pair_affinity, pair_labels, path_cells, path_directions
+from amn_dist.ops.affinity import pair_affinity, pair_labels
+from amn_dist.ops.paths import path_cells, path_directions
 
 RADII = [2, 5, 7]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from amn_dist.ops.dropout import _drop_on_device, _seeds, named_dropout
+from amn_dist.ops.dropout import _drop_in_torch, named_dropout, seeds_of
 
 
 def test_the_share_dropped_and_the_scale() -> None:
@@ -25,9 +25,9 @@ def test_names_draw_apart_and_shares_do_not_depend_on_their_neighbours() -> None
     assert abs((dropped[0] * dropped[1]).mean() - 0.09) < 0.01
 
 
-def test_the_form_for_accelerators_drops_the_same() -> None:
+def test_the_form_of_torch_drops_the_same() -> None:
     x = torch.randn(2, 5, 7, 8)
     out = torch.empty_like(x)
-    _drop_on_device(x, _seeds("key/0"), round(0.25 * 2**32), 1 / 0.75, out)
+    _drop_in_torch(x, seeds_of("key/0"), round(0.25 * 2**32), 1 / 0.75, out)
     expected = named_dropout(x.permute(0, 3, 1, 2), ["key/0"], 0.25)
     assert torch.equal(out.permute(0, 3, 1, 2), expected) and 0.15 < (out == 0).float().mean() < 0.35

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from amn_dist.ops.affinity import pair_affinity, pair_labels, path_cells, path_directions, window
+from amn_dist.ops.affinity import pair_affinity, pair_labels, path_directions, window
 from amn_dist.ops.cam import merge_amn, merge_cam
 from amn_dist.ops.crf.dense import Backend, deeplab_crf, dense_crf, hard_label_unary
 from amn_dist.ops.metrics.counts import confusion, iou, mean_iou, scores, void_predictions
 from amn_dist.ops.metrics.thresholds import STEPS, THRESHOLDS, sweep, threshold_confusions
+from amn_dist.ops.paths import path_cells
 from amn_dist.ops.resize import resize_label, sample_labels
 from amn_dist.ops.seeds import confident_seed, refined_labels, threshold_labels
 from amn_dist.ops.walk.walk import pseudo_mask, random_walk, walk_scores

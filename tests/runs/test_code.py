@@ -120,9 +120,9 @@ def test_a_stage_is_made_of_the_modules_it_uses_and_no_others() -> None:
         "training/engines/deepspeed.py",
     } <= classify
     assert not any(path.startswith(("ops/walk", "ops/crf", "farms/", "storage/lease")) for path in classify)
-    assert {"stages/irn.py", "ops/walk/walk.py", "ops/walk/cpu.py", "ops/walk/gpu.py", "farms/stream.py"} <= walk
+    assert {"stages/irn.py", "ops/walk/walk.py", "ops/walk/gpu.py", "ops/kernels/walk.py", "farms/stream.py"} <= walk
     assert not any(path.startswith(("stages/classify", "models/amn", "engines/")) for path in walk)
-    assert {"ops/crf/dense.py", "ops/crf/device.py", "ops/crf/mean_field.py", "shards/writer.py"} <= seed
+    assert {"ops/crf/dense.py", "ops/crf/mean_field.py", "ops/crf/gpu.py", "ops/kernels/lattice.py"} <= seed
     assert not any(path.startswith("models/") for path in seed)
     every = classify | walk | seed
     assert not {path for path in every if Path(path).stem in ("config", "errors", "telemetry", "sources", "cli")}

@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from amn_dist.errors import printable
+from amn_dist.errors import listed, printable
 from amn_dist.models.precision import resolve_precision
 from amn_dist.telemetry import cpu_name, package_version
 
@@ -44,7 +45,8 @@ class Check:
 
 def examine() -> list[Check]:
     """Look at everything a run depends on."""
-    return [*hardware(), *(module(dist, name) for dist, name in MODULES.items()), compiler(), shared_memory(), *disk()]
+    modules = (module(dist, name) for dist, name in MODULES.items())
+    return [*hardware(), *modules, compiler(), kernel_compiler(), shared_memory(), *disk()]
 
 
 def hardware() -> Iterator[Check]:
@@ -82,6 +84,22 @@ def compiler() -> Check:
         path is not None,
         path or "none",
         "" if path else "for example: apt-get install g++",
+        needed=False,
+    )
+
+
+def kernel_compiler() -> Check:
+    """Triton builds what launches a kernel with a C compiler and Python's headers, where there is a device."""
+    named = os.environ.get("CC")
+    path = shutil.which(named) if named else shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    found = {"C compiler": path, "Python.h": str(header) if header.is_file() else None}
+    missing = [name for name, where in found.items() if where is None]
+    return Check(
+        "GPU kernels",
+        not missing,
+        listed(f"{name}: {where or 'none'}" for name, where in found.items()),
+        "for example: apt-get install gcc python3-dev; GPUs need both" if missing else "",
         needed=False,
     )
 

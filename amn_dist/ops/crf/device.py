@@ -1,8 +1,8 @@
 """Mean field of a dense CRF on a device, several images at once (amn 6); the same lattice as the compiled one.
 
-N pixels of all images stand in one row, M lattice points of all images in another; a point's key holds its image's
-number, so that images never meet. Splatting and slicing are products with sparse N x M matrices, one addition after
-the other within a row: results repeat. Nothing waits for the device between iterations.
+On CUDA devices kernels do it (gpu.py); here is their twin in torch. N pixels of all images stand in one row, M lattice
+points of all images in another; a point's key holds its image's number, so that images never meet. Splatting and
+slicing are products with sparse N x M matrices, one addition after the other within a row: results repeat.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amn_dist.errors import ConfigError
-from amn_dist.ops.crf.permutohedral import feature_scales, key_strides
+from amn_dist.ops.crf.permutohedral import check_span, feature_scales, key_strides
 
 OFFSET = 1e-20
 """Added to the sums of kernel rows, as in the reference implementation."""
@@ -64,6 +63,10 @@ def mean_field_batch(
     images: uint8[H, W, 3], of any sizes. unaries: f32[G labels, H, W], G labellings behind one another, equally many
     everywhere. gaussian, bilateral: as in `dense_crf`.
     """
+    if images[0].is_cuda:
+        from amn_dist.ops.crf.gpu import mean_field
+
+        return mean_field(images, unaries, labels=labels, gaussian=gaussian, bilateral=bilateral, iterations=iterations)
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     device = images[0].device
     energy = torch.cat([unary.flatten(1).T for unary in unaries])
@@ -91,7 +94,7 @@ def bilateral_batch(images: Sequence[Tensor], position: float, colour: float) ->
     """The kernel over positions and colours of images uint8[H, W, 3]; deviations in pixels and in 0..255."""
     features = []
     for image in images:
-        colours = image.reshape(-1, 3).float() / colour
+        colours = image.reshape(-1, 3).float() / _divisor(colour, image.device)
         positions = _positions((image.shape[0], image.shape[1]), position, image.device)
         features.append(torch.cat([positions, colours], 1))
     size = np.array([image.shape[:2] for image in images]).max(0)[::-1]
@@ -99,14 +102,22 @@ def bilateral_batch(images: Sequence[Tensor], position: float, colour: float) ->
 
 
 def _positions(size: tuple[int, int], deviation: float, device: torch.device) -> Tensor:
-    y, x = (torch.arange(length, device=device, dtype=torch.float32) / deviation for length in size)
+    divisor = _divisor(deviation, device)
+    y, x = (torch.arange(length, device=device, dtype=torch.float32) / divisor for length in size)
     return torch.stack([x.expand(size), y[:, None].expand(size)], -1).reshape(-1, 2)
+
+
+def _divisor(value: float, device: torch.device) -> Tensor:
+    """A number to divide by: on the device, since CUDA multiplies by the rounded reciprocal of one on the host.
+
+    A quotient that is off by its last digit puts pixels on the border of a simplex to the other side.
+    """
+    return torch.full((), value, dtype=torch.float32, device=device)
 
 
 def _lattice(features: Sequence[Tensor], highest: np.ndarray) -> DeviceLattice:
     strides, span = key_strides(highest)
-    if span * (len(features) + 1) >= 2**63:
-        raise ConfigError(f"dense CRF: found {len(features)} images, expected fewer at a time for these deviations")
+    check_span(span, len(features))
     # As in `lattice`, an image whose pixels do not fill fours has the points around zero features, too.
     zeros = torch.zeros_like(features[0][:1])
     numbered = list(enumerate(features)) + [(n, zeros) for n, feature in enumerate(features) if len(feature) % 4]
@@ -134,8 +145,8 @@ def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         columns.append(above - scaled[:, axis - 1] * axis)
         above = above + scaled[:, axis - 1]
     elevated = torch.stack([above, *reversed(columns)], 1)
-    down = torch.tensor(1, dtype=torch.float32) / vertices
-    rounded = torch.round(elevated * down.to(features.device))
+    down = float(np.float32(1) / np.float32(vertices))
+    rounded = torch.round(elevated * down)
     remainder = rounded * vertices
     offset = elevated - remainder
     # Stable, so that of equal offsets the earlier axis comes first, as there.
@@ -144,7 +155,7 @@ def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     rank = rank + rounded.sum(1, keepdim=True).long()
     shift = vertices * ((rank < 0).long() - (rank >= vertices).long())
     rank, remainder = rank + shift, remainder + shift
-    offset = (elevated - remainder) * down.to(features.device)
+    offset = (elevated - remainder) * down
     ordered = torch.empty_like(offset).scatter_(1, rank, offset)
     weights = torch.empty_like(offset)
     weights[:, 0] = ordered[:, -1] + (1 - ordered[:, 0])

@@ -29,6 +29,11 @@ def negligible_labels(unary: np.ndarray, labels: int, reach: float, iterations: 
     """Labels whose messages may be left out, i64 ascending; unary f32[P / 8, labels, 8], reach: W above."""
     strongest = np.zeros(labels, np.float32)
     _strongest(unary, strongest, LANES_8)
+    return weak_labels(strongest, reach, iterations)
+
+
+def weak_labels(strongest: np.ndarray, reach: float, iterations: int) -> np.ndarray:
+    """negligible_labels of labels whose largest probabilities are f32[labels]."""
     weak = np.flatnonzero(strongest * reach < 1)
     start = strongest[weak].astype(np.float64)
     bound = start

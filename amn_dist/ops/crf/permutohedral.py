@@ -52,6 +52,16 @@ def key_strides(highest: np.ndarray) -> tuple[tuple[int, ...], int]:
     return (*strides, 0), stride
 
 
+def check_span(span: int, images: int) -> None:
+    """Refuse more images than keys of one number can tell apart.
+
+    Raises:
+        ConfigError: the keys would not fit 63 bits.
+    """
+    if span * (images + 1) >= 2**63:
+        raise ConfigError(f"dense CRF: found {images} images, expected fewer at a time for these deviations")
+
+
 @njit(inline="always")
 def _slot(key, bits):  # type: ignore[no-untyped-def]
     return np.int64((np.uint64(key) * MIXER) >> np.uint64(64 - bits))

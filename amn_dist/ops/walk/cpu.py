@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
-from amn_dist.ops.affinity import path_table
+from amn_dist.ops.paths import path_table
 from amn_dist.ops.walk.chebyshev import chebyshev_coefficients
 
 LANES = 32

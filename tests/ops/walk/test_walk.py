@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amn_dist.errors import ConfigError
-from amn_dist.ops.affinity import path_cells, path_directions
+from amn_dist.ops.paths import path_cells, path_directions
 from amn_dist.ops.walk.chebyshev import chebyshev_coefficients
 from amn_dist.ops.walk.walk import pseudo_mask, random_walk
 
