@@ -62,6 +62,8 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
             f"{file}: found the ending {quoted(file.suffix)}, expected weights as .safetensors, .pth or .pt"
         )
     try:
+        with file.open("rb"):  # safetensors would call a file that may not be read one that is not there
+            pass
         tensors: object = (
             load_file(file)
             if file.suffix == ".safetensors"

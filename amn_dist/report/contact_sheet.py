@@ -36,11 +36,14 @@ SheetSample = tuple[ImageColumns, int]
 """A set and an ordinal in it."""
 
 
-def open_image_columns(folder: AnyPath) -> tuple[list[ImageColumns], list[str]]:
-    """What lies behind a folder, a shard set of images or a run; and what was made and cannot be shown."""
+def open_image_columns(folder: AnyPath, *, data: AnyPath | None = None) -> tuple[list[ImageColumns], list[str]]:
+    """What lies behind a folder, a shard set of images or a run; and what was made and cannot be shown.
+
+    data: where the sets of the run lie now, if they were moved.
+    """
     if is_file(folder / "index.json"):
         return [ImageColumns(ShardSet.open(str(folder)))], []
-    pipeline = reopen(folder)
+    pipeline = reopen(folder, data=data)
     missing: list[str] = []
     outputs = open_outputs(pipeline, pipeline.sets, missing)
     run = RunRecord(printable(folder), folder, "", sets=pipeline.sets, outputs=outputs)
@@ -57,7 +60,8 @@ def samples_by_key(sets: Sequence[ImageColumns], keys: Sequence[str]) -> list[Sh
                 matches.append((of_set, of_set.images.find(key)))
         if not matches:
             where = printable(", ".join(of_set.images.url for of_set in sets), PLACE)
-            raise ShardError(f"{where}: no sample {quoted(key)}; keys are in the shard reports")
+            advice = "; ".join(dict.fromkeys(of_set.images.near(key) for of_set in sets))
+            raise ShardError(f"{where}: no sample {quoted(key)}; {advice}")
         samples += matches
     return samples
 

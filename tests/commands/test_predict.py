@@ -154,7 +154,7 @@ def test_the_command_ends_with_1_after_all_that_could_be_read(run: Path, bad: Pa
     places = [str(bad / "images" / name) for name in ("text_named.jpg", "gray.jpg")]
     ended = CliRunner().invoke(app, ["predict", str(run), *places, "--out", str(tmp_path / "out")])
     assert ended.exit_code == 1 and str(tmp_path / "out" / "gray.png") in ended.stdout
-    assert f"amn: {places[0]}: not a readable photograph" in ended.stderr
+    assert f"error: {places[0]}: not a readable photograph" in ended.stderr
     ended = CliRunner().invoke(app, ["predict", str(run), places[1], "--out", str(tmp_path / "out")])
     assert ended.exit_code == 0 and not ended.stderr
 

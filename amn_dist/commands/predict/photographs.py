@@ -42,14 +42,17 @@ class Predicted:
     note: str = ""
 
 
-def predict_files(run: AnyPath, sources: Sequence[Path], out: Path) -> Iterator[Predicted]:
+def predict_files(
+    run: AnyPath, sources: Sequence[Path], out: Path, *, data: AnyPath | None = None
+) -> Iterator[Predicted]:
     """Write NAME.png (VOC palette) and NAME.overlay.jpg for every photograph; those of a folder keep their paths in it.
 
-    A photograph that cannot be read is told and the rest goes on. Raises ConfigError when two would be written to one
+    A photograph that cannot be read is told and the rest goes on. data: where the sets of the run lie now; only a run
+    of an older version, which kept no class table, looks for them. Raises ConfigError when two would be written to one
     name, or one over a photograph.
     """
     targets = targets_of(sources, out)
-    predict = predict_map(reopen(run))
+    predict = predict_map(reopen(run, data=data))
     network = predict.open()
     for photo, target in targets.items():
         try:
