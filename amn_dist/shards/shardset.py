@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -21,10 +19,6 @@ from amn_dist.storage.ranges import RangeReader, open_ranges
 
 REPORTS = 128
 """Shards whose reports a process keeps parsed."""
-
-
-NEAR, SPELLED = 3, 20_000
-"""Keys that a message offers, and keys whose spelling is compared for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +124,8 @@ class ShardSet:
     def find(self, key: str) -> int:
         """The ordinal of a key. Raises ShardError when the set has no such sample."""
         if key not in self._ordinals:
-            raise ShardError(f"{self.url}: no sample {quoted(key)}; {self.near(key)}")
+            raise ShardError(f"{self.url}: no sample {quoted(key)}; keys are in the reports beside the tars")
         return self._ordinals[key]
-
-    def near(self, key: str) -> str:
-        """Words about the keys that are most like one that the set does not have."""
-        return near_keys(key, list(self._ordinals))
 
     def read(self, ordinal: int, field: str) -> bytes:
         """The bytes of a field, as they were written. Raises ShardError naming tar, sample and field."""
@@ -213,17 +203,6 @@ class ShardSet:
             Entry(sample.key, start + position, number, sample.height, sample.width, sample.fields)
             for position, sample in enumerate(report.samples)
         )
-
-
-def near_keys(key: str, keys: Sequence[str]) -> str:
-    """Words about the keys that are most like another: those that hold its file name, else those spelled like it, else
-    the first ones."""
-    stem = re.split(r"[\\/]", key)[-1].partition(".")[0].casefold()
-    holding = [other for other in keys if stem and stem in other.casefold()]
-    likely = holding or difflib.get_close_matches(stem, keys[:SPELLED], n=NEAR)
-    if not likely:
-        return f"its keys are such as {', '.join(keys[:NEAR])}"
-    return f"near keys: {', '.join(sorted(likely, key=len)[:NEAR])}"
 
 
 def _reopen(url: str, index: Index) -> ShardSet:
