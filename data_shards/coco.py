@@ -13,6 +13,7 @@ import numpy as np
 from amn_dist.errors import ShardError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
+from amn_dist.shards.names import SourceFile
 from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import read_classes
 from data_shards.instances import AnnotationFile, CocoImage, Instances, read_instances
@@ -107,7 +108,8 @@ def _source(reader: CocoReader, listed: CocoImage, annotations: np.ndarray) -> P
     stamp = f"{listed.id};clip={reader.clip};{stamp};{reader.file.stamp}"
     key = key_of(PurePosixPath(listed.file_name).with_suffix("").as_posix())
     shown = f"{Path(reader.file.path).name}: image {listed.id}"
-    return PackSource(key, listed.file_name, size, stamp, partial(reader.read, listed, annotations), shown)
+    read, file = partial(reader.read, listed, annotations), SourceFile(listed.file_name, listed.id)
+    return PackSource(key, listed.file_name, size, stamp, read, shown, file)
 
 
 def _tags(annotations: np.ndarray, classes: int) -> np.ndarray:

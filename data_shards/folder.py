@@ -14,6 +14,7 @@ from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import MAX_CLASS, Index
+from amn_dist.shards.names import SourceFile, relative
 from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
 from data_shards.pack import pack
@@ -26,7 +27,6 @@ from data_shards.source import (
     named,
     read_file,
     read_text,
-    relative,
     stamp_of,
 )
 
@@ -141,7 +141,7 @@ def _source(root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | N
     size, stamp = stamp_of([root / row.file] if mask is None else [root / row.file, mask])
     stamp = f"{';'.join(sorted(row.labels))};{stamp}"
     read = partial(_read, root, row, classes, mask, shown, table)
-    return PackSource(key_of(stem), row.file, size, stamp, read, shown)
+    return PackSource(key_of(stem), row.file, size, stamp, read, shown, SourceFile(row.file))
 
 
 def _read(root: Path, row: Labelled, classes: tuple[str, ...], mask: Path | None, shown: str, table: str) -> Content:

@@ -15,8 +15,9 @@ import numpy as np
 
 from amn_dist.documents import check_keys
 from amn_dist.errors import ShardError, printable, quoted
+from amn_dist.shards.names import relative
 from data_shards.classes import BACKGROUND, check_classes
-from data_shards.source import relative, stamp_of
+from data_shards.source import stamp_of
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

@@ -45,7 +45,8 @@ def pack_shard(
             f"{out / shard_name(number)}: {good[0][0]} was bad and is not any more; remove {out}, pack again"
         )
     if good and (skip_bad or not bad):
-        report = write_shard(out, number, good)
+        files = {source.key: source.file for source in sources if source.file is not None}
+        report = write_shard(out, number, good, sources=files)
     return Packed(report is not None, bad)
 
 

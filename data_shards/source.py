@@ -8,16 +8,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from amn_dist.errors import PLACE, ConfigError, ShardError, printable
+from amn_dist.shards.names import MAX_PART, SourceFile, holdable
 
 MAX_FILE = 256 * 2**20
 """Bytes of any single input file."""
-MAX_PART, MAX_NAME = 250, 1024
-"""Bytes of a file's name without folders and endings, which file systems hold to 255, and of a relative path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class PackSource:
     """A sample to pack. name: what messages call its image. truth: what they call its mask.
 
     size: bytes it will take, about. stamp: changes when the sample's inputs do. read: its content; raises ShardError,
-    and can be pickled, for another machine to call.
+    and can be pickled, for another machine to call. file: what its report says it was made from.
     """
 
     key: str
@@ -43,6 +42,7 @@ class PackSource:
     stamp: str
     read: Callable[[], Content]
     truth: str = ""
+    file: SourceFile | None = None
 
 
 def key_of(stem: str) -> str:
@@ -69,18 +69,6 @@ def check_keys(sources: list[PackSource]) -> None:
                 f"the key {source.key}; rename one of them"
             )
         name_of[source.key] = source.name
-
-
-def relative(name: str) -> bool:
-    """Whether a name is a relative path that stays inside its folder as written, and that file systems can hold."""
-    parts = PurePosixPath(name).parts
-    plain = name.isprintable() and len(name) <= MAX_NAME and "\\" not in name and not name.startswith("/")
-    return plain and bool(parts) and ".." not in parts and all(holdable(part) for part in parts)
-
-
-def holdable(part: str) -> bool:
-    """Whether the name of a file is short enough for file systems, with a few bytes left for another ending."""
-    return len(part.encode("utf-8", "surrogateescape")) <= MAX_PART
 
 
 def check_split(split: str, expected: str) -> None:

@@ -100,7 +100,7 @@ def _verify_foreign(place: Path, tars: list[Path]) -> Verified:
 
 def _check_index(index: Index, reports: list[ShardReport]) -> list[str]:
     try:
-        same = make_index(index.kind, index.classes, reports) == index
+        same = make_index(index.kind, index.classes, reports, index.source_ids) == index
     except ShardError as error:
         return [str(error)]
     return [] if same else [f"{INDEX}: does not follow from the reports; make the set again"]

@@ -14,6 +14,7 @@ from defusedxml.ElementTree import fromstring
 from amn_dist.errors import PLACE, ShardError, printable, quoted
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
+from amn_dist.shards.names import SourceFile, holdable
 from amn_dist.storage.paths import RemotePath, path_of
 from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
@@ -21,7 +22,6 @@ from data_shards.source import (
     Content,
     PackSource,
     check_split,
-    holdable,
     key_of,
     lines_of,
     named,
@@ -146,7 +146,8 @@ def _source(
     read = partial(_read, root, image, annotation, mask, classes, difficult)
     shown = _mask(root, name).relative_to(root).as_posix()
     stamp = f"difficult={difficult};{stamp}"
-    return PackSource(key_of(name), image.relative_to(root).as_posix(), size, stamp, read, shown)
+    shown_image = image.relative_to(root).as_posix()
+    return PackSource(key_of(name), shown_image, size, stamp, read, shown, SourceFile(image.name))
 
 
 def _read(

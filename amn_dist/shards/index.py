@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from amn_dist.documents import read_json
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.format import MAX_SIDE, PHOTOS, check_field, check_key
+from amn_dist.shards.names import check_source, spelling
 from amn_dist.storage.atomic import json_bytes
 
 VERSION: Final = 1
@@ -32,12 +32,17 @@ class StrictRecord(BaseModel):
 
 
 class SampleLocation(StrictRecord):
-    """Where a sample lies in its tar. height, width: upright pixels. fields: offset and size of the bytes, by name."""
+    """Where a sample lies in its tar. height, width: upright pixels. fields: offset and size of the bytes, by name.
+
+    source: the file its image came from, relative to the folder of images; source_id: its id there. None: not said.
+    """
 
     key: str
     height: Pixels
     width: Pixels
     fields: dict[str, tuple[Count, Count]]
+    source: str | None = None
+    source_id: Count | None = None
 
 
 class ShardReport(StrictRecord):
@@ -58,6 +63,8 @@ class ShardReport(StrictRecord):
             raise ValueError("a key is listed twice")
         for sample in self.samples:
             check_key(sample.key)
+            if sample.source is not None:
+                check_source(sample.source)
             for field, (offset, size) in sample.fields.items():
                 check_field(field)
                 if offset + size > self.bytes:
@@ -81,7 +88,11 @@ class ShardInfo(StrictRecord):
 
 
 class Index(StrictRecord):
-    """A shard set. kind: `images` or a stage. classes: names in id order, background first. digest: of the content."""
+    """A shard set. kind: `images` or a stage. classes: names in id order, background first. digest: of the content.
+
+    source_ids: the source's own id of every class, None where it has none; as a whole None where it has no ids of its
+    own. They are told, and not content: the digest does not cover them.
+    """
 
     format: Literal[1] = VERSION
     kind: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}$")]
@@ -89,6 +100,7 @@ class Index(StrictRecord):
     fields: tuple[str, ...]
     shards: tuple[ShardInfo, ...]
     digest: Sha256
+    source_ids: tuple[Count | None, ...] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Index:
@@ -97,6 +109,8 @@ class Index(StrictRecord):
         for field in self.fields:
             check_field(field)
         check_names(self.classes)
+        if self.source_ids is not None and len(self.source_ids) != len(self.classes):
+            raise ValueError(f"source_ids has {len(self.source_ids)} ids for {len(self.classes)} classes")
         if self.digest != content_digest(self.kind, self.classes, self.fields, self.shards):
             raise ValueError("the digest does not fit the content")
         return self
@@ -109,11 +123,9 @@ def check_names(classes: Sequence[str]) -> None:
         raise ShardError(f"found the class '{printable(unfit, 80)}', expected 1 to {MAX_CLASS} characters")
     spellings: dict[str, str] = {}
     for name in classes:
-        # As people read them: accents in one character or two, any number of spaces.
-        normal = " ".join(unicodedata.normalize("NFC", name).split())
-        if normal in spellings:
+        if spelling(name) in spellings:
             raise ShardError(f"class '{printable(name, 80)}' is listed twice; list it once")
-        spellings[normal] = name
+        spellings[spelling(name)] = name
 
 
 def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], shards: Sequence[ShardInfo]) -> str:
@@ -122,7 +134,12 @@ def content_digest(kind: str, classes: Sequence[str], fields: Sequence[str], sha
     return hashlib.sha256(json_bytes([VERSION, kind, list(classes), list(fields), tars])).hexdigest()
 
 
-def make_index(kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
+def make_index(
+    kind: str,
+    classes: Sequence[str],
+    reports: Iterable[ShardReport],
+    source_ids: Sequence[int | None] | None = None,
+) -> Index:
     """The index over reports, held one at a time. Raises ShardError when samples differ in fields or keys repeat."""
     shard_of: dict[str, str] = {}
     first_samples: list[tuple[str, tuple[str, ...]]] = []
@@ -140,7 +157,19 @@ def make_index(kind: str, classes: Sequence[str], reports: Iterable[ShardReport]
     same_fields("the set", first_samples)
     fields = tuple(sorted(names))
     digest = content_digest(kind, classes, fields, shards)
-    return Index(kind=kind, classes=tuple(classes), fields=fields, shards=tuple(shards), digest=digest)
+    return Index(
+        kind=kind,
+        classes=tuple(classes),
+        fields=fields,
+        shards=tuple(shards),
+        digest=digest,
+        source_ids=None if source_ids is None else tuple(source_ids),
+    )
+
+
+def record_bytes(record: StrictRecord) -> bytes:
+    """A record as its file holds it. What it does not say is left out: older programs do not know those keys."""
+    return json_bytes(record.model_dump(mode="json", exclude_none=True))
 
 
 def same_fields(where: str, samples: Sequence[tuple[str, Sequence[str]]]) -> None:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.format import PHOTOS, decode
 from amn_dist.shards.index import INDEX, VERSION, Index, ShardReport, parse
+from amn_dist.shards.names import spelling
 from amn_dist.storage.paths import RemotePath
 from amn_dist.storage.ranges import RangeReader, open_ranges
 
 REPORTS = 128
 """Shards whose reports a process keeps parsed."""
+HINTED = 20_000
+"""Samples of a set in which the nearest name is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A sample. ordinal: position in the set. height, width: upright pixels. fields: offset and size in the tar."""
+    """A sample. ordinal: position in the set. height, width: upright pixels. fields: offset and size in the tar.
+
+    source: the file its image came from, relative to its folder; source_id: its id there. None where nobody said.
+    """
 
     key: str
     ordinal: int
@@ -31,6 +39,13 @@ class Entry:
     height: int
     width: int
     fields: dict[str, tuple[int, int]]
+    source: str | None = None
+    source_id: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What people know the sample by: the name of its file, or its key."""
+        return self.source or self.key
 
 
 class ShardSet:
@@ -121,11 +136,20 @@ class ShardSet:
         number = bisect_right(self._starts, ordinal) - 1
         return self._entries(number)[ordinal - self._starts[number]]
 
-    def find(self, key: str) -> int:
-        """The ordinal of a key. Raises ShardError when the set has no such sample."""
-        if key not in self._ordinals:
-            raise ShardError(f"{self.url}: no sample {quoted(key)}; keys are in the reports beside the tars")
-        return self._ordinals[key]
+    def find(self, name: str) -> int:
+        """The ordinal of a key, or of a source file with or without folders and ending, where that fits one alone.
+
+        Raises ShardError when the set has no such sample, or several.
+        """
+        if name in self._ordinals:
+            return self._ordinals[name]
+        ordinals = self._by_source.get(spelling(name), ())
+        if len(ordinals) == 1:
+            return ordinals[0]
+        if ordinals:
+            shown = ", ".join(printable(self.entry(ordinal).name) for ordinal in ordinals[:8])
+            raise ShardError(f"{self.url}: {quoted(name)} may be {len(ordinals)} samples ({shown}); write more of it")
+        raise ShardError(f"{self.url}: no sample {quoted(name)}{self._hint(name)}")
 
     def read(self, ordinal: int, field: str) -> bytes:
         """The bytes of a field, as they were written. Raises ShardError naming tar, sample and field."""
@@ -185,6 +209,21 @@ class ShardSet:
     def _ordinals(self) -> dict[str, int]:
         return {entry.key: entry.ordinal for n in range(len(self.shard_sizes)) for entry in self._entries(n)}
 
+    @cached_property
+    def _by_source(self) -> dict[str, tuple[int, ...]]:
+        """Ordinals by the names of source files, whole, without ending, without folders, without both."""
+        ordinals: dict[str, set[int]] = {}
+        for ordinal in self._ordinals.values():
+            path = PurePosixPath(spelling(self.entry(ordinal).name))
+            for name in (str(path), str(path.with_suffix("")), path.name, path.stem):
+                ordinals.setdefault(name, set()).add(ordinal)
+        return {name: tuple(sorted(numbers)) for name, numbers in ordinals.items()}
+
+    def _hint(self, name: str) -> str:
+        names = [*self._ordinals, *self._by_source] if len(self) <= HINTED else []
+        near = difflib.get_close_matches(name, names, n=1)
+        return f" (did you mean {quoted(near[0])}?)" if near else "; keys are in the reports beside the tars"
+
     def _where(self, entry: Entry, field: str) -> str:
         return f"{self.url}/{self.index.shards[entry.shard].name}: {entry.key}.{field}"
 
@@ -200,7 +239,16 @@ class ShardSet:
             raise ShardError(f"{self.url}/{name}: describes another tar than {INDEX} lists; copy or make the set again")
         start = self._starts[number]
         return tuple(
-            Entry(sample.key, start + position, number, sample.height, sample.width, sample.fields)
+            Entry(
+                sample.key,
+                start + position,
+                number,
+                sample.height,
+                sample.width,
+                sample.fields,
+                sample.source,
+                sample.source_id,
+            )
             for position, sample in enumerate(report.samples)
         )
 

@@ -13,8 +13,9 @@ from webdataset import TarWriter
 
 from amn_dist.errors import ShardError, StageError, printable
 from amn_dist.shards.format import check_field, check_key
-from amn_dist.shards.index import INDEX, Index, SampleLocation, ShardReport, make_index, parse
-from amn_dist.storage.atomic import clean_unfinished, commit, json_bytes
+from amn_dist.shards.index import INDEX, Index, SampleLocation, ShardReport, make_index, parse, record_bytes
+from amn_dist.shards.names import SourceFile
+from amn_dist.storage.atomic import clean_unfinished, commit
 from amn_dist.storage.folders import CONCURRENCY
 from amn_dist.storage.paths import AnyPath, RemotePath, path_of
 
@@ -31,19 +32,22 @@ def shard_name(number: int) -> str:
     return f"{number:06d}.tar"
 
 
-def write_shard(folder: Folder, number: int, samples: Iterable[Row]) -> ShardReport:
+def write_shard(
+    folder: Folder, number: int, samples: Iterable[Row], *, sources: Mapping[str, SourceFile] | None = None
+) -> ShardReport:
     """Write samples, in order, as one tar and then its report; an older shard of that number is replaced.
 
-    The bytes depend on the samples alone. Raises ShardError naming the file when it cannot be written; a shard is then
+    sources: what samples were made from, by key; the report says it. The bytes of the tar depend on the samples alone.
+    Raises ShardError naming the file when it cannot be written; a shard is then
     either the old one or not done.
     """
     path = path_of(folder) / shard_name(number)
     stream = io.BytesIO()
-    locations = _fill(stream, path, samples)
+    locations = _fill(stream, path, samples, sources or {})
     digest = hashlib.sha256(stream.getbuffer()).hexdigest()
     size = stream.getbuffer().nbytes
     report = ShardReport(name=path.name, sha256=digest, bytes=size, samples=tuple(locations), count=len(locations))
-    text = json_bytes(report.model_dump(mode="json"))
+    text = record_bytes(report)
     _retire(path.with_suffix(".json"), text)
     commit(path, stream.getbuffer())
     commit(path.with_suffix(".json"), text)
@@ -92,19 +96,26 @@ def _sound(path: AnyPath, text: bytes, size: int) -> ShardReport | None:
     return report if (report.name, report.bytes) == (path.name, size) else None
 
 
-def write_index(folder: Folder, *, kind: str, classes: Sequence[str], reports: Iterable[ShardReport]) -> Index:
+def write_index(
+    folder: Folder,
+    *,
+    kind: str,
+    classes: Sequence[str],
+    reports: Iterable[ShardReport],
+    source_ids: Sequence[int | None] | None = None,
+) -> Index:
     """Write index.json over the shards of a folder: the set is now complete.
 
     kind: `images` or the stage that made it. classes: names in id order, background first. reports: of its shards, in
-    order; they may be read one by one.
+    order; they may be read one by one. source_ids: of the classes, where the source has ids of its own.
     Raises ShardError when keys repeat or samples differ in their fields.
     """
     try:
-        index = make_index(kind, classes, reports)
+        index = make_index(kind, classes, reports, source_ids)
     except ShardError as error:
         raise ShardError(f"{folder}: {error}") from error
     clean_unfinished(folder)  # of workers that died on the way
-    commit(path_of(folder) / INDEX, json_bytes(index.model_dump(mode="json")))
+    commit(path_of(folder) / INDEX, record_bytes(index))
     return index
 
 
@@ -120,7 +131,9 @@ def index_all(folder: Folder, *, kind: str, classes: Sequence[str], count: int) 
     return write_index(folder, kind=kind, classes=classes, reports=reports())
 
 
-def _fill(stream: io.BytesIO, path: AnyPath, samples: Iterable[Row]) -> list[SampleLocation]:
+def _fill(
+    stream: io.BytesIO, path: AnyPath, samples: Iterable[Row], sources: Mapping[str, SourceFile]
+) -> list[SampleLocation]:
     locations: dict[str, SampleLocation] = {}
     # PAX only shows for names above 100 characters; for all others the bytes are plain ustar.
     with TarWriter(stream, user="amn", group="amn", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT") as tar:
@@ -128,7 +141,10 @@ def _fill(stream: io.BytesIO, path: AnyPath, samples: Iterable[Row]) -> list[Sam
             if check_key(key) in locations:
                 raise ShardError(f"{path}: key {key} comes twice; keys are unique in a set")
             spans = {field: _add(tar, key, field, bytes(fields[field])) for field in sorted(fields)}
-            locations[key] = SampleLocation(key=key, height=int(height), width=int(width), fields=spans)
+            name, source_id = sources.get(key, (None, None))
+            locations[key] = SampleLocation(
+                key=key, height=int(height), width=int(width), fields=spans, source=name, source_id=source_id
+            )
     return list(locations.values())
 
 

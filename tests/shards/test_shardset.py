@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import webdataset
 from amn_dist.errors import ShardError
 from amn_dist.shards.format import encode
 from amn_dist.shards.index import Index
+from amn_dist.shards.names import SourceFile
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import check_tar
 from amn_dist.shards.writer import clean_unfinished, read_report, write_index, write_shard
@@ -326,3 +328,50 @@ def test_no_room_for_the_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ShardError, match=r"000000\.tar: cannot be written"):
         write_shard(tmp_path / "file", 0, rows(0))
+
+
+NAMES = ("IMG 001 (2).jpg", "a/x.1.jpg", "b/x.1.jpg", unicodedata.normalize("NFD", "café.jpg"), "猫.png")
+
+
+@pytest.fixture(scope="module")
+def sourced(tmp_path_factory) -> Path:
+    """Samples k0 to k4, whose report says which files they were made from."""
+    folder = tmp_path_factory.mktemp("sourced")
+    samples = [(f"k{n}", (4, 4), {"tags": b"\x01\x00"}) for n in range(len(NAMES))]
+    sources = {f"k{n}": SourceFile(name, 100 + n if n else None) for n, name in enumerate(NAMES)}
+    report = write_shard(folder, 0, samples, sources=sources)
+    write_index(folder, kind="images", classes=CLASSES, reports=[report], source_ids=(None, 3, 7))
+    return folder
+
+
+def test_sources_are_kept_and_no_content(sourced: Path, tmp_path: Path) -> None:
+    shards = ShardSet.open(sourced)
+    assert [entry.name for entry in shards.shard(0)] == list(NAMES)
+    assert [entry.source_id for entry in shards.shard(0)] == [None, 101, 102, 103, 104]
+    assert shards.index.source_ids == (None, 3, 7)
+    plain = write_shard(tmp_path, 0, [(f"k{n}", (4, 4), {"tags": b"\x01\x00"}) for n in range(len(NAMES))])
+    index = write_index(tmp_path, kind="images", classes=CLASSES, reports=[plain])
+    assert index.digest == shards.digest and index.source_ids is None
+    assert {"source", "source_ids"} & set((tmp_path / "000000.json").read_text().split('"')) == set()
+    assert "source_ids" not in (tmp_path / "index.json").read_text()
+    assert ShardSet.open(tmp_path).entry(0).name == "k0"
+
+
+def test_samples_are_found_by_the_names_of_their_files(sourced: Path) -> None:
+    shards = ShardSet.open(sourced)
+    names = {"k1": 1, "IMG 001 (2)": 0, "IMG 001 (2).jpg": 0, "a/x.1": 1, "b/x.1.jpg": 2, "café": 3, "猫": 4}
+    assert {name: shards.find(name) for name in names} == names
+    with pytest.raises(ShardError, match=r"'x\.1' may be 2 samples \(a/x\.1\.jpg, b/x\.1\.jpg\); write more of it"):
+        shards.find("x.1")
+    with pytest.raises(ShardError, match=r"no sample 'IMG 001 \(3\)' \(did you mean 'IMG 001 \(2\)'\?\)"):
+        shards.find("IMG 001 (3)")
+
+
+@pytest.mark.parametrize("source", ["../a.jpg", "/a.jpg", "a\x1b.jpg", "", "a" * 2000])
+def test_a_source_that_leads_outside_is_refused(sourced: Path, tmp_path: Path, source: str) -> None:
+    shutil.copytree(sourced, tmp_path / "set")
+    tree = json.loads((tmp_path / "set" / "000000.json").read_text())
+    tree["samples"][0]["source"] = source
+    (tmp_path / "set" / "000000.json").write_text(json.dumps(tree))
+    with pytest.raises(ShardError, match="expected a relative path inside the folder of images"):
+        ShardSet.open(tmp_path / "set").entry(0)
