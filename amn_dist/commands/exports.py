@@ -138,3 +138,17 @@ def export_weights(
 
     published = export_weights(reopen(run), stage, out)
     print_line(f"{out}: {stage} under {'published' if published else 'our own'} names")
+
+
+@exports.command("network")
+def export_network(
+    run: RunPath,
+    out: Annotated[Path, typer.Option("--out", help="FILE.onnx (with the extra onnx), or FILE.pt2 of torch.export.")],
+    data: MovedData = None,
+) -> None:
+    """The segmentation network for other programs: photographs of any size in, class probabilities out."""
+    from amn_dist.interchange.network import export_network
+    from amn_dist.runs.pipeline import reopen
+
+    export_network(reopen(run, data=data), out)
+    print_line(f"{out} ({out.stat().st_size / 2**20:.1f} MiB)")

@@ -133,13 +133,16 @@ def test_a_set_goes_out_as_it_came_in(coco_sample: Path, tmp_path: Path) -> None
     split = min(path.name for path in coco_sample.iterdir() if path.is_dir() and path.name != "annotations")
     pack_coco(coco_sample, split=split, out=tmp_path / "set")
     source = COCO(str(coco_sample / "annotations" / f"instances_{split}.json"))
-    keep_ids(tmp_path / "set" / "index.json", {kind["name"]: kind["id"] for kind in source.loadCats(source.getCatIds())})
+    names = {category["id"]: category["name"] for category in source.loadCats(source.getCatIds())}
+    keep_ids(tmp_path / "set" / "index.json", {name: number for number, name in names.items()})
+    keep_ids(
+        tmp_path / "set" / "index.json", {kind["name"]: kind["id"] for kind in source.loadCats(source.getCatIds())}
+    )
     (tmp_path / "again" / "annotations").mkdir(parents=True)
     (tmp_path / "again" / split).symlink_to(coco_sample / split)
     out = tmp_path / "again" / "annotations" / f"instances_{split}.json"
     export_coco(select_masks(str(tmp_path / "set")), out)
     given = COCO(str(out))
-    names = {category["id"]: category["name"] for category in source.loadCats(source.getCatIds())}
     assert {category["id"]: category["name"] for category in given.loadCats(given.getCatIds())} == names
     files = {image["id"]: image["file_name"] for image in source.loadImgs(source.getImgIds())}
     assert {image["id"]: image["file_name"] for image in given.loadImgs(given.getImgIds())}.items() <= files.items()
