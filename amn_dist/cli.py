@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from amn_dist.caches import redirect
 from amn_dist.commands.bench import bench
 from amn_dist.commands.demo import demo
 from amn_dist.commands.doctor.command import doctor
@@ -71,6 +72,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     try:
         with handlers_heard():
+            redirect()
             sys.exit(app(prog_name="amn", standalone_mode=False) or 0)
     except (SystemExit, KeyboardInterrupt) as end:
         code = end.code if isinstance(end, SystemExit) else INTERRUPTED

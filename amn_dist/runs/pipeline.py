@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from amn_dist.caches import socket_folder
 from amn_dist.config import Config, dump_config
 from amn_dist.errors import MESSAGE, ConfigError, ShardError, StageError, printable
 from amn_dist.farms.farm import Farm
@@ -106,6 +107,8 @@ class Pipeline:
         member: this process is one of a gang whose leader holds the run and keeps its records.
         """
         wanted = self._wanted(until, only)
+        if self.address is None and (self.config.farm.name == "ray" or self.config.engine.processes > 1):
+            socket_folder()  # refuses paths that are too long for sockets now, not after the first stage
         if member:
             return self._advance_member(wanted[0])
         with self.locked():

@@ -11,11 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from amn_dist.cli import app
-from amn_dist.commands.predict import photographs
-from amn_dist.commands.predict.photographs import Predicted, predict_files, read_photo, targets_of, working_size
+from amn_dist.commands.predict.photographs import Predicted, predict_files, read_photo, targets_of
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.interchange.weights import adopt_weights, untrained_network
+from amn_dist.loaders import bounded
+from amn_dist.loaders.bounded import working_size
 from amn_dist.models.weights import save_network
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
@@ -81,7 +82,7 @@ def test_a_large_photograph_is_segmented_smaller_and_says_so(
 ) -> None:
     Image.fromarray(photo(120, 200)).save(tmp_path / "large.png")
     whole = labels(made(run, [tmp_path / "large.png"], tmp_path / "whole")["large.png"].mask)
-    monkeypatch.setattr(photographs, "WORKING_VALUES", 3 * 60 * 100)
+    monkeypatch.setattr(bounded, "WORKING_VALUES", 3 * 60 * 100)
     done = made(run, [tmp_path / "large.png"], tmp_path / "small")["large.png"]
     assert "200x120 pixels, segmented at 100x60" in done.note
     assert labels(done.mask).shape == (120, 200)
@@ -93,7 +94,7 @@ def test_a_large_photograph_is_segmented_smaller_and_says_so(
 @pytest.mark.parametrize("size", [(8000, 8000), (1, 16000), (8000, 4), (375, 500)])
 def test_the_working_size_is_bounded_and_keeps_the_shape(size: tuple[int, int]) -> None:
     height, width = working_size(size, 21)
-    assert height >= 1 and width >= 1 and height * width * 21 <= photographs.WORKING_VALUES
+    assert height >= 1 and width >= 1 and height * width * 21 <= bounded.WORKING_VALUES
     if min(size) > 100:
         assert height / width == pytest.approx(size[0] / size[1], rel=0.01)
     assert working_size((375, 500), 81) == (375, 500)
