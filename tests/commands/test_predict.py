@@ -179,3 +179,10 @@ def test_folders_keep_their_paths_and_names_stay_apart(tmp_path: Path) -> None:
         targets_of([tmp_path / "in" / "a.png"], tmp_path / "in")
     with pytest.raises(ConfigError, match="holds no photographs"):
         targets_of([out], out)
+
+
+def test_a_warning_of_a_library_names_the_photograph(run: Path, tmp_path: Path) -> None:
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\xff\xff\xff\x7f\x06\0\0\0"
+    Image.fromarray(photo(40, 50)).save(tmp_path / "a.jpg", exif=broken)
+    done = made(run, [tmp_path / "a.jpg"], tmp_path / "out")["a.jpg"]
+    assert done.mask is not None and "a.jpg: Corrupt EXIF data" in done.note
