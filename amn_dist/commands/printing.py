@@ -29,10 +29,12 @@ def print_table(console: Console, table: Table) -> None:
     unbound = console.options.update(max_width=UNBOUND)
     width = Measurement.get(console, unbound, table).maximum
     if width > console.width and (console.is_terminal or "COLUMNS" in os.environ):
-        table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
-        borders = len(table.columns) + 1
-        least = sum(column.min_width or 1 for column in table.columns) + 2 * borders
-        width = max(console.width, min(least, Measurement.get(console, unbound, table).maximum))
+        table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 0, 0, 0), False
+        least = sum(column.min_width or 1 for column in table.columns) + len(table.columns) - 1
+        if least >= console.width:
+            for column in table.columns:
+                column.width = column.min_width
+        width = min(Measurement.get(console, unbound, table).maximum, max(console.width, least))
     console.print(table, width=width, crop=False, no_wrap=False)
 
 
