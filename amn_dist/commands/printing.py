@@ -31,11 +31,9 @@ def print_table(console: Console, table: Table) -> None:
     if width > console.width and (console.is_terminal or "COLUMNS" in os.environ):
         table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 0, 0, 0), False
         least = sum(column.min_width or 1 for column in table.columns) + len(table.columns) - 1
-        if least >= console.width:
-            for column in table.columns:
-                column.width = column.min_width
         width = min(Measurement.get(console, unbound, table).maximum, max(console.width, least))
-    console.print(table, width=width, crop=False, no_wrap=False)
+    table.width = width  # print() itself knows no width beyond the console's
+    console.print(table, crop=False)
 
 
 def _words(column: Column) -> list[str]:
