@@ -31,7 +31,8 @@ def reuse(run: Run, stage: Stage, origin: Origin, *, tell: Tell = lambda name, w
                 continue
             check_whole(other, stage)
         except (AmnError, OSError) as error:
-            tell(other.folder.name, printable(error, 400))
+            found, _, advice = str(error).rpartition("; ")  # the advice is for the run it happened to
+            tell(other.folder.name, printable(found or advice, 400))
             continue
         take_over(other.stage(stage.name), run.stage(stage.name), last=LAST_FILE[stage.verb])
         return other.folder.name
