@@ -18,7 +18,7 @@ from amn_dist.commands.demo import demo
 from amn_dist.commands.doctor.command import doctor
 from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
-from amn_dist.commands.pack import pack
+from amn_dist.commands.pack.command import pack
 from amn_dist.commands.plan import plan
 from amn_dist.commands.predict.command import predict
 from amn_dist.commands.printing import print_line

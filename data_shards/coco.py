@@ -15,11 +15,12 @@ from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
 from amn_dist.shards.names import SourceFile
 from amn_dist.storage.paths import RemotePath, path_of
+from data_shards.allowances import STRICT, Allowances
 from data_shards.classes import read_classes
-from data_shards.instances import AnnotationFile, CocoImage, Instances, read_instances
+from data_shards.instances import UNLISTED, AnnotationFile, CocoImage, Instances, read_instances
 from data_shards.outlines import draw, paint, read_outline
 from data_shards.pack import pack
-from data_shards.source import Content, PackSource, check_split, inside, key_of, named, read_file, stamp_of
+from data_shards.source import Content, PackSource, check_split, inside, key_of, named, on_disk, read_file, stamp_of
 
 SHORTEST = len("[[0,0,1,0,0,1]]")
 """Bytes of the least outline there can be."""
@@ -34,10 +35,13 @@ class CocoReader:
     classes: int
     clip: bool
     truth: bool
+    links: bool = False
 
     def read(self, listed: CocoImage, annotations: np.ndarray) -> Content:
         """A sample: its picture as it is, its tags, its truth. annotations: ANNOTATION[n] of the image."""
-        photo = read_file(inside(self.folder, listed.file_name), listed.file_name)
+        photo = read_file(
+            inside(self.folder, on_disk(self.folder, listed.file_name), links=self.links), listed.file_name
+        )
         with named(Path(self.file.path).name):
             tags = _tags(annotations, self.classes)
             truth = self._truth(listed, annotations) if self.truth else None
@@ -64,6 +68,7 @@ def pack_coco(
     classes: str | os.PathLike[str] | None = None,
     unlabelled: bool = True,
     clip: bool = False,
+    allow: Allowances = STRICT,
     shard_size: int | None = None,
     skip_bad: bool = False,
     farm: Farm | None = None,
@@ -79,12 +84,34 @@ def pack_coco(
     annotations: another annotation file. tell: hears what is left out. Raises ShardError naming what is damaged.
     """
     folder, file = _places(Path(root).absolute(), split, None if annotations is None else Path(annotations).absolute())
-    instances = read_instances(file, None if classes is None else read_classes(Path(classes)))
-    reader = CocoReader(folder, instances.file, len(instances.classes), clip, _has_outlines(instances.annotations))
+    given = None if classes is None else read_classes(Path(classes), accept=allow.names)
+    instances = read_instances(file, given, accept=allow.names)
+    outlines = _has_outlines(instances.annotations)
+    reader = CocoReader(folder, instances.file, len(instances.classes), clip, outlines, allow.links)
     packed = [n for n in range(len(instances.images)) if unlabelled or len(instances.of(n))]
     _tell_left_out(folder, instances, len(instances.images) - len(packed), tell)
     sources = [_source(reader, instances.images[n], instances.of(n)) for n in packed]
-    return pack(sources, path_of(out), classes=instances.classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    return pack(
+        sources,
+        path_of(out),
+        classes=instances.classes,
+        shard_size=shard_size,
+        skip_bad=skip_bad,
+        farm=farm,
+        allow=allow,
+        compare=False,
+        source_ids=instances.source_ids,
+        notes=_notes(instances, outlines),
+    )
+
+
+def _notes(instances: Instances, outlines: bool) -> list[str]:
+    """What is taken otherwise than the file says it."""
+    notes = [] if outlines else ["no truth found: no annotation has an outline"]
+    if (number := instances.source_ids[0]) is not None:
+        count = int((instances.annotations["label"] == 0).sum())
+        notes.append(f"category {number}, named background, is background; its {count} annotations make no tags")
+    return notes
 
 
 def _has_outlines(annotations: np.ndarray) -> bool:
@@ -104,23 +131,25 @@ def _places(root: Path, split: str, file: Path | None) -> tuple[Path, Path]:
 
 
 def _source(reader: CocoReader, listed: CocoImage, annotations: np.ndarray) -> PackSource:
-    size, stamp = stamp_of([reader.folder / listed.file_name])
+    name = on_disk(reader.folder, listed.file_name)
+    size, stamp = stamp_of([reader.folder / name])
     stamp = f"{listed.id};clip={reader.clip};{stamp};{reader.file.stamp}"
     key = key_of(PurePosixPath(listed.file_name).with_suffix("").as_posix())
     shown = f"{Path(reader.file.path).name}: image {listed.id}"
-    read, file = partial(reader.read, listed, annotations), SourceFile(listed.file_name, listed.id)
+    read, file = partial(reader.read, listed, annotations), SourceFile(name, listed.id)
     return PackSource(key, listed.file_name, size, stamp, read, shown, file)
 
 
 def _tags(annotations: np.ndarray, classes: int) -> np.ndarray:
-    unknown = annotations[annotations["label"] == 0]
+    unknown = annotations[annotations["label"] == UNLISTED]
     if len(unknown):
         first = unknown[0]
         raise ShardError(
             f"annotation {first['id']} is of category {first['category']}, which is not listed under categories"
         )
     tags = np.zeros(classes - 1, np.uint8)
-    tags[annotations["label"] - 1] = 1
+    labels = annotations["label"]
+    tags[labels[labels > 0] - 1] = 1
     return tags
 
 

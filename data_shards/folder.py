@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from amn_dist.documents import read_json
-from amn_dist.errors import ShardError, printable, quoted
+from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Farm
-from amn_dist.shards.index import MAX_CLASS, Index
-from amn_dist.shards.names import SourceFile, relative
+from amn_dist.shards.index import Index
+from amn_dist.shards.names import SourceFile
 from amn_dist.storage.paths import RemotePath, path_of
+from data_shards.allowances import STRICT, Allowances
 from data_shards.classes import BACKGROUND, check_classes, multi_hot, read_classes
 from data_shards.pack import pack
-from data_shards.source import (
-    Content,
-    PackSource,
-    inside,
-    key_of,
-    lines_of,
-    named,
-    read_file,
-    read_text,
-    stamp_of,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A row of the table. file: relative to the root, with slashes. line: where it stands."""
-
-    file: str
-    labels: tuple[str, ...]
-    line: int
+from data_shards.source import Content, PackSource, inside, key_of, named, on_disk, read_file, stamp_of
+from data_shards.table import Labelled, collect_classes, read_table
+from data_shards.tag_files import is_npy, read_vectors, rows_of
 
 
 def pack_folder(
@@ -47,11 +27,13 @@ def pack_folder(
     *,
     classes: str | os.PathLike[str] | None = None,
     masks: str | os.PathLike[str] | None = None,
+    allow: Allowances = STRICT,
     shard_size: int | None = None,
     skip_bad: bool = False,
     farm: Farm | None = None,
 ) -> Index:
-    """Pack the images a table lists. labels: CSV with the header `file,labels`, or JSON lines with these keys.
+    """Pack the images a table lists. labels: CSV with the header `file,labels`, or JSON lines with these keys, or the
+    `.npy` of a pickled dictionary from the names of images to their tags.
 
     Labels in a CSV are separated by ; or |. classes: file with names in id order, background first; without it they
     are the labels of the table, sorted. masks: folder with a truth mask for every image, at its path with .png.
@@ -60,92 +42,74 @@ def pack_folder(
     for path in (root, masks):
         if path is not None and not os.path.isdir(path):
             raise ShardError(f"{path}: no such folder")
-    rows = read_table(Path(labels))
-    names = read_classes(Path(classes)) if classes is not None else collect_classes(rows, Path(labels))
-    table = Path(labels).name
     folder, truth = Path(root).absolute(), None if masks is None else Path(masks).absolute()
-    sources = [_source(folder, row, names, truth, table) for row in rows]
-    return pack(sources, path_of(out), classes=names, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    given = None if classes is None else read_classes(Path(classes), accept=allow.names)
+    rows, names, notes = _labelled(folder, Path(labels), given, allow)
+    if masks is not None and given is None:
+        order = ", ".join(f"{name} {number}" for number, name in list(enumerate(names))[1:9])
+        notes.append(f"without --classes the ids in masks are the labels of the table in their order: {order}")
+    sources = [_source(folder, row, names, truth, Path(labels).name, allow.links) for row in rows]
+    return pack(
+        sources,
+        path_of(out),
+        classes=names,
+        shard_size=shard_size,
+        skip_bad=skip_bad,
+        farm=farm,
+        allow=allow,
+        notes=notes,
+    )
 
 
-def read_table(path: Path) -> tuple[Labelled, ...]:
-    """The rows of a label table, in order. Raises ShardError naming file, line and fault."""
-    text = read_text(path)
-    listed = _json_rows(text, path) if text.lstrip().startswith("{") else _csv_rows(text, path)
-    lines: dict[str, int] = {}
-    rows = []
-    for row in listed:
-        where = f"{path}: line {row.line}"
-        if not relative(row.file):
-            raise ShardError(f"{where}: file {quoted(row.file)} is not a relative path inside the folder of images")
-        unfit = next((label for label in row.labels if not label.isprintable() or len(label) > MAX_CLASS), None)
-        if unfit is not None:
-            raise ShardError(f"{where}: label {quoted(unfit)}, expected at most {MAX_CLASS} printable characters")
-        file = PurePosixPath(row.file).as_posix()
-        if file in lines:
-            raise ShardError(f"{where}: {printable(file)} is a duplicate of line {lines[file]}; list it once")
-        lines[file] = row.line
-        rows.append(Labelled(file, row.labels, row.line))
-    if not rows:
-        raise ShardError(f"{path}: lists no images; expected rows of file and labels")
-    return tuple(rows)
+def _labelled(
+    folder: Path, labels: Path, given: Sequence[str] | None, allow: Allowances
+) -> tuple[tuple[Labelled, ...], tuple[str, ...], list[str]]:
+    """Rows, class names, and what there is to say. given: the names that --classes lists."""
+    if not is_npy(labels):
+        rows = read_table(labels)
+        return rows, tuple(given or collect_classes(rows, labels, accept=allow.names)), []
+    vectors = read_vectors(labels, len(given) - 1 if given else None)
+    size = len(next(iter(vectors.values())))
+    numbered = (BACKGROUND, *(f"class_{number}" for number in range(1, size + 1)))
+    names = tuple(given or check_classes(numbered, where=str(labels)))
+    notes = (
+        []
+        if given
+        else [f"{labels.name} numbers its classes; they are called class_1 to class_{size}, or as --classes FILE says"]
+    )
+    rows, left = rows_of(vectors, folder, names, labels)
+    if left:
+        notes.append(f"{left} of {len(vectors)} keys of {labels.name} belong to no photograph below {folder}")
+    return rows, names, notes
 
 
-def collect_classes(rows: tuple[Labelled, ...], path: Path) -> tuple[str, ...]:
-    """Background and the labels of a table, sorted."""
-    names = sorted({label for row in rows for label in row.labels})
-    if BACKGROUND in names:
-        raise ShardError(f"{path}: {BACKGROUND!r} is used as a label; it is id 0 of every set, leave it out")
-    return check_classes((BACKGROUND, *names), where=str(path))
-
-
-def _csv_rows(text: str, path: Path) -> Iterator[Labelled]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if header != ["file", "labels"]:
-            raise ShardError(f"{path}: line 1: found {quoted(','.join(header))}, expected the header 'file,labels'")
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != 2:
-                raise ShardError(
-                    f"{path}: line {reader.line_num}: found {len(cells)} columns, expected 2; "
-                    "labels are separated by ; or |"
-                )
-            labels = (label.strip() for label in cells[1].replace("|", ";").split(";"))
-            yield Labelled(cells[0].strip(), tuple(label for label in labels if label), reader.line_num)
-    except csv.Error as error:
-        raise ShardError(f"{path}: line {reader.line_num}: {printable(error)}; expected CSV") from error
-
-
-def _json_rows(text: str, path: Path) -> Iterator[Labelled]:
-    for number, line in enumerate(lines_of(text), 1):
-        if not line.strip():
-            continue
-        try:
-            row = read_json(line)
-        except ValueError as error:
-            raise ShardError(f"{path}: line {number}: {printable(error)}; expected one JSON object a line") from error
-        file, labels = (row.get("file"), row.get("labels")) if isinstance(row, dict) else (None, None)
-        listed = isinstance(labels, list) and all(isinstance(label, str) and label.strip() for label in labels)
-        if not isinstance(file, str) or not isinstance(labels, list) or not listed:
-            raise ShardError(f'{path}: line {number}: expected {{"file": "...", "labels": ["...", ...]}}')
-        yield Labelled(file, tuple(label.strip() for label in labels), number)
-
-
-def _source(root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | None, table: str) -> PackSource:
+def _source(
+    root: Path, row: Labelled, classes: tuple[str, ...], masks: Path | None, table: str, links: bool
+) -> PackSource:
+    file = on_disk(root, row.file)
     stem = PurePosixPath(row.file).with_suffix("").as_posix()
-    mask = None if masks is None else masks / f"{stem}.png"
-    shown = f"{masks.name}/{stem}.png" if masks is not None else ""
-    size, stamp = stamp_of([root / row.file] if mask is None else [root / row.file, mask])
+    mask = None if masks is None else on_disk(masks, f"{stem}.png")
+    shown = f"{masks.name}/{mask}" if masks is not None else ""
+    size, stamp = stamp_of([root / file] if masks is None or mask is None else [root / file, masks / mask])
     stamp = f"{';'.join(sorted(row.labels))};{stamp}"
-    read = partial(_read, root, row, classes, mask, shown, table)
-    return PackSource(key_of(stem), row.file, size, stamp, read, shown, SourceFile(row.file))
+    read = partial(_read, root, file, row, classes, masks, mask, shown, table, links)
+    return PackSource(key_of(stem), row.file, size, stamp, read, shown, SourceFile(file))
 
 
-def _read(root: Path, row: Labelled, classes: tuple[str, ...], mask: Path | None, shown: str, table: str) -> Content:
-    photo = read_file(inside(root, row.file), row.file)
+def _read(
+    root: Path,
+    file: str,
+    row: Labelled,
+    classes: tuple[str, ...],
+    masks: Path | None,
+    mask: str | None,
+    shown: str,
+    table: str,
+    links: bool,
+) -> Content:
+    photo = read_file(inside(root, file, links=links), row.file)
     with named(f"{table}: line {row.line}"):
         tags = multi_hot(row.labels, classes)
-    return Content(photo, tags, None if mask is None else read_file(mask, shown))
+    if masks is None or mask is None:
+        return Content(photo, tags, None)
+    return Content(photo, tags, read_file(inside(masks, mask, links=links), shown))

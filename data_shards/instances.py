@@ -8,52 +8,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
-import msgspec
 import numpy as np
 
 from amn_dist.documents import check_keys
 from amn_dist.errors import ShardError, printable, quoted
-from amn_dist.shards.names import relative
-from data_shards.classes import BACKGROUND, check_classes
+from amn_dist.shards.names import relative, spelling
+from data_shards.classes import BACKGROUND, check_classes, is_background
+from data_shards.coco_records import CocoAnnotation, CocoCategory, CocoFile, CocoImage, parse_instances
 from data_shards.source import stamp_of
-
-Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 ANNOTATION = np.dtype(
     [("id", "i8"), ("category", "i8"), ("label", "u1"), ("crowd", "?"), ("start", "i8"), ("stop", "i8")]
 )
-"""A row of the table. label: class id, 0 for a category that is not listed. start, stop: its outline in the file."""
-
-
-class CocoImage(msgspec.Struct, frozen=True, gc=False):
-    """An image as the file lists it. height, width: pixels."""
-
-    id: Id
-    file_name: str
-    height: Side
-    width: Side
-
-
-class _Annotation(msgspec.Struct, frozen=True, gc=False):
-    id: Id
-    image_id: Id
-    category_id: Id
-    segmentation: msgspec.Raw = msgspec.Raw(b"")
-    iscrowd: Literal[0, 1] = 0
-
-
-class _Category(msgspec.Struct, frozen=True, gc=False):
-    id: Id
-    name: str
-
-
-class _CocoFile(msgspec.Struct, frozen=True):
-    images: list[CocoImage]
-    annotations: list[_Annotation]
-    categories: list[_Category]
+"""A row of the table. label: class id, 0 for background, or UNLISTED. start, stop: its outline in the file."""
+UNLISTED = 255
+"""The label of a category that is not listed; no class has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +45,15 @@ class AnnotationFile:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """What an annotation file says. classes: names in id order. annotations: ANNOTATION[N], by image.
+    """What an annotation file says. classes: names in id order. source_ids: the file's ids of the classes, None for a
+    class it does not have. annotations: ANNOTATION[N], by image.
 
     Those of an image stand in the file's order. bounds: int64[images + 1], where each image's begin.
     """
 
     file: AnnotationFile
     classes: tuple[str, ...]
+    source_ids: tuple[int | None, ...]
     images: tuple[CocoImage, ...]
     annotations: np.ndarray
     bounds: np.ndarray
@@ -90,17 +63,19 @@ class Instances:
         return self.annotations[self.bounds[position] : self.bounds[position + 1]]
 
 
-def read_instances(path: Path, classes: Sequence[str] | None = None) -> Instances:
-    """Read an annotation file once. classes: names in id order; without them they are the file's categories by id.
+def read_instances(path: Path, classes: Sequence[str] | None = None, *, accept: bool = False) -> Instances:
+    """Read an annotation file once. classes: names in id order; without them they are the file's categories by id. A
+    category 0 named background is background. accept: take names that look like mistakes.
 
     Raises ShardError naming the first damaged place, key, id or name that is listed twice, annotation of an unknown
     image, category without a class, or file name that leads outside.
     """
     stamp = stamp_of([path])[1]
     parsed, address = _decode(path)
-    _check_names(parsed.images, path)
-    names, labels = _classes(parsed.categories, classes, path)
-    table, images = _table(parsed.annotations, labels, address), tuple(parsed.images)
+    images = tuple(parsed.images)
+    _check_names(images, path)
+    names, labels = _classes(parsed.categories, classes, path, accept)
+    table = _table(parsed.annotations, labels, address)
     _check_keys(path, zip(table["start"].tolist(), table["stop"].tolist(), strict=True))
     image_ids = np.fromiter((listed.id for listed in images), np.int64, len(images))
     owners = np.fromiter((annotation.image_id for annotation in parsed.annotations), np.int64, len(table))
@@ -109,7 +84,9 @@ def read_instances(path: Path, classes: Sequence[str] | None = None) -> Instance
     positions = _positions(owners, image_ids, table["id"], path)
     order = np.argsort(positions, kind="stable")
     bounds = np.searchsorted(positions[order], np.arange(len(images) + 1))
-    return Instances(AnnotationFile(str(path), stamp), names, images, table[order], bounds)
+    number_of = {label: number for number, label in labels.items()}
+    source_ids = tuple(number_of.get(label) for label in range(len(names)))
+    return Instances(AnnotationFile(str(path), stamp), names, source_ids, images, table[order], bounds)
 
 
 @lru_cache(4)
@@ -119,7 +96,7 @@ def _opened(file: AnnotationFile) -> BinaryIO:
     return open(file.path, "rb")
 
 
-def _decode(path: Path) -> tuple[_CocoFile, Callable[[Any], int]]:
+def _decode(path: Path) -> tuple[CocoFile, Callable[[Any], int]]:
     """The parsed file, and a function that says where in it a raw part begins."""
     try:
         with open(path, "rb") as file:
@@ -127,7 +104,7 @@ def _decode(path: Path) -> tuple[_CocoFile, Callable[[Any], int]]:
                 raise ShardError(f"{path}: is empty; expected COCO's instances as JSON")
             # Mapped, not read: its pages are the kernel's to drop.
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        parsed = msgspec.json.decode(content, type=_CocoFile)
+        parsed = parse_instances(content)
     except (OSError, ValueError, RecursionError) as error:
         cut = f" at byte {path.stat().st_size}, its end" if "truncated" in str(error) else ""
         raise ShardError(
@@ -157,14 +134,14 @@ def _address(buffer: Any) -> int:
     return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
 
 
-def _table(annotations: list[_Annotation], labels: dict[int, int], address: Callable[[Any], int]) -> np.ndarray:
+def _table(annotations: list[CocoAnnotation], labels: dict[int, int], address: Callable[[Any], int]) -> np.ndarray:
     count = len(annotations)
     table = np.empty(count, ANNOTATION)
     sizes = np.fromiter((memoryview(row.segmentation).nbytes for row in annotations), np.int64, count)
     starts = (address(row.segmentation) if size else 0 for row, size in zip(annotations, sizes, strict=True))
     table["id"] = np.fromiter((row.id for row in annotations), np.int64, count)
     table["category"] = np.fromiter((row.category_id for row in annotations), np.int64, count)
-    table["label"] = np.fromiter((labels.get(row.category_id, 0) for row in annotations), np.uint8, count)
+    table["label"] = np.fromiter((labels.get(row.category_id, UNLISTED) for row in annotations), np.uint8, count)
     table["crowd"] = np.fromiter((bool(row.iscrowd) for row in annotations), np.bool_, count)
     table["start"] = np.fromiter(starts, np.int64, count)
     table["stop"] = table["start"] + sizes
@@ -186,20 +163,26 @@ def _positions(owners: np.ndarray, image_ids: np.ndarray, annotation_ids: np.nda
 
 
 def _classes(
-    categories: list[_Category], classes: Sequence[str] | None, path: Path
+    categories: list[CocoCategory], classes: Sequence[str] | None, path: Path, accept: bool
 ) -> tuple[tuple[str, ...], dict[int, int]]:
     """Class names, and the class of every category id."""
     _check_unique(np.array([category.id for category in categories], np.int64), "category", path)
     listed = sorted((category.id, category.name.strip()) for category in categories)
-    category_names = check_classes((BACKGROUND, *(name for _, name in listed)), where=f"{path}: categories")
+    background = {number: 0 for number, name in listed if number == 0 and is_background(name)}
+    listed = [(number, name) for number, name in listed if number not in background]
+    accept = accept or classes is not None
+    category_names = check_classes(
+        (BACKGROUND, *(name for _, name in listed)), where=f"{path}: categories", accept=accept
+    )
     names = category_names if classes is None else tuple(classes)
+    number_of = {spelling(name): number for number, name in enumerate(names) if number}
     for number, name in listed:
-        if name not in names[1:]:
+        if spelling(name) not in number_of:
             raise ShardError(
                 f"{path}: category {number}, {quoted(name)}, is not among the {len(names) - 1} classes; "
                 "add it to the list"
             )
-    return names, {number: names.index(name) for number, name in listed}
+    return names, background | {number: number_of[spelling(name)] for number, name in listed}
 
 
 def _check_unique(ids: np.ndarray, what: str, path: Path) -> None:
@@ -211,7 +194,7 @@ def _check_unique(ids: np.ndarray, what: str, path: Path) -> None:
         )
 
 
-def _check_names(images: list[CocoImage], path: Path) -> None:
+def _check_names(images: Sequence[CocoImage], path: Path) -> None:
     id_of: dict[str, int] = {}
     for listed in images:
         if not relative(listed.file_name):

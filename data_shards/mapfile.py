@@ -42,28 +42,37 @@ def read_maps(content: bytes, tags: np.ndarray, size: tuple[int, int], *, scale:
 def _keyed(dictionary: Mapping[int | str, Any], size: tuple[int, int]) -> dict[int, np.ndarray]:
     """Maps by class of `{"keys": [K], "cam": [K, h, w], "high_res": [K, H, W]}`; a first map beyond K is background.
 
-    `cam` is taken where it lies on the stride-4 grid, else `high_res`. Without keys there need not be maps.
+    `cam` is taken where it lies on the stride-4 grid, else `high_res`, or CLIP-ES's `attn_highres`. Without keys there
+    need not be maps.
     """
-    keys = np.asarray(dictionary["keys"])
-    if keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
-        raise ShardError(
-            f"has keys {printable(keys.dtype)}{printable(list(keys.shape))}; expected class numbers [K], "
-            "0 for the first class"
-        )
-    numbers = [int(number) for number in keys]
+    numbers = _numbers(dictionary["keys"])
     if not numbers:
         return {}
-    stacks = {name: dictionary[name] for name in ("cam", "high_res") if isinstance(dictionary.get(name), np.ndarray)}
-    expected = {"cam": grid_size(*size), "high_res": size}
+    expected = {"cam": grid_size(*size), "high_res": size, "attn_highres": size}
+    stacks = {name: dictionary[name] for name in expected if isinstance(dictionary.get(name), np.ndarray)}
     usable = [maps for name, maps in stacks.items() if maps.ndim == 3 and maps.shape[1:] == expected[name]]
     if not usable:
-        shapes = ", ".join(f"{name} {list(maps.shape)}" for name, maps in stacks.items()) or "neither cam nor high_res"
+        shapes = (
+            ", ".join(f"{name} {list(maps.shape)}" for name, maps in stacks.items())
+            or "neither cam nor high_res nor attn_highres"
+        )
         raise ShardError(f"holds {shapes}; expected cam [K, {_sides(expected['cam'])}] or high_res [K, {_sides(size)}]")
     if len(usable[0]) not in (len(numbers), len(numbers) + 1) or len(set(numbers)) != len(numbers):
         raise ShardError(
             f"holds {len(usable[0])} maps for {len(numbers)} keys; expected one a key, or background first"
         )
     return dict(zip(numbers, usable[0][-len(numbers) :], strict=True))
+
+
+def _numbers(keys: Any) -> list[int]:
+    """The class numbers of keys, 0 for the first class."""
+    if isinstance(keys, list | tuple) and not keys:
+        return []
+    array = isinstance(keys, np.ndarray)
+    if not array or keys.ndim != 1 or (keys.size and keys.dtype.kind not in "iu"):
+        what = f"{printable(keys.dtype)}{printable(list(keys.shape))}" if array else f"of type {type(keys).__name__}"
+        raise ShardError(f"has keys {what}; expected class numbers [K], 0 for the first class")
+    return [int(number) for number in keys]
 
 
 def _by_class(dictionary: Mapping[int | str, Any]) -> dict[int, np.ndarray]:

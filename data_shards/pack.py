@@ -6,8 +6,9 @@ Which sample goes into which shard is planned before anything is read, so that a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import ceil
 
 from amn_dist.errors import ConfigError, ShardError
@@ -16,9 +17,13 @@ from amn_dist.shards.index import INDEX, Index, ShardReport
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report, shard_name, write_index
 from amn_dist.storage.paths import AnyPath
-from data_shards.resumable import QUARANTINE, ResumableSet, explain, reasons, stamp_of_inputs
-from data_shards.shard import Packed, pack_shard
+from data_shards.agreement import WAY_OUT, contradiction, doubts
+from data_shards.allowances import STRICT, Allowances
+from data_shards.census import Census, no_census
+from data_shards.resumable import QUARANTINE, BadSample, ResumableSet, explain, reasons, stamp_of_inputs
+from data_shards.shard import Packed, SampleRules, pack_shard
 from data_shards.source import PackSource, check_keys
+from data_shards.summary import summarise, write_summary
 from data_shards.task import pack_task
 
 MAX_SHARD_BYTES = 256 * 2**20
@@ -38,31 +43,40 @@ def pack(
     shard_size: int | None,
     skip_bad: bool,
     farm: Farm | None = None,
+    allow: Allowances = STRICT,
+    compare: bool = True,
+    source_ids: Sequence[int | None] | None = None,
+    notes: Sequence[str] = (),
 ) -> Index:
     """Pack sources into `out`; the same call again goes on after any stop, or returns the finished index.
 
     shard_size: samples a shard, chosen by their number without it. skip_bad: leave bad samples out and list them in
     quarantine.json. farm: who packs the shards; without one, threads of this process do. The bytes are the same.
-    Raises ShardError naming bad samples, or saying that `out` holds something else.
+    compare: whether tags and truth come from two places, and must mean the same classes. source_ids: the source's ids
+    of the classes. notes: what summary.json is to say besides its figures.
+    Raises ShardError naming bad samples, or saying that `out` holds something else, or how tags and masks differ.
     """
     check_keys(sources)
     shards = plan(sources, shard_size)
-    stamps = [_stamp(shard, classes) for shard in shards]
+    stamps = [_stamp(shard, classes, allow) for shard in shards]
     making = ResumableSet(out, stamps, PACK, RULES, other="a finished set of other inputs or settings")
     if (out / INDEX).exists():
         return _finished(making, skip_bad)
     making.prepare()
-    packed = _write_all(shards, out, len(classes), skip_bad, farm)
-    bad = [sample for number in sorted(packed) for sample in packed[number].bad]
-    if bad and not skip_bad:
+    rules = SampleRules(len(classes), allow, compare)
+    outcome = _gather(_write_all(shards, out, rules, skip_bad, farm), len(classes))
+    if outcome.bad and not skip_bad:
         making.discard_if_empty()
-        raise ShardError(explain(bad, len(sources), "samples"))
-    written = [number for number in sorted(packed) if packed[number].written]
-    if not written:
+        raise ShardError(explain(outcome.bad, len(sources), "samples"))
+    if not outcome.written:
         making.discard_if_empty()
-        raise ShardError(f"every sample is bad: {reasons(bad)}")
-    making.quarantine(bad)
-    return write_index(out, kind="images", classes=classes, reports=_reports(out, written))
+        raise ShardError(f"every sample is bad: {reasons(outcome.bad)}")
+    said = _doubts(making, outcome.census, classes, allow) if compare else []
+    making.quarantine(outcome.bad)
+    shown = summarise(outcome.census, classes, len(outcome.written), bad=outcome.bad, notes=[*notes, *said])
+    write_summary(out, shown)
+    reports = _reports(out, outcome.written)
+    return write_index(out, kind="images", classes=classes, reports=reports, source_ids=source_ids)
 
 
 def plan(sources: Sequence[PackSource], shard_size: int | None) -> list[list[PackSource]]:
@@ -83,19 +97,47 @@ def plan(sources: Sequence[PackSource], shard_size: int | None) -> list[list[Pac
     return shards
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How all shards ended, in order. written: numbers of those there are."""
+
+    written: list[int]
+    bad: list[BadSample]
+    census: Census
+
+
+def _gather(packed: Iterable[tuple[int, Packed]], classes: int) -> Outcome:
+    written, bad, census = [], {}, no_census(classes)
+    for number, shard in packed:
+        census += shard.census
+        bad[number] = shard.bad
+        if shard.written:
+            written.append(number)
+    return Outcome(sorted(written), [sample for number in sorted(bad) for sample in bad[number]], census)
+
+
 def _write_all(
-    shards: list[list[PackSource]], out: AnyPath, classes: int, skip_bad: bool, farm: Farm | None
-) -> dict[int, Packed]:
-    """How every shard ended, by number."""
+    shards: list[list[PackSource]], out: AnyPath, rules: SampleRules, skip_bad: bool, farm: Farm | None
+) -> Iterator[tuple[int, Packed]]:
+    """How every shard ended, with its number."""
     if farm is not None:
-        task = pack_task(shards, out, classes=classes, skip_bad=skip_bad, mark=PACK)
+        task = pack_task(shards, out, rules=rules, skip_bad=skip_bad, mark=PACK)
         reports = farm.run(task, range(len(shards)))
-        return {report.shard: report.record for report in reports if report.shard is not None}
+        yield from ((report.shard, report.record) for report in reports if report.shard is not None)
+        return
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return {
-            number: pack_shard(shard, number, out, classes=classes, skip_bad=skip_bad, each=pool.map)
-            for number, shard in enumerate(shards)
-        }
+        for number, shard in enumerate(shards):
+            yield number, pack_shard(shard, number, out, rules=rules, skip_bad=skip_bad, each=pool.map)
+
+
+def _doubts(making: ResumableSet, census: Census, classes: Sequence[str], allow: Allowances) -> list[str]:
+    """What is to be said of tags and masks that differ. Raises ShardError when they cannot mean the same classes."""
+    if allow.trust is not None:
+        return []
+    if reason := contradiction(census, classes):
+        making.discard()
+        raise ShardError(f"tags and masks do not mean the same classes: {reason}; {WAY_OUT}")
+    return doubts(census, classes)
 
 
 def _reports(out: AnyPath, numbers: list[int]) -> Iterator[ShardReport]:
@@ -108,9 +150,9 @@ def _reports(out: AnyPath, numbers: list[int]) -> Iterator[ShardReport]:
         yield report
 
 
-def _stamp(shard: Sequence[PackSource], classes: Sequence[str]) -> str:
+def _stamp(shard: Sequence[PackSource], classes: Sequence[str], allow: Allowances) -> str:
     inputs = [[source.key, source.name, source.stamp] for source in shard]
-    return stamp_of_inputs(RULES, list(classes), inputs)
+    return stamp_of_inputs(RULES, list(classes), inputs, *allow.moving)
 
 
 def _finished(making: ResumableSet, skip_bad: bool) -> Index:

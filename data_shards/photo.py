@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +21,17 @@ from amn_dist.shards.format import (
     png_mode,
     sniff,
 )
+from amn_dist.shards.photographs import as_png
 
 MIN_SIDE = 16
 """Pixels; below it no network has a cell to say something about."""
+CONVERT = ", or pack with --convert"
+"""End of a message about a picture of another kind."""
 ORIENTATION = 0x0112
 """EXIF tag; 5 to 8 swap height and width."""
+
+# Pillow says so of a photograph without its name; damaged EXIF turns none.
+warnings.filterwarnings("ignore", "(?i)(corrupt|truncated).*(exif|data|file)", module=r"PIL\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,18 @@ def check_photo(content: bytes) -> Photo:
     return Photo(field, height, width)
 
 
+def take_photo(content: bytes, *, convert: bool) -> tuple[bytes, Photo]:
+    """An image file that may enter a set, and what it is: the file itself; with convert, of a picture of another kind
+    the same pixels as an RGB PNG, as predict sees them. Raises ShardError saying what is wrong with it."""
+    try:
+        return content, check_photo(content)
+    except ShardError as fault:
+        if not convert or not str(fault).endswith(CONVERT):
+            raise
+    picture = as_png(content)
+    return picture, check_photo(picture)
+
+
 def check_truth(content: bytes | np.ndarray, photo: Photo, classes: int) -> np.ndarray:
     """Ids uint8[H, W] of a truth mask, from a PNG or as they are. classes: C with background; ids are below it or 255.
 
@@ -79,17 +98,17 @@ def _kind(content: bytes) -> tuple[str, str]:
     if content.startswith(JPEG_MAGIC):
         return "jpg", "JPEG"
     if not content.startswith(PNG_MAGIC):
-        raise ShardError(f"is {sniff(content)}; expected a JPEG or PNG")
+        raise ShardError(f"is {sniff(content)}; expected a JPEG or PNG{CONVERT}")
     mode, bits = png_mode(content)
     if bits != 8:
-        raise ShardError(f"is a {mode} PNG; convert to RGB with 8 bits a channel")
+        raise ShardError(f"is a {mode} PNG; convert to RGB with 8 bits a channel{CONVERT}")
     return "png", "PNG"
 
 
 def _check_mode(mode: str) -> None:
     if mode not in ("RGB", "L"):
         name = {"P": "palette (P)", "LA": "gray with alpha (LA)"}.get(mode, mode)
-        raise ShardError(f"is {name}; convert to RGB")
+        raise ShardError(f"is {name}; convert to RGB{CONVERT}")
 
 
 def _check_sides(width: int, height: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -129,6 +130,8 @@ def _key(key: Any) -> int | str:
 
 
 def _value(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value:
+        return _listed_numbers(value)
     if not isinstance(value, RecordedCall):
         return value
     if value.name in NUMPY:
@@ -136,6 +139,15 @@ def _value(value: Any) -> Any:
     if value.name == TENSOR:
         return _tensor(value)
     raise ShardError(f"holds {value.name}; expected an array")
+
+
+def _listed_numbers(values: Sequence[Any]) -> Any:
+    """A list of numbers, NumPy's and torch's among them, as an array; of anything else it stays what it is."""
+    numbers = [_value(value) if isinstance(value, RecordedCall) else value for value in values]
+    single = (
+        isinstance(value, int | float) or (isinstance(value, np.ndarray) and not value.shape) for value in numbers
+    )
+    return np.array([np.asarray(value)[()] for value in numbers]) if all(single) else values
 
 
 def _array(call: RecordedCall) -> np.ndarray:

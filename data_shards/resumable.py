@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from amn_dist.storage.paths import AnyPath
 
 QUARANTINE = "quarantine.json"
 """The samples that were left out, with reasons."""
+SUMMARY = "summary.json"
+"""What was packed, in figures."""
+SHOWN = 8
+"""Bad samples a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,11 @@ class ResumableSet:
 
     def discard_if_empty(self) -> None:
         """Remove what was begun, unless there are finished shards, which spare the next try their work."""
-        if any(self.folder.glob("[0-9]*.json")):
-            return
+        if not any(self.folder.glob("[0-9]*.json")):
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was begun."""
         for name in filter(self._is_ours, self._names()):
             (self.folder / name).unlink(missing_ok=True)
         if not self._names():
@@ -126,7 +133,7 @@ class ResumableSet:
             raise ShardError(f"{self.folder}: holds other files ({shown}); choose an empty or new folder")
 
     def _is_ours(self, name: str) -> bool:
-        kinds = rf"[0-9]{{6}}\.(tar|json)|{re.escape(self.record)}|{QUARANTINE}|{INDEX}"
+        kinds = rf"[0-9]{{6}}\.(tar|json)|{re.escape(self.record)}|{QUARANTINE}|{SUMMARY}|{INDEX}"
         return re.match(rf"({kinds})(\Z|{re.escape(UNFINISHED)})", name) is not None
 
 
@@ -140,6 +147,7 @@ def explain(bad: Sequence[BadSample], total: int, what: str) -> str:
     return f"{len(bad)} of {total} {what} are bad: {reasons(bad)}. Mend them, or leave them out with --skip-bad"
 
 
-def reasons(bad: Iterable[BadSample]) -> str:
-    """Bad samples and what is wrong with each; those that do not fit into a message are counted."""
-    return listed(f"[{sample.key}] {printable(sample.reason, 400)}" for sample in bad)
+def reasons(bad: Sequence[BadSample]) -> str:
+    """The first bad samples and what is wrong with each; the others are counted."""
+    shown = listed(f"[{sample.key}] {printable(sample.reason, 400)}" for sample in bad[:SHOWN])
+    return f"{shown}; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else shown

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -79,12 +82,41 @@ def check_split(split: str, expected: str) -> None:
         raise ConfigError(f"split: found '{printable(split, 80)}', expected a name of at most {MAX_PART} bytes")
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The path of a name in a folder. Raises ShardError when a link leads outside although the name does not."""
+def inside(folder: Path, name: str, *, links: bool = False, root: Path | None = None) -> Path:
+    """The path of a name in a folder. Raises ShardError when a link leads outside although the name does not.
+
+    root: of the data set, which a link may not leave either way. links: follow them wherever they lead.
+    """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ShardError(f"{printable(name, PLACE)}: leads outside of {folder}; expected images inside")
+    if links or ("/" not in name and not path.is_symlink()):
+        return path
+    end = path.resolve()
+    if not any(end.is_relative_to(there.resolve()) for there in (folder, root or folder)):
+        raise ShardError(
+            f"{printable(name, PLACE)}: leads outside of {folder}; expected files inside, or --follow-links"
+        )
     return path
+
+
+def on_disk(folder: Path, name: str) -> str:
+    """A relative name as the folder writes it, where it is there with accents of another form (NFC, NFD)."""
+    if name.isascii() or os.path.lexists(folder / name):
+        return name
+    parts: list[str] = []
+    for part in PurePosixPath(name).parts:
+        there = folder.joinpath(*parts)
+        state = there.stat().st_mtime_ns if os.path.isdir(there) else 0
+        parts.append(_spellings(there, state).get(unicodedata.normalize("NFC", part), part))
+    return "/".join(parts)
+
+
+@lru_cache(16)
+def _spellings(folder: Path, state: int) -> dict[str, str]:
+    """Names in a folder by their composed form. state: changes when the folder does."""
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder))}
+    except OSError:
+        return {}
 
 
 @contextmanager

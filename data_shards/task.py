@@ -13,7 +13,7 @@ from amn_dist.errors import ShardError
 from amn_dist.farms.farm import Chunk, Farm, Report, Task
 from amn_dist.interfaces import Needs
 from amn_dist.storage.paths import AnyPath
-from data_shards.shard import Packed, pack_shard
+from data_shards.shard import Packed, SampleRules, pack_shard
 from data_shards.source import PackSource
 
 
@@ -23,7 +23,7 @@ class PackLeg:
 
     out: AnyPath
     sources: tuple[bytes, ...]
-    classes: int
+    rules: SampleRules
     skip_bad: bool
     mark: str
     name: str = "pack"
@@ -33,7 +33,7 @@ class PackLeg:
         if not (self.out / self.mark).is_file():
             raise ShardError(f"{self.out}: is not the folder the packing began with; use one that all machines share")
         return lambda chunk, passed: pack_shard(
-            pickle.loads(self.sources[chunk.shard]), chunk.shard, self.out, classes=self.classes, skip_bad=self.skip_bad
+            pickle.loads(self.sources[chunk.shard]), chunk.shard, self.out, rules=self.rules, skip_bad=self.skip_bad
         )
 
 
@@ -56,11 +56,11 @@ class PackTask:
 
 
 def pack_task(
-    shards: Sequence[Sequence[PackSource]], out: AnyPath, *, classes: int, skip_bad: bool, mark: str
+    shards: Sequence[Sequence[PackSource]], out: AnyPath, *, rules: SampleRules, skip_bad: bool, mark: str
 ) -> PackTask:
     """The task of packing some shards into a folder."""
     sources = tuple(pickle.dumps(shard, protocol=pickle.HIGHEST_PROTOCOL) for shard in shards)
-    return PackTask(PackLeg(out.absolute(), sources, classes, skip_bad, mark), tuple(map(len, shards)))
+    return PackTask(PackLeg(out.absolute(), sources, rules, skip_bad, mark), tuple(map(len, shards)))
 
 
 class RayOnDemand:

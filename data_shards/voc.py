@@ -3,34 +3,77 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import fromstring
+import numpy as np
 
-from amn_dist.errors import PLACE, ShardError, printable, quoted
+from amn_dist.errors import PLACE, ConfigError, ShardError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
-from amn_dist.shards.names import SourceFile, holdable
+from amn_dist.shards.names import SourceFile
 from amn_dist.storage.paths import RemotePath, path_of
+from data_shards.allowances import STRICT, Allowances
 from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
-from data_shards.source import (
-    Content,
-    PackSource,
-    check_split,
-    key_of,
-    lines_of,
-    named,
-    read_file,
-    read_text,
-    stamp_of,
-)
+from data_shards.source import Content, PackSource, inside, key_of, on_disk, read_file, stamp_of
+from data_shards.tag_files import read_tags
+from data_shards.voc_list import IMAGES, Listed, read_split
+from data_shards.voc_masks import MaskFolder, find_masks
+from data_shards.voc_xml import read_labels
 
+XML = "Annotations"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+CONVERTED = tuple(form(ending) for ending in (".bmp", ".webp", ".tif", ".tiff", ".gif") for form in (str, str.upper))
+"""Endings of photographs that --convert takes, where there is none of SUFFIXES."""
+
+
+@dataclass(frozen=True, slots=True)
+class VocReader:
+    """What the samples of a set have in common. tagged: tags by name, in the place of XML files.
+
+    difficult: whether objects marked so count where others are. unlabelled: an image without an XML file has no tags.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    difficult: bool
+    unlabelled: bool
+    allow: Allowances
+
+    def read(self, image: str, mask: Path | None, tags: np.ndarray | str | None) -> Content:
+        """A sample. image: name of its file. tags: multi-hot; or why there are none; None: those of its XML file."""
+        photo = self._content(self.root / IMAGES / image)
+        if isinstance(tags, str):
+            raise ShardError(tags)
+        tags = self._tags(Path(image).stem) if tags is None else tags
+        return Content(photo, tags, None if mask is None else self._content(mask))
+
+    def shown(self, path: Path) -> str:
+        """What messages call a file."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def _tags(self, name: str) -> np.ndarray:
+        path = self.root / XML / f"{name}.xml"
+        there = os.path.lexists(path)
+        if self.allow.trust == "masks" or (self.unlabelled and not there):
+            return np.zeros(len(self.classes) - 1, np.uint8)
+        if not there:
+            raise ShardError(f"{self.shown(path)}: not there; --unlabelled takes such images as images without tags")
+        labels = read_labels(self._content(path), self.shown(path), difficult=self.difficult)
+        try:
+            return multi_hot(labels, self.classes)
+        except ShardError as error:
+            hint = (
+                "; names other than VOC's stand in ROOT/classes.txt, or --classes FILE" if self.classes == VOC else ""
+            )
+            raise ShardError(f"{self.shown(path)}: {error}{hint}") from error
+
+    def _content(self, path: Path) -> bytes:
+        inside(path.parent, path.name, links=self.allow.links, root=self.root)
+        return read_file(path, self.shown(path))
 
 
 def pack_voc(
@@ -38,130 +81,109 @@ def pack_voc(
     split: str,
     out: str | os.PathLike[str] | RemotePath,
     *,
+    tags: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
+    truth: bool = True,
+    classes: str | os.PathLike[str] | None = None,
     difficult: bool = True,
+    unlabelled: bool = False,
+    allow: Allowances = STRICT,
     shard_size: int | None = None,
     skip_bad: bool = False,
     farm: Farm | None = None,
 ) -> Index:
     """Pack the images that ROOT/ImageSets/Segmentation/SPLIT.txt lists; tags are the classes of their XML files.
 
-    Class names come from ROOT/classes.txt (id order, background first) or are VOC's. Truth is packed when any image of
-    the split has a mask; then all need one. difficult: whether objects marked so count where others are.
+    tags: a file of them instead, cls_labels.npy or a table. masks: folder of truth, in ROOT or anywhere; without it the
+    list says them, or they are looked for in SegmentationClass and its neighbours. Truth is packed when any image of
+    the split has a mask; then all need one. truth: whether it is wanted. classes: file of names in id order,
+    background first; without it ROOT/classes.txt, or VOC's names. difficult: whether objects marked so count where
+    others are. unlabelled: images without an XML file have no tags.
     Raises ShardError naming bad samples; the same call again resumes.
     """
     folder = Path(root).absolute()
-    for part in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
-        if not os.path.isdir(folder / part):
-            raise ShardError(f"{folder / part}: no such folder; expected the layout of a VOC devkit under {folder}")
-    classes = read_classes(folder / "classes.txt") if (folder / "classes.txt").exists() else VOC
-    ids = read_split(folder, split)
-    masked = any(os.path.isfile(_mask(folder, name)) for name in ids)
-    images = frozenset(os.listdir(folder / "JPEGImages"))
-    sources = [_source(folder, name, images, classes, difficult=difficult, masked=masked) for name in ids]
-    return pack(sources, path_of(out), classes=classes, shard_size=shard_size, skip_bad=skip_bad, farm=farm)
+    _check_layout(folder, xml=tags is None and allow.trust != "masks")
+    table = folder / "classes.txt" if classes is None else Path(classes)
+    names = read_classes(table, accept=allow.names) if classes is not None or table.exists() else VOC
+    listed = read_split(folder, split)
+    images = _images(folder, listed)
+    mask_folder = find_masks(
+        folder, [(Path(file).stem, row.mask) for row, file in images.items()], masks, truth, skip_bad
+    )
+    if allow.trust == "masks" and mask_folder.folder is None:
+        raise ConfigError(f"--trust-masks: found no masks under {folder}, expected truth to make tags of")
+    tagged = None if tags is None else read_tags(Path(tags), [Path(file).stem for file in images.values()], names)
+    reader = VocReader(folder, names, difficult, unlabelled, allow)
+    sources = [_source(reader, row, file, mask_folder, tagged, tags) for row, file in images.items()]
+    return pack(
+        sources,
+        path_of(out),
+        classes=names,
+        shard_size=shard_size,
+        skip_bad=skip_bad,
+        farm=farm,
+        allow=allow,
+        notes=mask_folder.notes,
+    )
 
 
-def read_split(root: Path, split: str) -> tuple[str, ...]:
-    """The ids of a split, in the file's order; blank lines do not count. Raises ShardError naming file, line and id."""
-    check_split(split, "a file in ImageSets/Segmentation, such as train")
-    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if not os.path.isfile(path):
-        present = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
-        raise ShardError(f"{path}: no such split; found {printable(present)}")
-    lines: dict[str, int] = {}
-    for number, line in enumerate(lines_of(read_text(path)), 1):
-        name = line.strip()
-        if not name:
+def _check_layout(folder: Path, *, xml: bool) -> None:
+    for part in (IMAGES, "ImageSets", *([XML] if xml else [])):
+        if os.path.isdir(folder / part):
             continue
-        if name in lines:
+        expected = f"expected the layout of a VOC devkit under {folder}"
+        if part == XML:
+            expected = "expected an XML file of every image there, or tags by --tags cls_labels.npy or --trust-masks"
+        raise ShardError(f"{folder / part}: no such folder; {expected}")
+
+
+def _images(folder: Path, listed: Sequence[Listed]) -> dict[Listed, str]:
+    """The file of every listed image; what its name would be where there is none."""
+    present = frozenset(os.listdir(folder / IMAGES))
+    files: dict[Listed, str] = {}
+    for row in listed:
+        file, whole = _file(folder / IMAGES, row.name, present), on_disk(folder / IMAGES, row.name)
+        files[row] = whole if file not in present and whole in present else file
+    stems: dict[str, str] = {}
+    for file in files.values():
+        if stems.setdefault(Path(file).stem, file) != file:
             raise ShardError(
-                f"{path}: line {number}: id {quoted(name)} is a duplicate of line {lines[name]}; list it once"
+                f"{folder / IMAGES}: {stems[Path(file).stem]} and {file} are both listed; list one of them"
             )
-        plain = "/" not in name and "\\" not in name and not name.startswith(".") and name.isprintable()
-        if len(name.split()) != 1 or not plain or not holdable(name):
-            raise ShardError(f"{path}: line {number}: found {quoted(name)}, expected one id, a file name in JPEGImages")
-        lines[name] = number
-    if not lines:
-        raise ShardError(f"{path}: lists no ids; expected one a line")
-    return tuple(lines)
+    return files
 
 
-def read_labels(content: bytes, name: str, *, difficult: bool = True) -> tuple[str, ...]:
-    """Class names of the objects in a VOC annotation; difficult=False: of difficult ones only where there are no others
-    (icd 1.2). Raises ShardError naming file and line.
-
-    Files with a document type or entities are refused before anything in them is expanded or opened.
-    """
-    try:
-        tree = fromstring(content, forbid_dtd=True)
-    except DefusedXmlException as error:
-        raise ShardError(
-            f"{printable(name, PLACE)}: declares a DTD or entities, which are refused; remove the DOCTYPE"
-        ) from error
-    except ParseError as error:
-        fault = str(error).partition(":")[0]
-        raise ShardError(
-            f"{printable(name, PLACE)}: line {error.position[0]}: {printable(fault)}; expected well-formed XML"
-        ) from error
-    except (ValueError, LookupError) as error:
-        raise ShardError(f"{printable(name, PLACE)}: cannot be read as XML ({printable(error)})") from error
-    if tree.tag != "annotation":
-        raise ShardError(f"{printable(name, PLACE)}: found <{printable(tree.tag)}>, expected <annotation>")
-    labels = list(_labels(tree, name))
-    easy = [label for label, marked in labels if not marked]
-    return tuple(easy if easy and not difficult else [label for label, _ in labels])
-
-
-def _labels(tree: Element, name: str) -> Iterator[tuple[str, bool]]:
-    """Name of every object, and whether it is marked as difficult."""
-    for number, element in enumerate(tree.findall("object"), 1):
-        where = f"{name}: object {number}"
-        label, marked = _only(element, "name", where), _only(element, "difficult", where) or "0"
-        if not label:
-            raise ShardError(f"{where} has no name")
-        if marked not in ("0", "1"):
-            raise ShardError(f"{where}: difficult: found '{printable(marked, 80)}', expected 0 or 1")
-        yield label, marked == "1"
-
-
-def _only(parent: Element, tag: str, where: str) -> str:
-    """The text of an element that there is once at most."""
-    elements = parent.findall(tag)
-    if len(elements) > 1:
-        raise ShardError(f"{where} has {len(elements)} elements <{tag}>, expected one")
-    return (elements[0].text or "").strip() if elements else ""
+def _file(folder: Path, name: str, present: frozenset[str]) -> str:
+    spelt = [f"{name}{suffix}" for suffix in SUFFIXES]
+    files = [file for file in spelt if file in present]
+    if not files and not name.isascii():
+        files = [file for file in (on_disk(folder, file) for file in spelt) if file in present]
+    files = files or [f"{name}{suffix}" for suffix in CONVERTED if f"{name}{suffix}" in present]
+    if len(files) > 1:
+        raise ShardError(f"{folder}: {files[0]} and {files[1]} are both image {name}; remove one of them")
+    return files[0] if files else f"{name}{SUFFIXES[0]}"
 
 
 def _source(
-    root: Path, name: str, images: frozenset[str], classes: tuple[str, ...], *, difficult: bool, masked: bool
+    reader: VocReader,
+    row: Listed,
+    file: str,
+    masks: MaskFolder,
+    tagged: Mapping[str, np.ndarray] | None,
+    tag_file: str | os.PathLike[str] | None,
 ) -> PackSource:
-    """images: names of the files there are."""
-    files = [f"{name}{suffix}" for suffix in SUFFIXES if f"{name}{suffix}" in images]
-    if len(files) > 1:
-        raise ShardError(f"{root / 'JPEGImages'}: {files[0]} and {files[1]} are both image {name}; remove one of them")
-    image = root / "JPEGImages" / (files[0] if files else f"{name}{SUFFIXES[0]}")
-    annotation = root / "Annotations" / f"{name}.xml"
-    mask = _mask(root, name) if masked else None
-    size, stamp = stamp_of([image, *([mask] if mask is not None else []), annotation])
-    read = partial(_read, root, image, annotation, mask, classes, difficult)
-    shown = _mask(root, name).relative_to(root).as_posix()
-    stamp = f"difficult={difficult};{stamp}"
-    shown_image = image.relative_to(root).as_posix()
-    return PackSource(key_of(name), shown_image, size, stamp, read, shown, SourceFile(image.name))
-
-
-def _read(
-    root: Path, image: Path, annotation: Path, mask: Path | None, classes: tuple[str, ...], difficult: bool
-) -> Content:
-    def content(path: Path) -> bytes:
-        return read_file(path, path.relative_to(root).as_posix())
-
-    photo, shown = content(image), annotation.relative_to(root).as_posix()
-    labels = read_labels(content(annotation), shown, difficult=difficult)
-    with named(shown):
-        tags = multi_hot(labels, classes)
-    return Content(photo, tags, None if mask is None else content(mask))
-
-
-def _mask(root: Path, name: str) -> Path:
-    return root / "SegmentationClass" / f"{name}.png"
+    image, stem = reader.root / IMAGES / file, Path(file).stem
+    mask = masks.path(stem)
+    paths = [image, *([mask] if mask is not None else [])]
+    tags: np.ndarray | str | None = None
+    if tagged is not None:
+        tags = tagged.get(stem, f"{printable(tag_file, PLACE)}: has no tags of {stem}")
+        marks = tags if isinstance(tags, str) else tags.tobytes().hex()
+        size, stamp = stamp_of(paths)
+        stamp = f"tags={marks};{stamp}"
+    else:
+        size, stamp = stamp_of([*paths, reader.root / XML / f"{stem}.xml"])
+        stamp = f"difficult={reader.difficult};{'unlabelled;' if reader.unlabelled else ''}{stamp}"
+    read = partial(reader.read, file, mask, tags)
+    shown = reader.shown(mask) if mask is not None else ""
+    return PackSource(key_of(stem), f"{IMAGES}/{file}", size, stamp, read, shown, SourceFile(file))

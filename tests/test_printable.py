@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 
 from amn_dist import telemetry
 from amn_dist.cli import main
-from amn_dist.commands.predict.photographs import photographs_at, read_photo, targets_of
+from amn_dist.commands.pack.summary import count_table
+from amn_dist.commands.predict.photographs import photographs_at, targets_of
 from amn_dist.config import Config, parse_config
 from amn_dist.errors import MESSAGE, AmnError, printable
 from amn_dist.farms.farm import failed_shards
@@ -45,6 +46,7 @@ from amn_dist.runs.pipeline import reopen
 from amn_dist.runs.run import read_config, read_json
 from amn_dist.shards.format import check_field, check_key, decode, encode
 from amn_dist.shards.index import Index, ShardReport, parse
+from amn_dist.shards.photographs import read_photo
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.tarcheck import check_tar
 from amn_dist.shards.writer import write_index, write_shard
@@ -58,9 +60,12 @@ from data_shards.coco import pack_coco
 from data_shards.folder import pack_folder
 from data_shards.maps import import_maps
 from data_shards.pickles import read_pickled_dict
+from data_shards.summary import ClassCount, LeftOut, Summary, read_summary, write_summary
 from data_shards.synthetic import pack_synthetic
+from data_shards.tag_files import read_tags
 from data_shards.verify import verify
-from data_shards.voc import pack_voc, read_labels
+from data_shards.voc import pack_voc
+from data_shards.voc_xml import read_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -183,6 +188,52 @@ def test_voc_xml(text: str, xml: str, tmp_path: Path) -> None:
     fault(lambda: pack_voc(root, "train", tmp_path / "out"))
 
 
+def test_voc_pairs_and_masks(text: str, tmp_path: Path) -> None:
+    root = voc(tmp_path / "voc", ids=f"/JPEGImages/a.jpg /Masks/a.png\n/JPEGImages/{text}.jpg /Masks/{text}.png\n")
+    fault(lambda: pack_voc(root, "train", tmp_path / "out"))
+    fault(lambda: pack_voc(root, "train", tmp_path / "masks", masks=text.replace("\x00", "")), path=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda text: {text: np.ones(1)},
+        lambda text: {"a": text},
+        lambda text: {"a": [text]},
+        lambda text: {"a": np.ones(1), "b": np.ones(2), text: np.ones(3)},
+        lambda text: text,
+    ],
+)
+def test_tags_of_wsss_code(text: str, content: Callable[[str], Any], tmp_path: Path) -> None:
+    path = tmp_path / "cls_labels.npy"
+    path.write_bytes(npy(content(text)))
+    fault(lambda: read_tags(path, ["a", text], ("background", "cat")))
+    picture(tmp_path / "photos" / "a.jpg")
+    fault(lambda: pack_folder(tmp_path / "photos", path, tmp_path / "out"))
+    root = voc(tmp_path / "voc")
+    (tmp_path / "tags.csv").write_bytes(loose(f"file,labels\na.jpg,{text}\n"))
+    fault(lambda: pack_voc(root, "train", tmp_path / "set", tags=tmp_path / "tags.csv"))
+
+
+def test_what_a_summary_says(text: str, images: Path, tmp_path: Path) -> None:
+    counts = [ClassCount(text, 1, 0)] * 40
+    summary = Summary(1, 1, 0, counts, [text], LeftOut(1, 2, {text: 1}, [text]))
+    write_summary(path_of(tmp_path), summary)
+    console = Console(file=io.StringIO(), width=80, markup=False, emoji=False)
+    console.print(count_table(read_summary(path_of(tmp_path)) or summary))
+    assert all(line.isprintable() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+    (tmp_path / "summary.json").write_bytes(loose(json.dumps({"images": text})))
+    assert read_summary(path_of(tmp_path)) is None
+
+
+def test_masks_that_disagree(text: str, tmp_path: Path) -> None:
+    root = voc(tmp_path / "voc", xml="<annotation><object><name>cat</name></object></annotation>")
+    (root / "classes.txt").write_bytes(loose(f"background\ncat\n{text.split(chr(10))[0]}\n"))
+    (root / "SegmentationClass").mkdir()
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(root / "SegmentationClass" / "a.png")
+    fault(lambda: pack_voc(root, "train", tmp_path / "out"))
+
+
 def test_voc_deep_xml(tmp_path: Path) -> None:
     root = voc(tmp_path / "voc", xml="<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>")
     fault(lambda: pack_voc(root, "train", tmp_path / "out"))
@@ -287,9 +338,11 @@ def test_index_and_reports(text: str, images: Path, tmp_path: Path) -> None:
     report = json.loads((images / "000000.json").read_bytes())
     trees: list[tuple[Any, Any]] = [(Index, {**index, part: text}) for part in (*index, "classes")]
     trees += [(Index, {**index, text: 1}), (Index, {**index, "classes": ["background", text]})]
+    trees += [(Index, {**index, "source_ids": ids}) for ids in (text, [text, 1, 2], [1])]
     trees += [(ShardReport, {**report, part: text}) for part in report]
     sample = report["samples"][0]
-    for change in ({"key": text}, {"fields": {text: [0, 1]}}, {text: 1}, {"fields": text}, {"height": text}):
+    sources = ({"source": text}, {"source": f"../{text}"}, {"source_id": text})
+    for change in ({"key": text}, {"fields": {text: [0, 1]}}, {text: 1}, {"fields": text}, {"height": text}, *sources):
         trees.append((ShardReport, {**report, "samples": [{**sample, **change}], "count": 1}))
     for number, (kind, tree) in enumerate(trees):
         content = json.dumps(tree).encode()
@@ -635,12 +688,14 @@ def test_what_commands_print_of_a_hostile_set(tmp_path: Path) -> None:
     photo, name = picture(tmp_path / "root" / "a.png"), "[/red] :cat:"
     assert photo.is_file()
     (tmp_path / "labels.jsonl").write_text(json.dumps({"file": "a.png", "labels": [name]}))
-    packed = amn("pack", "folder", "root", "--labels", "labels.jsonl", "--out", folder, cwd=tmp_path)
+    packed = amn("pack", "folder", "root", "--labels", "labels.jsonl", "--out", folder, "--accept-names", cwd=tmp_path)
     shown = amn("verify", folder, cwd=tmp_path)
     drawn = amn("show", folder, "a", "--out", folder + ".png", cwd=tmp_path)
     for done in (packed, shown, drawn):
         assert done.returncode == 0 and not done.stderr, done
-        assert done.stdout[:-1].decode().isprintable() and b"set\\x1b[2J\\udcff" in done.stdout
+        lines = done.stdout.decode().splitlines()
+        assert all(line.isprintable() for line in lines) and b"set\\x1b[2J\\udcff" in done.stdout
+        assert len(lines) == (1 if done is not packed else 3) and (done is not packed or "[/red] :cat:" in lines[2])
 
 
 SOURCES = sorted([*(ROOT / "amn_dist").rglob("*.py"), *(ROOT / "data_shards").rglob("*.py")])

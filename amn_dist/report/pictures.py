@@ -7,23 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from amn_dist.records import IGNORE
 from amn_dist.report.turbo import turbo
-
-IGNORE_COLOUR = (224, 224, 192)
-"""VOC's own colour for undecided pixels."""
-
-
-def palette(entries: int = 256) -> np.ndarray:
-    """The VOC colour map, uint8[entries, 3]: the bits of the id spread over red, green and blue."""
-    ids = np.arange(entries)
-    colours = np.zeros((entries, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (((ids >> channel) & 1) << (7 - bit)).astype(np.uint8)
-        ids = ids >> 3
-    colours[IGNORE % entries] = IGNORE_COLOUR
-    return colours
+from amn_dist.shards.palette import palette
 
 
 def palette_png(labels: np.ndarray) -> bytes:

@@ -32,6 +32,7 @@ MAX_AXES = 8
 """Of an array."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
+OTHER_PICTURES = {b"BM": "a BMP", b"GIF8": "a GIF", b"II*\0": "a TIFF", b"MM\0*": "a TIFF"}
 PHOTOS = ("jpg", "png")
 """Fields that hold an image as it was found; a sample has exactly one of them or none."""
 FieldKind = Literal["tags", "labels", "regions", "maps", "array"]
@@ -145,6 +146,11 @@ def sniff(data: bytes) -> str:
         return "a JPEG"
     if data.startswith(PNG_MAGIC):
         return "a PNG cut inside its header" if len(data) < 33 else "a PNG"
+    for magic, name in OTHER_PICTURES.items():
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "a WebP"
     head = data[:64]
     kind = "text" if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head) else "of an unknown format"
     return f"{kind} (starts with {head[:12]!r})"

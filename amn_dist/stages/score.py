@@ -88,10 +88,22 @@ def artefact_scores(
     """The scores of an artefact from the sums of a set. threshold: the default, for activations."""
     parts = {key.partition("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/")}
     if "histogram" not in parts:
-        return {**label_scores(parts["counts"], protocol=protocol), **boundary_scores(parts["boundary"])}
+        labels, boundary = label_scores(parts["counts"], protocol=protocol), boundary_scores(parts["boundary"])
+        return {**labels, **(boundary if has_objects(parts["counts"]) else boundary | {"boundary_miou": None})}
     row = activation_scores(parts["histogram"], threshold=threshold, protocol=protocol)
     at = {place: GRID.index(row[f"{place}_threshold"]) for place in ("best", "default")}
-    return {**row, "images": image_figures(parts, protocol=protocol, **at), "objects": object_figures(parts)}
+    images = image_figures(parts, protocol=protocol, **at)
+    if not has_objects(parts["histogram"]):
+        images |= dict.fromkeys((figure for figure in images if "miou" in figure), None)
+    return {**row, "images": images, "objects": object_figures(parts)}
+
+
+def has_objects(counts: np.ndarray) -> bool:
+    """Whether any pixel is truly of a class. counts: int64[C + 1, ...] by truth, background first, 255 last.
+
+    Over truth without any the mean IoU would be that of background alone, and there is none.
+    """
+    return bool(counts[1:-1].any())
 
 
 def activation_scores(histogram: np.ndarray, *, threshold: float, protocol: Protocol = "voc") -> dict[str, Any]:
@@ -104,8 +116,10 @@ def activation_scores(histogram: np.ndarray, *, threshold: float, protocol: Prot
     confusions = threshold_confusions(histogram)
     default = GRID.index(round(threshold, 2))
     curves = {name: [activation_iou(matrix, name) for matrix in confusions] for name in PROTOCOLS}
-    by_protocol = {name: curve_figures([mean_iou(ious) for ious in curve], default) for name, curve in curves.items()}
-    curve = [mean_iou(ious) for ious in curves[protocol]]
+    objects = has_objects(histogram)
+    means = {name: [mean_of(ious, objects) for ious in curve] for name, curve in curves.items()}
+    by_protocol = {name: curve_figures(mean, default) for name, mean in means.items()}
+    curve = means[protocol]
     best = int(np.argmax(curve))
     widths = {points: round(0.01 * sum(value >= curve[best] - points / 100 for value in curve), 2) for points in (1, 2)}
     return {
@@ -120,6 +134,11 @@ def activation_scores(histogram: np.ndarray, *, threshold: float, protocol: Prot
         "iou": [nullable(values[: histogram.shape[1]]) for values in curves[protocol]],
         "protocols": by_protocol,
     }
+
+
+def mean_of(ious: np.ndarray, objects: bool) -> float:
+    """The mean IoU; NaN over truth without objects."""
+    return mean_iou(ious) if objects else float("nan")
 
 
 def curve_figures(curve: list[float], default: int) -> dict[str, Any]:
@@ -139,7 +158,8 @@ def label_scores(counts: np.ndarray, *, protocol: Protocol = "voc") -> dict[str,
     int64[C, C] as voc has it, undecided pixels as background.
     """
     by_class = {name: protocol_iou(counts, name) for name in PROTOCOLS}
-    mious = {name: defined(mean_iou(ious)) for name, ious in by_class.items()}
+    objects = has_objects(counts)
+    mious = {name: defined(mean_of(ious, objects)) for name, ious in by_class.items()}
     true, decided = counts[:-1], counts[:-1, :-1]
     confusion = decided.copy()
     confusion[:, 0] += true[:, -1]

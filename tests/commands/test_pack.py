@@ -151,3 +151,69 @@ def test_a_mistake_is_one_line(
 def test_arguments_that_are_missing_or_wrong_are_named(words: tuple[str, ...], told: str, amn: Say) -> None:
     done = amn("pack", *words)
     assert done.code == 2 and told in done.err and "Traceback" not in done.err
+
+
+def test_a_pack_ends_with_its_classes_and_what_it_left_out(voc: Path, amn: Say, tmp_path: Path) -> None:
+    for number in range(3, 15):
+        (voc / "Annotations" / f"a_{number}.xml").write_text(XML.format(name=f"a_{number}", label="cat", difficult=0))
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("\n".join(f"a_{number}" for number in range(1, 15)))
+    (voc / "classes.txt").write_text("background\ncat\ndog\nperson\nunicorn\n")
+    done = amn("pack", "voc", voc, "--out", tmp_path / "out", "--skip-bad")
+    lines = done.out.splitlines()
+    assert [line.split() for line in lines[1:6]] == [
+        ["id", "class", "images"], ["1", "cat", "1"], ["2", "dog", "1"], ["3", "person", "1"], ["4", "unicorn", "0"]
+    ]  # fmt: skip
+    assert lines[6].startswith("note: no truth found: none of SegmentationClass")
+    names = ", ".join(f"JPEGImages/a_{number}.jpg" for number in range(3, 11))
+    assert lines[7] == (
+        f"12 of 14 samples are left out: 12 not there ({names} and 4 more); all in {tmp_path / 'out'}/quarantine.json"
+    )
+    assert len(lines) == 8 and amn("pack", "voc", voc, "--out", tmp_path / "out", "--skip-bad").out == done.out
+
+
+def test_many_classes_are_two_a_row_of_a_terminal(
+    folder: Path, amn: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"a class of a name that is long, number {number}"[:38] + str(number) for number in range(81)]
+    (folder / "classes.txt").write_text("background\ncat\ndog\n" + "\n".join(names).replace(",", ""))
+    done = amn(
+        *("pack", "folder", folder, "--labels", folder / "labels.csv", "--out", tmp_path / "out"),
+        *("--classes", folder / "classes.txt"),
+    )
+    lines = done.out.splitlines()
+    assert done.code == 0 and lines[1].split() == ["id", "class", "images"] * 2
+    assert all(len(line) <= 80 for line in lines[1:])
+
+
+def test_masks_and_tags_that_differ_are_refused_and_settled(
+    folder: Path, amn: Say, mistake: Callable[..., str], tmp_path: Path
+) -> None:
+    for name in ("one", "deep/two"):
+        path = tmp_path / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((32, 40), 255, np.uint8)).save(path)
+    words = ("pack", "folder", folder, "--labels", folder / "labels.csv", "--masks", tmp_path / "masks")
+    told = mistake(*words, "--out", tmp_path / "out")
+    assert "1 of 1 images are tagged cat, no mask holds id 1; nor are the ids of dog (2)" in told
+    assert "masks hold 255 only" in told and not (tmp_path / "out").exists()
+    done = amn(*words, "--out", tmp_path / "tags", "--trust-tags")
+    assert done.code == 0 and [line.split() for line in done.out.splitlines()[1:4]] == [
+        ["id", "class", "images", "masks"], ["1", "cat", "1", "0"], ["2", "dog", "2", "0"]
+    ]  # fmt: skip
+    assert "2 of 2 images have no tag" in amn(*words, "--out", tmp_path / "of_masks", "--trust-masks").out
+    assert "found both, expected one" in mistake(*words, "--out", tmp_path / "no", "--trust-masks", "--trust-tags")
+
+
+def test_voc_as_wsss_code_has_it(voc: Path, amn: Say, tmp_path: Path) -> None:
+    tags = {f"a_{n}": np.eye(20, dtype=np.float32)[n] for n in (1, 2)}
+    np.save(voc / "cls_labels.npy", np.array(tags, dtype=object), allow_pickle=True)
+    (voc / "Masks").mkdir()
+    for number in (1, 2):
+        Image.fromarray(np.full((32, 40), number + 1, np.uint8)).save(voc / "Masks" / f"a_{number}.png")
+    words = ("pack", "voc", voc, "--tags", voc / "cls_labels.npy")
+    done = amn(*words, "--masks", "Masks", "--out", tmp_path / "out")
+    packed = ShardSet.open(str(tmp_path / "out"))
+    assert done.code == 0 and packed.load(0, "gt.png").max() == 2 and packed.load(0, "tags").nonzero()[0] == [1]
+    assert amn(*words, "--masks", "Masks", "--no-truth", "--out", tmp_path / "bare").code == 0
+    assert ShardSet.open(str(tmp_path / "bare")).fields == ("jpg", "tags")

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from amn_dist.cli import app
-from amn_dist.commands.predict.photographs import Predicted, predict_files, read_photo, targets_of
+from amn_dist.commands.predict.photographs import Predicted, predict_files, targets_of
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.interchange.weights import adopt_weights, untrained_network
@@ -20,6 +20,7 @@ from amn_dist.loaders.bounded import working_size
 from amn_dist.models.weights import save_network
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
+from amn_dist.shards.photographs import read_photo
 from data_shards.synthetic import pack_synthetic
 
 SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}

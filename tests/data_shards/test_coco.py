@@ -16,6 +16,7 @@ from amn_dist.errors import ConfigError, ShardError
 from amn_dist.farms.local import LocalFarm
 from amn_dist.loaders.decode import decode_images
 from amn_dist.shards.shardset import ShardSet
+from data_shards.allowances import Allowances
 from data_shards.coco import pack_coco
 from data_shards.verify import verify
 
@@ -180,7 +181,7 @@ HOSTILE = [
     (lambda t: t["images"][0].update(id="100"), r"Expected `int`, got `str` - at `\$\.images\[0\]\.id`"),
     (lambda t: t["images"][0].update(id=-1), "images"),
     (lambda t: t["images"][0].update(id=2**70), "images"),
-    (lambda t: t["images"][0].update(id=100.0), r"Expected `int`, got `float` - at `\$\.images\[0\]\.id`"),
+    (lambda t: t["images"][0].update(id=100.5), r"Expected `int`, got `float` - at `\$\.images\[0\]\.id`"),
     (lambda t: t["images"][0].update(id=True), r"Expected `int`, got `bool` - at `\$\.images\[0\]\.id`"),
     (lambda t: t["images"][0].update(file_name="x" * 300 + ".jpg"), "image 100: file_name 'xxx"),
     (lambda t: t["images"][0].update(file_name="./" + t["images"][1]["file_name"]), "images 100 and 107 are both COCO"),
@@ -362,3 +363,73 @@ def test_the_command_line_packs_and_says_what_it_left_out(root: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert f"1 files are not listed in {JSON} and are left out" in done.stdout
     assert "3 samples in 1 shards, 5 classes" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "Background", "__BACKGROUND__"])
+def test_category_0_may_be_background(root: Path, change, tmp_path: Path, name: str) -> None:
+    plain = pack_coco(root, SPLIT, tmp_path / "plain")
+    change(lambda t: t["categories"].insert(0, {"id": 0, "name": name}))
+    index = pack_coco(root, SPLIT, tmp_path / "out")
+    assert index.digest == plain.digest and index.source_ids == (0, *plain.source_ids[1:])
+    assert "named background, is background; its 0 annotations" in (tmp_path / "out" / "summary.json").read_text()
+    (tmp_path / "names.txt").write_text("\n".join(plain.classes))
+    assert pack_coco(root, SPLIT, tmp_path / "listed", classes=tmp_path / "names.txt").digest == plain.digest
+    first = json.loads((root / "annotations" / JSON).read_text())["annotations"][0]
+    change(lambda t: t["annotations"][0].update(category_id=0))
+    pack_coco(root, SPLIT, tmp_path / "painted")
+    shards, before = ShardSet.open(tmp_path / "painted"), ShardSet.open(tmp_path / "plain")
+    number = plain.source_ids.index(first["category_id"])
+    assert (before.load(0, "gt.png") == number).any() and not (shards.load(0, "gt.png") == number).any()
+
+
+def test_whole_numbers_may_have_a_point_and_crowds_be_booleans(root: Path, change, tmp_path: Path) -> None:
+    plain = pack_coco(root, SPLIT, tmp_path / "plain")
+
+    def loosen(tree: Tree) -> None:
+        for image in tree["images"]:
+            image.update({name: float(image[name]) for name in ("id", "height", "width")})
+        for annotation in tree["annotations"]:
+            annotation.update({name: float(annotation[name]) for name in ("id", "image_id", "category_id")})
+            annotation["iscrowd"] = bool(annotation["iscrowd"])
+        tree["categories"][0]["id"] = float(tree["categories"][0]["id"])
+
+    change(loosen)
+    index = pack_coco(root, SPLIT, tmp_path / "out")
+    assert (index.digest, index.source_ids) == (plain.digest, plain.source_ids)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda t: t["images"][0].update(height=48.5), r"Expected `int`, got `float` - at `\$\.images\[0\]\.height`"),
+        (lambda t: t["images"][0].update(height="48"), r"Expected `int`, got `str`"),
+        (lambda t: t["annotations"][0].update(iscrowd="false"), "iscrowd"),
+        (lambda t: t["categories"].append({"id": 999, "name": "Car"}), "'car' and 'Car' differ in case alone"),
+        (lambda t: t["categories"].append({"id": 999, "name": "nan"}), "categories: class 'nan' reads like no label"),
+    ],
+)
+def test_what_stays_refused(root: Path, change, tmp_path: Path, how: Any, message: str) -> None:
+    change(how)
+    with pytest.raises(ShardError, match=message):
+        pack_coco(root, SPLIT, tmp_path / "out")
+
+
+def test_the_sources_ids_and_names_are_kept(root: Path, tmp_path: Path) -> None:
+    index = pack_coco(root, SPLIT, tmp_path / "out")
+    tree = json.loads((root / "annotations" / JSON).read_text())
+    assert index.source_ids == (None, *sorted(category["id"] for category in tree["categories"]))
+    entries = ShardSet.open(tmp_path / "out").shard(0)
+    listed = [(image["file_name"], image["id"]) for image in tree["images"]]
+    assert [(entry.source, entry.source_id) for entry in entries] == listed
+    assert verify(tmp_path / "out").samples == len(listed)
+
+
+def test_links_lead_out_on_request_alone(root: Path, tmp_path: Path) -> None:
+    digest = pack_coco(root, SPLIT, tmp_path / "plain").digest
+    shutil.move(root / SPLIT, tmp_path / "photos")
+    (root / SPLIT).mkdir()
+    for file in (tmp_path / "photos").iterdir():
+        (root / SPLIT / file.name).symlink_to(file)
+    with pytest.raises(ShardError, match=r"leads outside of .*--follow-links"):
+        pack_coco(root, SPLIT, tmp_path / "out")
+    assert pack_coco(root, SPLIT, tmp_path / "out", allow=Allowances(links=True)).digest == digest

@@ -1,5 +1,7 @@
+import io
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,11 @@ import pytest
 from PIL import Image
 
 from amn_dist.errors import ShardError
+from amn_dist.shards.photographs import read_photo
 from amn_dist.shards.shardset import ShardSet
+from data_shards.allowances import Allowances
 from data_shards.folder import pack_folder
+from data_shards.summary import read_summary
 from data_shards.verify import verify
 
 
@@ -164,3 +169,113 @@ def test_wrong_places_are_named(root: Path, tmp_path: Path) -> None:
     for change in ({"root": tmp_path / "no"}, {"masks": tmp_path / "no"}, {"labels": tmp_path / "no"}):
         with pytest.raises(ShardError, match=r"no: (no such folder|not there)"):
             pack_folder(**{"root": root, "labels": labels, "out": tmp_path / "out", **change})
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("Disc", "disc"), "classes 'Disc' and 'disc' differ in case alone"),
+        (("Stra\u00dfe", "STRASSE"), "differ in case alone"),
+        (("nan",), "class 'nan' reads like no label at all"),
+        (("None", "cat"), "class 'None' reads like no label at all"),
+        (("255",), "class '255' reads like no label at all"),
+        (('"disc,box"',), "class 'disc,box' reads like several labels"),
+        (("\"['disc', 'box']\"",), "reads like several labels, or a list"),
+        (("'disc'",), "reads like several labels, or a list"),
+        (("{disc}",), "reads like several labels, or a list"),
+        (('"""disc"""',), "reads like several labels, or a list"),
+    ],
+)
+def test_class_names_that_look_like_mistakes(root: Path, tmp_path: Path, labels: tuple[str, ...], message: str) -> None:
+    files = ("cats/a.jpg", "cats/b.PNG")
+    rows = "".join(f"{file},{label}\n" for file, label in zip(files, labels, strict=False))
+    path = table(tmp_path, f"file,labels\n{rows}")
+    with pytest.raises(ShardError, match=message) as caught:
+        pack_folder(root, path, tmp_path / "out")
+    assert "--classes FILE" in str(caught.value) and "--accept-names" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    assert len(pack_folder(root, path, tmp_path / "out", allow=Allowances(names=True)).classes) == len(labels) + 1
+
+
+def test_names_are_compared_as_people_read_them(root: Path, tmp_path: Path) -> None:
+    composed, taken_apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    shutil.copy(root / "cats" / "a.jpg", root / f"{taken_apart}.jpg")
+    text = f"file,labels\n{composed}.jpg,{taken_apart}\ncats/a.jpg,{composed}\n"
+    pack_folder(root, table(tmp_path, text), tmp_path / "out")
+    shards = ShardSet.open(tmp_path / "out")
+    assert shards.classes == ("background", composed) and len(shards) == 2
+    assert shards.entry(0).source == f"{taken_apart}.jpg" and shards.find(f"{composed}.jpg") == 0
+    (tmp_path / "classes.txt").write_text(f"background\n{composed}\n")
+    pack_folder(root, table(tmp_path, text), tmp_path / "listed", classes=tmp_path / "classes.txt")
+    alone = pack_folder(root, table(tmp_path, f"file,labels\ncats/a.jpg,{taken_apart}\n"), tmp_path / "alone")
+    assert alone.classes == ("background", taken_apart)  # as it is written, where it is written in one way
+
+
+def test_the_files_own_names_are_kept(root: Path, tmp_path: Path) -> None:
+    pack_folder(root, table(tmp_path, CSV), tmp_path / "out")
+    shards = ShardSet.open(tmp_path / "out")
+    assert [entry.name for entry in shards.shard(0)] == ["cats/a.jpg", "cats/b.PNG", "dogs/deep/c d.jpeg"]
+    assert shards.find("c d") == shards.find("dogs/deep/c d.jpeg") == 2
+
+
+def test_a_link_is_followed_on_request(root: Path, tmp_path: Path) -> None:
+    for folder, name in ((root, "cats/a.jpg"), (tmp_path / "masks", "cats/a.png")):
+        shutil.move(folder / name, tmp_path / Path(name).name)
+        (folder / name).symlink_to(tmp_path / Path(name).name)
+        with pytest.raises(ShardError, match=r"a\.(jpg|png): leads outside of .*--follow-links"):
+            pack_folder(root, table(tmp_path, CSV), tmp_path / "out", masks=tmp_path / "masks")
+    allow = Allowances(links=True)
+    assert pack_folder(root, table(tmp_path, CSV), tmp_path / "out", masks=tmp_path / "masks", allow=allow).shards
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.webp", "a.tif", "a.gif", "p.png", "la.png", "cmyk.jpg", "g.png"])
+def test_photographs_of_all_kinds_come_in_as_predict_sees_them(root: Path, tmp_path: Path, name: str) -> None:
+    random = np.random.default_rng(3)
+    picture = Image.fromarray(random.integers(0, 255, (20, 24, 3), dtype=np.uint8))
+    modes = {"p.png": "P", "la.png": "LA", "cmyk.jpg": "CMYK", "a.png": "RGBA"}
+    if name == "g.png":
+        picture = Image.fromarray(random.integers(0, 65535, (20, 24), dtype=np.uint16))
+    picture.convert(modes.get(name, picture.mode)).save(root / name)
+    path = table(tmp_path, f"file,labels\n{name},cat\n")
+    with pytest.raises(ShardError, match=rf"\] {name}: is .*--convert"):
+        pack_folder(root, path, tmp_path / "out")
+    pack_folder(root, path, tmp_path / "out", allow=Allowances(convert=True))
+    with Image.open(io.BytesIO(ShardSet.open(tmp_path / "out").image(0))) as packed:
+        assert packed.mode == "RGB" and np.array_equal(np.array(packed), read_photo(root / name))
+    assert verify(tmp_path / "out").samples == 1
+
+
+def test_broken_photographs_stay_bad_when_converted(root: Path, tmp_path: Path) -> None:
+    (root / "x.bmp").write_bytes(b"BM" + bytes(60))
+    (root / "y.jpg").write_bytes((root / "cats" / "a.jpg").read_bytes()[:300])
+    for name in ("x.bmp", "y.jpg"):
+        with pytest.raises(ShardError, match=rf"{name}: (not a readable photograph|cannot be decoded)"):
+            path = table(tmp_path, f"file,labels\n{name},cat\n")
+            pack_folder(root, path, tmp_path / "out", allow=Allowances(convert=True))
+
+
+def test_tags_of_wsss_code_are_a_table(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cls_labels.npy"
+    np.save(path, np.array({"a": np.array([1, 0.0]), "c d": np.array([1, 1]), "gone": np.array([0, 1])}, dtype=object))
+    pack_folder(root, path, tmp_path / "out")
+    shards, summary = ShardSet.open(tmp_path / "out"), read_summary(tmp_path / "out")
+    assert shards.classes == ("background", "class_1", "class_2")
+    assert [entry.source for entry in shards.shard(0)] == ["cats/a.jpg", "dogs/deep/c d.jpeg"]
+    assert [shards.load(n, "tags").tolist() for n in (0, 1)] == [[1, 0], [1, 1]]
+    assert summary is not None and summary.notes[0].startswith("cls_labels.npy numbers its classes")
+    assert summary.notes[1].startswith("1 of 3 keys of cls_labels.npy belong to no photograph")
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    assert pack_folder(root, path, tmp_path / "named", classes=tmp_path / "classes.txt").classes[1] == "cat"
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    with pytest.raises(ShardError, match=r"cls_labels\.npy: holds 2 tags an image; expected 1"):
+        pack_folder(root, path, tmp_path / "no", classes=tmp_path / "classes.txt")
+    np.save(path, np.array({"nobody": np.array([1, 0])}, dtype=object))
+    with pytest.raises(ShardError, match="none of 1 keys, such as 'nobody', is a photograph"):
+        pack_folder(root, path, tmp_path / "no")
+
+
+def test_ids_by_the_alphabet_are_said(root: Path, tmp_path: Path) -> None:
+    pack_folder(root, table(tmp_path, CSV), tmp_path / "out", masks=tmp_path / "masks", allow=Allowances(trust="tags"))
+    summary = read_summary(tmp_path / "out")
+    assert summary is not None and "without --classes the ids in masks are" in summary.notes[0]
+    assert summary.notes[0].endswith("cat 1, dog 2")

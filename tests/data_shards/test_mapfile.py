@@ -95,3 +95,29 @@ def test_peaks_are_brought_to_one() -> None:
 def test_what_does_not_fit_is_refused_with_its_reason(content: Any, message: str) -> None:
     with pytest.raises(ShardError, match=message):
         read(content)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [1, 4, 5],
+        [np.int64(1), np.int64(4), np.int64(5)],
+        (np.uint8(1), 4, np.int32(5)),
+        [torch.tensor(1), torch.tensor(4), torch.tensor(5)],
+    ],
+    ids=["python", "numpy", "mixed", "torch"],
+)
+def test_keys_may_be_lists_of_numbers(keys: Any) -> None:
+    assert np.array_equal(read({"keys": keys, "cam": COARSE}), COARSE.astype(np.float16))
+
+
+def test_clip_es_calls_its_maps_otherwise() -> None:
+    fine = FINE.astype(np.float16)
+    maps = read({"keys": np.array([1, 4, 5]), "attn_highres": fine})
+    assert np.abs(maps - cell_means(fine)).max() < 1e-3
+
+
+@pytest.mark.parametrize("keys", [["1", "4"], [1, None], [1, [4]], [True, False], [1.0, 4.0], [2**80]])
+def test_lists_of_other_things_are_no_keys(keys: Any) -> None:
+    with pytest.raises(ShardError, match=r"keys|dictionary"):
+        read({"keys": keys, "cam": COARSE})

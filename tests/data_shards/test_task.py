@@ -17,6 +17,7 @@ from amn_dist.farms.local import LocalFarm
 from amn_dist.shards.index import Index
 from data_shards.coco import pack_coco
 from data_shards.folder import pack_folder
+from data_shards.shard import SampleRules
 from data_shards.source import PackSource
 from data_shards.synthetic import pack_synthetic
 from data_shards.task import pack_task, packing_farm
@@ -101,7 +102,7 @@ def test_a_shard_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_sees_another_folder_refuses(tmp_path: Path) -> None:
-    task = pack_task([[]], tmp_path / "elsewhere", classes=3, skip_bad=False, mark="pack.json")
+    task = pack_task([[]], tmp_path / "elsewhere", rules=SampleRules(3), skip_bad=False, mark="pack.json")
     with pytest.raises(ShardError, match="all machines share"):
         task.legs(split=True)[0].open()
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.shards.shardset import ShardSet
+from data_shards.allowances import Allowances
+from data_shards.summary import read_summary
 from data_shards.verify import verify
 from data_shards.voc import pack_voc
 
@@ -352,3 +354,157 @@ def test_an_image_of_difficult_objects_alone_keeps_them(root: Path, tmp_path: Pa
     (root / XML).write_text((root / XML).read_text().replace("<difficult>0</difficult>", "<difficult>1</difficult>"))
     pack_voc(root, "train", tmp_path / "out", difficult=False)
     assert ShardSet.open(tmp_path / "out").load(0, "tags").tolist() == [1, 1, 0]
+
+
+def notes(out: Path) -> list[str]:
+    summary = read_summary(out)
+    assert summary is not None
+    return summary.notes
+
+
+def test_files_are_named_in_the_report(root: Path, tmp_path: Path) -> None:
+    pack_voc(root, "train", tmp_path / "out")
+    assert [entry.source for entry in ShardSet.open(tmp_path / "out").shard(0)] == [
+        f"shape_0{n}.jpg" for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{0} 1\n", "{0}  -1\n", "{0}\t0\n", "{0}.jpg\n", "/JPEGImages/{0}.jpg\n",
+     "JPEGImages/{0}.jpg SegmentationClass/{0}.png\n",
+     "/VOC2012/JPEGImages/{0}.jpg /VOC2012/SegmentationClass/{0}.png\r\n"],
+)  # fmt: skip
+def test_lists_as_other_code_writes_them(root: Path, tmp_path: Path, form: str) -> None:
+    digest = pack_voc(root, "train", tmp_path / "plain").digest
+    names = (root / TRAIN).read_text().split()
+    (root / TRAIN).write_text("".join(form.format(name) for name in names))
+    assert pack_voc(root, "train", tmp_path / "out").digest == digest
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["JPEGImages/../a.jpg", "Annotations/shape_01.jpg", "/JPEGImages/shape_01.jpg ../a.png", "JPEGImages/shape_01",
+     "/JPEGImages/shape_01.jpg /SegmentationClass/shape_01.npy", "shape_01", "JPEGImages/a.jpg x/../b.png c"],
+)  # fmt: skip
+def test_all_lines_are_of_the_first_ones_kind(root: Path, tmp_path: Path, line: str) -> None:
+    (root / TRAIN).write_text(f"/JPEGImages/shape_02.jpg /SegmentationClass/shape_02.png\n{line}\n")
+    with pytest.raises(ShardError, match=r"train\.txt: line 2: found '.*as in the lines before"):
+        pack_voc(root, "train", tmp_path / "out")
+
+
+def test_a_list_in_main_is_found(root: Path, tmp_path: Path) -> None:
+    (root / "ImageSets" / "Segmentation").rename(root / "ImageSets" / "Main")
+    assert len(pack_voc(root, "train", tmp_path / "out").shards) == 1
+
+
+def test_masks_of_sbd_are_found_beside_the_official_ones(root: Path, tmp_path: Path) -> None:
+    digest = pack_voc(root, "train", tmp_path / "plain").digest
+    shutil.copytree(root / "SegmentationClass", root / "SegmentationClassAug")
+    assert pack_voc(root, "train", tmp_path / "out").digest == digest and notes(tmp_path / "out") == []
+    (root / MASK).unlink()
+    assert pack_voc(root, "train", tmp_path / "aug").digest == digest
+    assert notes(tmp_path / "aug") == [
+        "masks are those of SegmentationClassAug, which has more of them than SegmentationClass"
+    ]
+    shutil.move(root / "SegmentationClassAug", tmp_path / "elsewhere")
+    assert pack_voc(root, "train", tmp_path / "moved", masks=tmp_path / "elsewhere").digest == digest
+    with pytest.raises(ShardError, match="nowhere: no such folder"):
+        pack_voc(root, "train", tmp_path / "no", masks="nowhere")
+
+
+def test_many_missing_masks_are_one_short_line(root: Path, tmp_path: Path) -> None:
+    names = [f"more_{number:03d}" for number in range(40)]
+    for name in names:
+        shutil.copy(root / IMAGE, root / "JPEGImages" / f"{name}.jpg")
+        shutil.copy(root / XML, root / "Annotations" / f"{name}.xml")
+    (root / TRAIN).write_text("shape_01\n" + "\n".join(names))
+    with pytest.raises(
+        ShardError, match=r"SegmentationClass: has no mask of 40 of 41 images \(more_000, .* and 32 more\)"
+    ) as caught:
+        pack_voc(root, "train", tmp_path / "out")
+    assert len(str(caught.value)) < 500 and "--masks" in str(caught.value) and "--no-truth" in str(caught.value)
+    pack_voc(root, "train", tmp_path / "skip", skip_bad=True)
+    left = read_summary(tmp_path / "skip").left_out  # type: ignore[union-attr]
+    assert (left.count, left.of, left.reasons) == (40, 41, {"not there": 40}) and len(left.names) == 8
+    assert pack_voc(root, "train", tmp_path / "bare", truth=False).fields == ("jpg", "tags")
+
+
+def test_no_truth_is_said(root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(root / "SegmentationClass")
+    pack_voc(root, "train", tmp_path / "out")
+    assert notes(tmp_path / "out")[0].startswith("no truth found: none of SegmentationClass, ")
+    pack_voc(root, "train", tmp_path / "bare", truth=False)
+    assert notes(tmp_path / "bare") == []
+    with pytest.raises(ConfigError, match="--trust-masks: found no masks"):
+        pack_voc(root, "train", tmp_path / "masks", allow=Allowances(trust="masks"))
+
+
+def test_tags_come_from_a_file_or_the_masks_where_there_is_no_xml(root: Path, tmp_path: Path) -> None:
+    digest = pack_voc(root, "train", tmp_path / "plain").digest
+    tags = {f"shape_0{n}": ShardSet.open(tmp_path / "plain").load(n - 1, "tags").astype(np.float32) for n in (1, 2, 3)}
+    shutil.rmtree(root / "Annotations")
+    with pytest.raises(ShardError, match=r"Annotations: no such folder.*--tags cls_labels\.npy or --trust-masks"):
+        pack_voc(root, "train", tmp_path / "out")
+    np.save(root / "cls_labels.npy", np.array(tags, dtype=object), allow_pickle=True)
+    assert pack_voc(root, "train", tmp_path / "out", tags=root / "cls_labels.npy").digest == digest
+    assert pack_voc(root, "train", tmp_path / "masks", allow=Allowances(trust="masks")).digest == digest
+    names = ("disc", "box", "wedge")
+    rows = [
+        f"{key}.jpg,{';'.join(name for name, tag in zip(names, row, strict=True) if tag)}" for key, row in tags.items()
+    ]
+    (root / "tags.csv").write_text("file,labels\n" + "\n".join(rows[1:]))
+    with pytest.raises(ShardError, match=r"1 of 3 samples are bad: \[shape_01\] .*tags\.csv: has no tags of shape_01"):
+        pack_voc(root, "train", tmp_path / "csv", tags=root / "tags.csv")
+
+
+def test_images_without_xml_have_no_tags_on_request(root: Path, tmp_path: Path) -> None:
+    (root / XML).unlink()
+    with pytest.raises(ShardError, match="not there; --unlabelled takes such images"):
+        pack_voc(root, "train", tmp_path / "out")
+    pack_voc(root, "train", tmp_path / "out", unlabelled=True, truth=False)
+    assert ShardSet.open(tmp_path / "out").load(0, "tags").tolist() == [0, 0, 0]
+
+
+def test_links_lead_out_on_request_alone(root: Path, tmp_path: Path) -> None:
+    digest = pack_voc(root, "train", tmp_path / "plain").digest
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass"):
+        shutil.move(root / folder, tmp_path / folder)
+        (root / folder).symlink_to(tmp_path / folder)
+    assert pack_voc(root, "train", tmp_path / "folders").digest == digest
+    for folder, path in (("JPEGImages", IMAGE), ("Annotations", XML), ("SegmentationClass", MASK)):
+        (root / folder).unlink()
+        (root / folder).mkdir()
+        for file in (tmp_path / folder).iterdir():
+            (root / folder / file.name).symlink_to(file)
+        with pytest.raises(ShardError, match=f"{Path(path).name}: leads outside of .*{folder}; .*--follow-links"):
+            pack_voc(root, "train", tmp_path / "out")
+        assert pack_voc(root, "train", tmp_path / folder / "out", allow=Allowances(links=True)).digest == digest
+        shutil.rmtree(tmp_path / folder / "out")
+        shutil.rmtree(root / folder)
+        (root / folder).symlink_to(tmp_path / folder)
+
+
+def test_photographs_of_other_kinds_come_in_converted(root: Path, tmp_path: Path) -> None:
+    with Image.open(root / IMAGE) as picture:
+        pixels = np.array(picture)
+    (root / IMAGE).unlink()
+    Image.fromarray(pixels).save(root / "JPEGImages" / "shape_01.bmp")
+    with pytest.raises(ShardError, match=r"JPEGImages/shape_01\.bmp: is a BMP; .*--convert"):
+        pack_voc(root, "train", tmp_path / "out")
+    pack_voc(root, "train", tmp_path / "out", allow=Allowances(convert=True))
+    shards = ShardSet.open(tmp_path / "out")
+    assert (
+        shards.entry(0).source == "shape_01.bmp" and shards.image(1) == (root / "JPEGImages/shape_02.jpg").read_bytes()
+    )
+    with Image.open(io.BytesIO(shards.read(0, "png"))) as packed:
+        assert packed.mode == "RGB" and np.array_equal(np.array(packed), pixels)
+
+
+def test_names_other_than_vocs_have_their_places_told(root: Path, tmp_path: Path) -> None:
+    names = (root / "classes.txt").read_text()
+    (root / "classes.txt").unlink()
+    with pytest.raises(ShardError, match=r"unknown class 'disc' .*ROOT/classes\.txt, or --classes FILE"):
+        pack_voc(root, "train", tmp_path / "out")
+    (tmp_path / "names.txt").write_text(names)
+    assert pack_voc(root, "train", tmp_path / "out", classes=tmp_path / "names.txt").classes[1] == "disc"

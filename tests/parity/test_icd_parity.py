@@ -25,7 +25,7 @@ from amn_dist.ops.signed import label_unary, refine_labels, signed_labels
 from amn_dist.ops.superpixel import compact
 from amn_dist.training.optimiser import rate_factor
 from data_shards.classes import VOC
-from data_shards.voc import read_labels
+from data_shards.voc_xml import read_labels
 from tests.golden.make_weights import as_torch, make_weights
 
 OURS = {

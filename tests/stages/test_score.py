@@ -69,3 +69,17 @@ def test_undecided_labels_count_as_background_and_are_told_apart() -> None:
     assert found["walk/counts"][:-1].sum() == valid.sum() and found["images"].tolist() == [3]
     assert scores["decided"] == (labels[valid] != 255).mean()
     assert scores["miou"] == mean_iou(iou(confusion(np.where(labels == 255, 0, labels), truths, 3)))
+
+
+def test_truth_without_objects_has_no_mean() -> None:
+    empty = []
+    for sample in samples():
+        truth = np.where(sample.joined["truth"] == 255, 255, 0).astype(np.uint8)
+        empty.append(replace(sample, joined=sample.joined | {"truth": truth, "walk": truth}))
+    sums = ScoreTally(3, ("cam", "walk")).count(None, iter(empty))
+    maps, labels = (artefact_scores(sums, name, threshold=0.25) for name in ("cam", "walk"))
+    assert labels["miou"] is None and labels["boundary_miou"] is None and labels["iou"] == [1.0, None, None]
+    assert set(labels["protocols"].values()) == {None} and labels["miou_decided"] is None
+    assert maps["best_miou"] is None and maps["default_miou"] is None and set(maps["miou"]) == {None}
+    assert {maps["images"][name] for name in maps["images"] if "miou" in name} == {None}
+    assert all(figures["best_miou"] is None for figures in maps["protocols"].values())

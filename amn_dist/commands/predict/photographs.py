@@ -12,21 +12,18 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from amn_dist.errors import ConfigError, ShardError, StageError, listed, printable
 from amn_dist.loaders.bounded import working_size
 from amn_dist.ops.resize import resize_image, resize_label
 from amn_dist.report.pictures import overlay, palette_png
 from amn_dist.runs.pipeline import Pipeline, reopen
-from amn_dist.shards.format import BROKEN, check_size
+from amn_dist.shards.photographs import ENDINGS, read_photo
 from amn_dist.stages.segment import PredictMap
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.paths import AnyPath
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-"""What a folder is searched for."""
 SMALLEST = 16
 """Pixels a side that the network needs; smaller photographs are continued by their last row and column."""
 
@@ -127,32 +124,3 @@ def labels_of(predict: PredictMap, network: Any, pixels: np.ndarray) -> np.ndarr
     below, right = max(SMALLEST - height, 0), max(SMALLEST - width, 0)
     fields = predict.labels(network, np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge"))
     return fields.get("mask.png", fields["raw.png"])[:height, :width]
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """A photograph as uint8[H, W, 3] RGB, as a viewer shows it: upright by EXIF, transparency over white.
-
-    CMYK, gray, palette and 16-bit pictures are converted. Raises ShardError naming the file and the fault.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            check_size(image.width, image.height)
-            return np.array(opaque(ImageOps.exif_transpose(image)))
-    except FileNotFoundError as error:
-        raise ShardError(f"{path}: not there") from error
-    except ShardError as error:
-        raise ShardError(f"{path}: {error}") from error
-    except BROKEN as error:
-        raise ShardError(f"{path}: not a readable photograph ({printable(error)})") from error
-
-
-def opaque(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB."""
-    if image.mode.startswith(("I", "F")):
-        if image.mode == "F":
-            raise ShardError("has floating-point pixels; convert to 8 bits a channel")
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        over = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-    return image.convert("RGB")
