@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from amn_dist.caches import redirect
 from amn_dist.commands.bench import bench
 from amn_dist.commands.demo import demo
 from amn_dist.commands.doctor.command import doctor
@@ -73,18 +74,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     try:
         with handlers_heard():
+            redirect()
             sys.exit(app(prog_name="amn", standalone_mode=False) or 0)
     except (SystemExit, KeyboardInterrupt) as end:
         code = end.code if isinstance(end, SystemExit) else INTERRUPTED
         if code == INTERRUPTED:
-            print_line("amn: stopped by Ctrl-C; the same command goes on", err=True)
+            print_line("error: stopped by Ctrl-C; the same command goes on", err=True)
         sys.exit(code)
     except Exception as error:
         if debug and not isinstance(error, typer.TyperException):
             raise
         message, code = answer(error)
         if message:
-            print_line(f"amn: {message}", err=True)
+            print_line(f"error: {message}", err=True)
         sys.exit(code)
 
 
@@ -98,4 +100,6 @@ def answer(error: Exception) -> tuple[str, int]:
         return f"{message.rstrip('.')}; {advice}" if message else "", error.exit_code
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"{printable(error.filename)}: too long for a path, expected 255 bytes a name and 4095 in all", 2
+    if isinstance(error, PermissionError):
+        return f"{printable(error.filename)}: {printable(error).lower()}; ask its owner, or choose another place", 2
     return f"{type(error).__name__}: {printable(str(error), 500)} (--debug shows where)", 1

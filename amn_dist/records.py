@@ -56,6 +56,8 @@ class Sample:
     joined: dict[str, np.ndarray] = field(default_factory=dict)
     evidence: Evidence | None = None
     made: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    """(H, W) of the photograph where the image is a smaller copy of it."""
 
 
 @dataclass(frozen=True, slots=True)

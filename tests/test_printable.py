@@ -362,7 +362,7 @@ def test_index_and_reports(text: str, images: Path, tmp_path: Path) -> None:
 
 def test_what_a_set_is_asked_for(text: str, images: Path) -> None:
     made = ShardSet.open(images)
-    refused(lambda: made.find(text), "no sample", "keys are in the reports")
+    refused(lambda: made.find(text), "no sample", "keys")
     refused(lambda: check_key(text), "key", "expected 1 to 200")
     fault(lambda: check_field(text))  # any length is legal
     refused(lambda: decode(text, b""), "field", "only tags")
@@ -680,7 +680,7 @@ def test_mistakes_on_the_command_line_are_one_printable_line(
         signal.signal(signal.SIGTERM, terminated)
     shown, said = capsys.readouterr()
     assert ended.value.code == 2 and not shown, said
-    assert said.startswith("amn: ") and said.endswith("\n") and said[:-1].isprintable() and len(said) <= MESSAGE + 10
+    assert said.startswith("error: ") and said.endswith("\n") and said[:-1].isprintable() and len(said) <= MESSAGE + 10
 
 
 def test_what_commands_print_of_a_hostile_set(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (`[^|]+`) \|", ARCHITECTURE.partition("## Rooms")[2].partition("```mermaid")[0], re.MULTILINE)
 FLOORS = ({"__main__"}, *(set(re.findall(r"`(\w+)`", row)) for row in ROWS), {"__init__"})
 """The rooms, those above first; those of one row do not import each other."""
-BENEATH = {"errors", "documents", "variables", "__init__", "__main__"}
+BENEATH = {"errors", "documents", "variables", "caches", "__init__", "__main__"}
 """Rooms that the picture leaves out."""
 HOMES = {
     "ray": "farms/ray/",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amn_dist.commands.options import Keep, Redo, Settings
-from amn_dist.commands.printing import plain_console
+from amn_dist.commands.printing import plain_console, print_table
 from amn_dist.commands.run import decision
 from amn_dist.errors import ConfigError, printable
 
@@ -95,7 +95,7 @@ def print_comparison(scores: dict[str, Any], console: Console) -> None:
     """The scores side by side, and what AMN's map gains over CAM's at one threshold."""
     from amn_dist.report.tables import comparison, percent
 
-    console.print(comparison(scores))
+    print_table(console, comparison(scores))
     rows = scores["amn"]["sets"]["train"]["rows"]
     threshold = rows["cam"]["default_threshold"]
     gain = rows["amn_map"]["default_miou"] - rows["cam"]["default_miou"]

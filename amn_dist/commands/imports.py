@@ -72,7 +72,7 @@ def import_weights(
     classes = f" for {converted.classes} classes" if converted.classes else ""
     print_line(f"{converted.path}: {converted.tensors} tensors{classes}, from {converted.keys} keys of {file}")
     if converted.note:
-        print_line(f"amn: {converted.note}", err=True)
+        print_line(f"note: {converted.note}", err=True)
 
 
 def _pipeline(run: AnyPath, config: AnyPath | None, data: AnyPath, settings: list[str] | None) -> Any:

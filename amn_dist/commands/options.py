@@ -16,6 +16,9 @@ RunOption = Annotated[
 DataOption = Annotated[
     Any, typer.Option("--data", parser=path_of, metavar="FOLDER|URL", help="Where the configured sets lie.")
 ]
+MovedData = Annotated[
+    Any, typer.Option("--data", parser=path_of, metavar="FOLDER|URL", help="Where the run's sets lie, if they moved.")
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 OutAnywhere = Annotated[Any, typer.Option("--out", parser=path_of, metavar="FOLDER|URL", help="Where to write to.")]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from amn_dist.commands.options import ConfigPath, DataOption, RunOption, Settings
-from amn_dist.commands.printing import plain_console
+from amn_dist.commands.printing import plain_console, print_table
 from amn_dist.commands.run import pipeline
-from amn_dist.errors import PLACE
+from amn_dist.errors import PLACE, AmnError
 from amn_dist.storage.paths import AnyPath
 
 if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for torch
 
 def plan(config: ConfigPath, data: DataOption = Path("."), run: RunOption = None, set: Settings = None) -> None:
     """Say what is done and what is next, with an estimate of its cost."""
-    plain_console().print(plan_table(pipeline(config, data, run, set)))
+    print_table(plain_console(), plan_table(pipeline(config, data, run, set)))
 
 
 def plan_table(pipeline: Pipeline) -> Table:
@@ -83,7 +84,7 @@ def cost(pipeline: Pipeline, stage: Stage) -> str:
         return f"with {stage.follows}"
     if pipeline.run.is_done(stage):
         return ""
-    rate = next(filter(None, (rated(sibling.stage(stage.name)) for sibling in pipeline.run.siblings())), None)
+    rate = next(filter(None, (rated_beside(sibling.stage(stage.name)) for sibling in pipeline.run.siblings())), None)
     if rate is None or stage.verb == "score":
         return "not measured yet"
     images = len(pipeline.sets[stage.over])
@@ -106,6 +107,13 @@ def measured(folder: AnyPath) -> float | None:
     """Seconds the stage took when it ended."""
     ends = [seconds for record, seconds in figures(folder, "seconds") if record.get("done")]
     return ends[-1] if ends else None
+
+
+def rated_beside(folder: AnyPath) -> float | None:
+    """As rated, of another run: None where that cannot be read."""
+    with contextlib.suppress(AmnError, OSError):
+        return rated(folder)
+    return None
 
 
 def rated(folder: AnyPath) -> float | None:

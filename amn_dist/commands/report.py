@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amn_dist.commands.options import MovedData
 from amn_dist.commands.printing import print_line
 from amn_dist.storage.paths import path_of
 
@@ -19,9 +20,10 @@ def report(
     runs: ReportedRuns,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
     images: Annotated[int, typer.Option(help="Most images the gallery shows.", min=0, max=1_000_000)] = 200,
+    data: MovedData = None,
 ) -> None:
     """Write one self-contained HTML file: scores, thresholds, losses, times, images through all stages."""
     from amn_dist.report.page import write_report
 
-    size = write_report(runs, out, images=images)
+    size = write_report(runs, out, images=images, data=data)
     print_line(f"{out} ({size / 2**20:.1f} MiB)")

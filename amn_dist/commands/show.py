@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amn_dist.commands.options import MovedData
 from amn_dist.commands.printing import print_line
 from amn_dist.storage.paths import path_of
 
@@ -21,6 +22,7 @@ def show(
     place: SetOrRun,
     keys: Keys = None,
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("show.png"),
+    data: MovedData = None,
 ) -> None:
     """Draw samples through the stages as one picture."""
     from amn_dist.report.contact_sheet import (
@@ -31,9 +33,9 @@ def show(
         write_picture,
     )
 
-    sets, missing = open_image_columns(place)
+    sets, missing = open_image_columns(place, data=data)
     for text in missing:
-        print_line(f"amn: {text}", err=True)
+        print_line(f"note: {text}", err=True)
     picture = contact_sheet(samples_by_key(sets, keys) if keys else even_samples(sets, SHOWN))
     write_picture(picture, out)
     print_line(f"{out} ({picture.width}x{picture.height})")

@@ -11,7 +11,9 @@ import numpy as np
 
 from amn_dist.config import Loader
 from amn_dist.farms.farm import Chunk
+from amn_dist.farms.shortage import noted, telling_shortage
 from amn_dist.interfaces import Map, Needs, Tally
+from amn_dist.loaders.bounded import bounded, enlarged, full_size
 from amn_dist.loaders.decode import decode_images
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.format import encode
@@ -62,13 +64,14 @@ class Source:
                 images.join(other, shards=(chunk.shard,))
             entries = images.shard(chunk.shard)[chunk.start : chunk.stop]
             for entry, pixels in zip(entries, self._pixels(images, entries), strict=True):
-                yield Sample(
+                sample = Sample(
                     key=entry.key,
                     ordinal=entry.ordinal,
                     image=pixels,
                     tags=images.load(entry.ordinal, "tags"),
                     joined={join.name: sets[join.url].load(entry.ordinal, join.field) for join in self.joins},
                 )
+                yield bounded(sample)
 
         return read
 
@@ -99,7 +102,11 @@ class MapLeg:
         opened = [step.open() for step in self.maps]
 
         def work(chunk: Chunk, passed: Any) -> Any:
-            samples = owned(passed) if read is None else read(chunk)
+            handed: list[Sample] = []
+            with telling_shortage(self.name, handed):
+                return pipe(noted(owned(passed) if read is None else read(chunk), handed))
+
+        def pipe(samples: Iterator[Sample]) -> Any:
             for step, loaded in zip(self.maps, opened, strict=True):
                 samples = step.run(loaded, samples)
             return list(samples) if self.written is None else rows_of(samples, self.written)
@@ -165,7 +172,8 @@ def rows_of(samples: Iterable[Sample], written: Sequence[tuple[str, tuple[str, .
     for sample in samples:
         for (name, fields), of_map in zip(written, rows, strict=True):
             values = sample.made[name]
-            of_map.append((sample.key, sample.image.shape[:2], {f: encode(f, values[f]) for f in fields}))
+            encoded = {f: encode(f, enlarged(f, values[f], sample)) for f in fields}
+            of_map.append((sample.key, full_size(sample), encoded))
     return rows
 
 

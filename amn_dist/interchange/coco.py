@@ -11,11 +11,9 @@ from typing import Any, TextIO
 import numpy as np
 from pycocotools import mask as run_lengths
 
-from amn_dist.errors import ShardError, printable
-from amn_dist.interchange.selection import SelectedField, map_samples
-from amn_dist.records import IGNORE
+from amn_dist.interchange.folders import written
+from amn_dist.interchange.selection import SelectedField, map_samples, present
 from amn_dist.shards.shardset import Entry, ShardSet
-from amn_dist.storage.atomic import atomic_file
 
 NUMBERED = re.compile(r"(?:.*_)?0*(\d{1,18})")
 """Keys that end in a number, such as COCO's own file names."""
@@ -24,22 +22,17 @@ NUMBERED = re.compile(r"(?:.*_)?0*(\d{1,18})")
 def export_coco(selected: SelectedField, out: Path) -> int:
     """Write images, categories and annotations as COCO's JSON; it appears whole or not at all.
 
-    Category ids are class ids; background and undecided pixels (255) are in no annotation. An image's id is the number
-    in its key where every key has one of its own, else its position from 1; its key stands beside it.
-    Returns the number of annotations.
+    Images and categories have the ids and names of what the images were packed from, as far as it had ids of its own.
+    Else category ids are class ids, and an image's id is the number in its key where every key has one of its own, else
+    its position from 1. Background and undecided pixels (255) are in no annotation. Returns the number of annotations.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
-            count = _write(file, selected)
-    except OSError as error:
-        raise ShardError(f"{out}: cannot be written ({printable(error)}); make room, run again") from error
-    return count
+    with written(out) as file:
+        return _write(file, selected)
 
 
 def regions(labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
     """Every class in labels uint8[H, W] with its segmentation, area and box [x, y, width, height], in pixels."""
-    for number in np.unique(labels[(labels > 0) & (labels != IGNORE)]).tolist():
+    for number in present(labels):
         runs = run_lengths.encode(np.asfortranarray(labels == number, np.uint8))
         yield (
             number,
@@ -53,12 +46,13 @@ def regions(labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _write(file: TextIO, selected: SelectedField) -> int:
     shards = selected.shards
-    numbers = image_ids(shards)
-    categories = [{"id": i, "name": name} for i, name in enumerate(shards.classes) if i]
+    numbers, ids = image_ids(selected), category_ids(selected)
+    categories = [{"id": ids[i], "name": name} for i, name in enumerate(shards.classes) if i]
     file.write('{"info": ' + json.dumps({"description": shards.kind, "digest": shards.digest}))
     file.write(',\n"categories": ' + json.dumps(categories) + ',\n"images": [')
     for position, entry in enumerate(_entries(shards)):
-        image = {"id": numbers[entry.ordinal], "key": entry.key, "height": entry.height, "width": entry.width}
+        image = {"id": numbers[entry.ordinal], "file_name": selected.file_name(entry), "key": entry.key}
+        image |= {"height": entry.height, "width": entry.width}
         file.write(("," if position else "") + "\n" + json.dumps(image))
     file.write('],\n"annotations": [')
 
@@ -67,19 +61,31 @@ def _write(file: TextIO, selected: SelectedField) -> int:
 
     count = 0
     for entry, of_image in map_samples(regions_of, shards):
-        for category, region in of_image:
+        for number, region in of_image:
             count += 1
-            head = {"id": count, "image_id": numbers[entry.ordinal], "category_id": category, "iscrowd": 0}
+            head = {"id": count, "image_id": numbers[entry.ordinal], "category_id": ids[number], "iscrowd": 0}
             file.write(("," if count > 1 else "") + "\n" + json.dumps({**head, **region}))
     file.write("]}\n")
     return count
 
 
-def image_ids(shards: ShardSet) -> list[int]:
-    """An id for every sample, in order."""
-    matches = [NUMBERED.fullmatch(entry.key) for entry in _entries(shards)]
+def image_ids(selected: SelectedField) -> list[int]:
+    """An id for every sample, in order: its source's own where all have one."""
+    own = [] if selected.images is None else [entry.source_id for entry in _entries(selected.images)]
+    given = [number for number in own if number is not None]
+    if given and len(set(given)) == len(selected.shards):
+        return given
+    matches = [NUMBERED.fullmatch(entry.key) for entry in _entries(selected.shards)]
     numbers = [int(match.group(1)) for match in matches if match is not None]
     return numbers if len(set(numbers)) == len(matches) else list(range(1, len(matches) + 1))
+
+
+def category_ids(selected: SelectedField) -> list[int]:
+    """The category of every class, in the order of class ids: its source's own where all have one, else class ids."""
+    own = None if selected.images is None else selected.images.index.source_ids
+    given = [number for number in (own or ())[1:] if number is not None]
+    classes = len(selected.shards.classes)
+    return [0, *given] if len(set(given)) == classes - 1 else list(range(classes))
 
 
 def _entries(shards: ShardSet) -> Iterator[Entry]:

@@ -1,11 +1,13 @@
-"""Folders that are being exported to: made for one export, filled file by file, finished by the same command again."""
+"""Files and folders that are exported to: a file is whole or absent, a folder is finished by the same command again."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from amn_dist.documents import read_json
 from amn_dist.errors import ConfigError, ShardError, printable
@@ -45,6 +47,17 @@ def file_of(folder: Path, key: str, ending: str) -> Path:
 def is_missing(path: Path) -> bool:
     """Whether a file of this export is still to be written."""
     return not path.is_file() or path.stat().st_size == 0
+
+
+@contextmanager
+def written(out: Path) -> Iterator[TextIO]:
+    """A text file that is there whole or not at all; raises ShardError naming it when it cannot be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise ShardError(f"{out}: cannot be written ({printable(error)}); make room, run again") from error
 
 
 def put(path: Path, content: bytes) -> None:

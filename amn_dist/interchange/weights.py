@@ -28,8 +28,6 @@ from amn_dist.storage.paths import AnyPath
 
 OURS = "backbone.features."
 """How most of our own names begin."""
-PARALLEL = "module."
-"""What saving a network inside DataParallel puts before every name."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def convert_weights(file: Path, kind: Kind, out: Path) -> ConvertedWeights:
     """
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out}: found the ending {quoted(out.suffix)}, expected .safetensors")
-    tensors = read_state(file)
+    tensors = read_tensors(file)
     network, classes = _load_published(file, kind, tensors)
     with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +67,7 @@ def adopt_weights(pipeline: Pipeline, name: str, file: Path) -> ConvertedWeights
     stage = pipeline.stage(name)
     if stage.verb != "fit":
         raise ConfigError(f"{name}: is a {stage.verb}; weights belong to {', '.join(_fits(pipeline))}")
-    tensors = read_state(file)
+    tensors = read_tensors(file)
     network, note = untrained_network(pipeline, stage), ""
     if any(key.startswith(OURS) for key in tensors):
         check_fit(network.state_dict(), tensors, where=f"{file} (for {name})")
@@ -115,14 +113,6 @@ def naming(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ShardError(f"{out}: cannot be written ({printable(error)}); make room or access, run again") from error
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, without what DataParallel puts before each."""
-    tensors = read_tensors(file)
-    if tensors and all(name.startswith(PARALLEL) for name in tensors):
-        return {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 def untrained_network(pipeline: Pipeline, stage: Stage) -> nn.Module:

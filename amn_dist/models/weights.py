@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
@@ -25,6 +27,21 @@ HEAD = re.compile(r"(base\.)?(fc|classifier|aspp)\.")
 
 FORBIDDEN = re.compile(r"Unsupported global: GLOBAL (\S+)")
 """Where torch's reader says which name in a pickle it would not touch."""
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
+"""Of files with weights; all but the first are pickles."""
+WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "ema", "weights")
+"""Keys under which training programs keep the weights beside other things."""
+PREFIXES = ("module.", "model.", "net.", "network.", "_orig_mod.")
+"""What saving a network inside another (DataParallel, Lightning, torch.compile) puts before every name."""
+SCALAR = numpy.float64(0).__reduce__()[0]
+NUMBERS: list[Any] = [
+    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    numpy.dtype,
+    *(type(numpy.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
+]
+"""What a NumPy scalar is pickled with: types of numbers, and the function that makes one of bytes, as NumPy 1 and 2
+call it."""
 
 COUNTER = "num_batches_tracked"
 """A buffer of ordinary batch norm that fixed statistics have no use for."""
@@ -57,23 +74,58 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
     file = path_of(path)
     if isinstance(file, RemotePath):
         return _fetched(file)
-    if file.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ConfigError(
-            f"{file}: found the ending {quoted(file.suffix)}, expected weights as .safetensors, .pth or .pt"
-        )
+    if not file.name.endswith(ENDINGS):
+        raise ConfigError(f"{file}: found the ending {quoted(file.suffix)}, expected weights as {', '.join(ENDINGS)}")
     try:
-        tensors: object = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
+        with file.open("rb"):  # safetensors would call a file that may not be read one that is not there
+            pass
+        tensors: object = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
     except Exception as error:  # readers of foreign files raise whatever a broken one makes them stumble over
         named = FORBIDDEN.search(str(error))
-        reason = printable(error) if named is None else f"it names {printable(named[1])}; nothing of it was run"
+        reason = printable(error) if named is None else _foreign(printable(named[1]))
         raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({reason})") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
+    return unwrapped(tensors, where=str(file))
+
+
+def unwrapped(tree: object, *, where: str) -> dict[str, Tensor]:
+    """The tensors by name in a checkpoint: it itself, or what lies under one of WRAPPERS beside other things.
+
+    What a network around the network (PREFIXES) puts before every name is left out. Raises ConfigError for anything
+    else, saying what was found.
+    """
+    inner = [tree[key] for key in WRAPPERS if key in tree and _are_tensors(tree[key])] if isinstance(tree, dict) else []
+    tensors = inner[0] if len(inner) == 1 and not _are_tensors(tree) else tree
+    if not _are_tensors(tensors) and tensors != {}:
+        found = listed_keys(tree) if isinstance(tree, dict) else f"a {printable(type(tree).__name__)}"
+        raise ConfigError(
+            f"{where}: found something else than tensors by name ({found}); save the network's state_dict alone, as by "
+            "torch.save(network.state_dict(), FILE)"
+        )
+    assert isinstance(tensors, dict)
+    while prefix := next((p for p in PREFIXES if tensors and all(str(name).startswith(p) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def listed_keys(tree: Mapping[object, object]) -> str:
+    """The keys of a checkpoint, in words."""
+    return f"the keys {_some(str(key) for key in tree)}"
+
+
+def _are_tensors(tree: object) -> bool:
+    """Whether something is a non-empty dictionary of tensors by name."""
+    return isinstance(tree, dict) and bool(tree) and all(isinstance(value, Tensor) for value in tree.values())
+
+
+def _unpickled(file: Path) -> object:
+    """A pickle's content; NumPy's scalars and plain arrays may stand beside tensors, and nothing else is called."""
+    with torch.serialization.safe_globals(NUMBERS):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _foreign(name: str) -> str:
+    """What is to be said of a pickle that names something that is no tensor."""
+    return f"it names {name}; nothing of it was run; load it where it was made and save the state_dict alone"
 
 
 def _fetched(file: RemotePath) -> dict[str, Tensor]:

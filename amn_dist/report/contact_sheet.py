@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from amn_dist.errors import PLACE, ConfigError, ShardError, printable, quoted
+from amn_dist.errors import ConfigError, ShardError, listed, printable
 from amn_dist.report.columns import Column, columns_of, stage_pictures, tag_names
 from amn_dist.report.run_folder import RunRecord, open_outputs
 from amn_dist.runs.pipeline import reopen
@@ -36,11 +35,14 @@ SheetSample = tuple[ImageColumns, int]
 """A set and an ordinal in it."""
 
 
-def open_image_columns(folder: AnyPath) -> tuple[list[ImageColumns], list[str]]:
-    """What lies behind a folder, a shard set of images or a run; and what was made and cannot be shown."""
+def open_image_columns(folder: AnyPath, *, data: AnyPath | None = None) -> tuple[list[ImageColumns], list[str]]:
+    """What lies behind a folder, a shard set of images or a run; and what was made and cannot be shown.
+
+    data: where the sets of the run lie now, if they were moved.
+    """
     if is_file(folder / "index.json"):
         return [ImageColumns(ShardSet.open(str(folder)))], []
-    pipeline = reopen(folder)
+    pipeline = reopen(folder, data=data)
     missing: list[str] = []
     outputs = open_outputs(pipeline, pipeline.sets, missing)
     run = RunRecord(printable(folder), folder, "", sets=pipeline.sets, outputs=outputs)
@@ -51,13 +53,14 @@ def samples_by_key(sets: Sequence[ImageColumns], keys: Sequence[str]) -> list[Sh
     """The samples of these keys, in every set that has them. Raises ShardError for a key that none has."""
     samples: list[SheetSample] = []
     for key in keys:
-        matches = []
+        matches, faults = [], []
         for of_set in sets:
-            with suppress(ShardError):
+            try:
                 matches.append((of_set, of_set.images.find(key)))
+            except ShardError as error:
+                faults.append(str(error))
         if not matches:
-            where = printable(", ".join(of_set.images.url for of_set in sets), PLACE)
-            raise ShardError(f"{where}: no sample {quoted(key)}; keys are in the shard reports")
+            raise ShardError(listed(faults))
         samples += matches
     return samples
 

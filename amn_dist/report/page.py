@@ -24,12 +24,14 @@ from amn_dist.storage.paths import AnyPath
 PAGE = Path(__file__).parent
 
 
-def write_report(folders: Sequence[AnyPath], out: Path, *, images: int = 200) -> int:
-    """Write the report of some runs. images: most that the gallery shows. Returns the size of the file in bytes.
+def write_report(folders: Sequence[AnyPath], out: Path, *, images: int = 200, data: AnyPath | None = None) -> int:
+    """Write the report of some runs. images: most that the gallery shows. data: where their sets lie now.
+
+    Returns the size of the file in bytes.
 
     Raises ConfigError for a folder that is no run. What else is missing or damaged is named in the report.
     """
-    page = render(read_runs(folders), images=images)
+    page = render(read_runs(folders, data=data), images=images)
     # A name may hold half a surrogate pair, which no file can.
     write_text(out, page.encode("utf-8", "backslashreplace").decode())
     return out.stat().st_size

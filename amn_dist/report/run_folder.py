@@ -76,15 +76,19 @@ class RunRecord:
         return rows
 
 
-def read_runs(folders: Sequence[AnyPath]) -> list[RunRecord]:
-    """The runs in the given order, told apart by as much of their paths as that takes."""
+def read_runs(folders: Sequence[AnyPath], *, data: AnyPath | None = None) -> list[RunRecord]:
+    """The runs in the given order, told apart by as much of their paths as that takes.
+
+    data: where their sets lie now, if they were moved.
+    """
     paths = [folder.resolve() for folder in folders]
     parts = [tuple(str(path).split("/")) for path in paths]
     depth = next((n for n in range(1, 9) if len({names[-n:] for names in parts}) == len(paths)), 1)
-    return [read_run(path, label=printable("/".join(names[-depth:]))) for path, names in zip(paths, parts, strict=True)]
+    labels = [printable("/".join(names[-depth:])) for names in parts]
+    return [read_run(path, label=label, data=data) for path, label in zip(paths, labels, strict=True)]
 
 
-def read_run(folder: AnyPath, *, label: str) -> RunRecord:
+def read_run(folder: AnyPath, *, label: str, data: AnyPath | None = None) -> RunRecord:
     """Everything a run's folder says. Raises ConfigError when it is no run."""
     path = folder / "config.yaml"
     if not is_file(path):
@@ -94,7 +98,7 @@ def read_run(folder: AnyPath, *, label: str) -> RunRecord:
     scores = read_scores(folder, missing)
     environment = read_object(folder / "environment.json", missing)
     try:
-        pipeline = reopen(folder)
+        pipeline = reopen(folder, data=data)
     except (AmnError, KeyError) as error:
         return RunRecord(label, folder, config, scores=scores, missing=_once([*missing, printable(error, MESSAGE)]))
     sets = open_sets(pipeline, missing)

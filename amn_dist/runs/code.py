@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 """The package that is looked at."""
-APART = ("__init__", "config", "errors", "runs", "runs.code", "telemetry")
+APART = ("__init__", "caches", "config", "errors", "runs", "runs.code", "telemetry")
 """Modules that move no result: what a configuration comes to stands in an origin, the others speak to people."""
 UNSAID = ("ctx", "kind", "type_comment", "type_ignores")
 """Fields of syntax that follow from their place, or say how a constant was written."""

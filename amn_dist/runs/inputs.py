@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from amn_dist.config import Config
-from amn_dist.errors import ConfigError, printable, quoted
+from amn_dist.errors import ConfigError, ShardError, printable, quoted
 from amn_dist.methods import Stage
 from amn_dist.records import ACTIVATION
 from amn_dist.shards.shardset import ShardSet
@@ -16,13 +17,24 @@ from amn_dist.storage.paths import AnyPath, path_of
 def open_images(config: Config, data: AnyPath) -> dict[str, ShardSet]:
     """The image sets by role. Raises ConfigError when their class tables differ."""
     named = {"train": config.data.train, "val": config.data.val}
-    sets = {role: ShardSet.open(locate(data, path)) for role, path in named.items() if path is not None}
+    sets = {role: _opened(data, path) for role, path in named.items() if path is not None}
     if "val" in sets and sets["val"].classes != sets["train"].classes:
         raise ConfigError(
             f"{sets['val'].url}: its classes are not those of the training set "
             f"({first_difference(sets['val'].classes, sets['train'].classes)}); pack both with one class list"
         )
     return sets
+
+
+def _opened(data: AnyPath, path: str) -> ShardSet:
+    """A configured set. Raises ShardError, which says what to do where it is not there any more."""
+    url = locate(data, path)
+    try:
+        return ShardSet.open(url)
+    except ShardError as error:
+        if "://" in url or os.path.exists(url) or Path(path).is_absolute():
+            raise
+        raise ShardError(f"{error}; of a set that was moved, --data says where it lies now") from error
 
 
 def open_outside(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from amn_dist.storage.paths import AnyPath, is_file
 
 WORKS_IN = {"fit": ("training.loop", "loaders.batches"), "map": ("farms.stream",), "score": ("farms.stream",)}
 """Modules below the package that every stage of a verb works in, beside its own."""
+
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -125,4 +129,9 @@ def first_difference(recorded: Any, wanted: Any, path: str = "") -> str:
         for key in sorted({*recorded, *wanted}):
             if recorded.get(key) != wanted.get(key):
                 return first_difference(recorded.get(key), wanted.get(key), f"{path}.{key}" if path else key)
-    return f"{printable(path)} {printable(recorded)}, now {printable(wanted)}"
+    return f"{printable(path)} {_shown(recorded)}, now {_shown(wanted)}"
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of a digest its beginning, which tells it from another."""
+    return f"{value[:12]}..." if isinstance(value, str) and SHA256.fullmatch(value) else printable(value)

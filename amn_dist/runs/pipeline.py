@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from amn_dist.caches import socket_folder
 from amn_dist.config import Config, dump_config
-from amn_dist.errors import MESSAGE, ConfigError, StageError, printable
+from amn_dist.errors import MESSAGE, ConfigError, ShardError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
 from amn_dist.interfaces import Context
@@ -22,9 +24,10 @@ from amn_dist.records import ACTIVATION
 from amn_dist.runs.fitting import train_here
 from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
+from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.origins import Origin, file_digest, imported_origin, origin_of
-from amn_dist.runs.run import LAST_FILE, DataFile, Run, read_config, read_json, reuse, write_json, write_text
-from amn_dist.runs.scoring import COUNTS, count_sets, read_counts, score_tables, write_counts
+from amn_dist.runs.run import CLASSES, LAST_FILE, DataFile, Run, read_config, read_json, write_json, write_text
+from amn_dist.runs.scoring import COUNTS, Counts, count_sets, counted_truths, read_counts, score_tables, write_counts
 from amn_dist.runs.unfinished import UNDECIDED, Decision, settle
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
@@ -52,6 +55,9 @@ class Pipeline:
     reuse: bool = True
     decision: Decision = UNDECIDED
     """What becomes of work that was begun from other settings, inputs or code."""
+    class_table: tuple[str, ...] | None = None
+    """Class names the run has kept; those of its data without it."""
+    _passed_over: set[str] = field(default_factory=set, init=False, repr=False)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -67,10 +73,17 @@ class Pipeline:
         """The shard sets from outside the run that stages read, by setting; each lies over its stage's images."""
         return open_outside(self.config, self.data, self.stages, self.sets)
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of their ids."""
-        return self.sets["train"].classes
+        """Class names in the order of their ids; of a run that kept none, where its data is gone, those of its Maps."""
+        if self.class_table is not None:
+            return self.class_table
+        try:
+            return self.sets["train"].classes
+        except ShardError:
+            if (mapped := self.run.mapped_classes()) is None:
+                raise
+            return mapped
 
     @property
     def num_classes(self) -> int:
@@ -94,6 +107,8 @@ class Pipeline:
         member: this process is one of a gang whose leader holds the run and keeps its records.
         """
         wanted = self._wanted(until, only)
+        if self.address is None and (self.config.farm.name == "ray" or self.config.engine.processes > 1):
+            socket_folder()  # refuses paths that are too long for sockets now, not after the first stage
         if member:
             return self._advance_member(wanted[0])
         with self.locked():
@@ -161,6 +176,7 @@ class Pipeline:
         """Write what the run is: configuration, where its data lies, on what it runs."""
         folder = self.run.folder
         write_text(folder / "config.yaml", dump_config(self.config))
+        write_json(folder / CLASSES, list(self.classes))
         write_json(folder / "data.json", {"data": str(self.data.resolve())})
         write_json(folder / "environment.json", environment())
 
@@ -196,7 +212,13 @@ class Pipeline:
     def _reused(self, stage: Stage, origin: Origin) -> str | None:
         """Take the stage from a run that has it, unless work of more than one origin is to be gone on with here."""
         mixed = "before" in (self.run.origin(stage.name) or {})
-        return reuse(self.run, stage, origin) if self.reuse and not mixed else None
+        return reuse(self.run, stage, origin, tell=self._pass_over) if self.reuse and not mixed else None
+
+    def _pass_over(self, name: str, why: str) -> None:
+        """Say once that a neighbour is not looked at."""
+        if name not in self._passed_over:
+            self._passed_over.add(name)
+            self._say(f"run {name}: passed over ({why})")
 
     def _wanted(self, until: str | None, only: str | None) -> list[Stage]:
         if only is not None:
@@ -211,6 +233,8 @@ class Pipeline:
         missing = [name for name in before if not self.run.is_done(self.stage(name))]
         if missing:
             raise StageError(f"{stage.name}: {missing[0]} is not done in {self.run.folder}; run that first")
+        if stage.verb == "score" and self._score_without_data():
+            return
         origin = self.origin(stage)
         if stage.verb == "score" and self.run.origin("score") == origin.as_json() and self._score_again():
             return
@@ -364,20 +388,47 @@ class Pipeline:
         finished = self._scored_stages()
         counts = count_sets(self.config, self.sets, finished, self._join, self._farm, observe)
         write_counts(self.run.stage("score") / COUNTS, counts)
-        write_json(self.run.stage("score") / LAST_FILE["score"], score_tables(self.config, self.sets, finished, counts))
+        write_json(self.run.stage("score") / LAST_FILE["score"], self._tables(counts, self._truths()))
 
     def _score_again(self) -> bool:
         """Bring the tables up to date from the counts; False where there are no counts."""
         counts = read_counts(self.run.stage("score") / COUNTS)
         if counts is None:
             return False
-        tables = score_tables(self.config, self.sets, self._scored_stages(), counts)
+        self._write_tables(self._tables(counts, self._truths()))
+        return True
+
+    def _score_without_data(self) -> bool:
+        """Bring the tables up to date where the data is gone; False where it is there.
+
+        Raises ShardError where the counts are not those of what is finished now.
+        """
+        try:
+            return not self.sets
+        except ShardError as error:
+            finished, counts = self._scored_stages(), read_counts(self.run.stage("score") / COUNTS)
+            inputs = (self.run.origin("score") or {"inputs": {}})["inputs"]
+            counted = {name: digest for name, digest in inputs.items() if not name.endswith(" set")}
+            if counts is None or counted != {name: self.run.digest(self.stage(name)) for name in finished}:
+                raise
+            self._say(f"score: as counted before; {error}")
+            self._write_tables(self._tables(counts, counted_truths(self.config, finished, counts)))
+            return True
+
+    def _truths(self) -> dict[str, bool]:
+        """Whether the images of a set have a truth, by role."""
+        return {over: "gt.png" in images.fields for over, images in self.sets.items()}
+
+    def _tables(self, counts: Counts, truths: Mapping[str, bool]) -> dict[str, Any]:
+        return score_tables(self.config, self.classes, truths, self._scored_stages(), counts)
+
+    def _write_tables(self, tables: dict[str, Any]) -> None:
+        """Write score.json unless it says so already."""
         path = self.run.stage("score") / LAST_FILE["score"]
         with contextlib.suppress(StageError):
             if path.is_file() and read_json(path) == tables:
-                return True
+                return
         write_json(path, tables)
-        return True
 
     def _say(self, text: str) -> None:
         self.console.print(printable(text, MESSAGE), markup=False, highlight=False)
@@ -399,9 +450,13 @@ def start_farm(config: Config, address: str | None = None) -> Farm:
     return RayFarm(config.farm, address=address)
 
 
-def reopen(folder: AnyPath, settings: tuple[str, ...] = ()) -> Pipeline:
-    """The pipeline of an existing run, from what the run says of itself; settings go over that."""
+def reopen(folder: AnyPath, settings: tuple[str, ...] = (), *, data: AnyPath | None = None) -> Pipeline:
+    """The pipeline of an existing run, from what the run says of itself; settings go over that.
+
+    data: where its sets lie now, if they were moved.
+    """
     if not is_file(folder / "config.yaml") or not is_file(folder / "data.json"):
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
-    data = path_of(read_json(folder / "data.json", DataFile).data)
-    return Pipeline(read_config(folder / "config.yaml", settings), Run(folder), data)
+    recorded = path_of(read_json(folder / "data.json", DataFile).data)
+    config, run = read_config(folder / "config.yaml", settings), Run(folder)
+    return Pipeline(config, run, data or recorded, class_table=run.class_table())

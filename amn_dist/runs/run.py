@@ -1,8 +1,10 @@
-"""A run's folder: which stage is done, from what it was made, and whether another run already made the same."""
+"""A run's folder: which stage is done, and from what it was made."""
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,15 @@ from urllib.parse import urlsplit
 from amn_dist import documents
 from amn_dist.config import Config, load_config, parse_config
 from amn_dist.errors import ConfigError, ShardError, StageError, printable
-from amn_dist.methods import Stage
+from amn_dist.methods import STAGES, Stage
 from amn_dist.runs.origins import Origin, first_difference, is_of, known_part
+from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.atomic import commit
-from amn_dist.storage.folders import copy_files, files_below, remove_folder
-from amn_dist.storage.paths import AnyPath, RemotePath
+from amn_dist.storage.folders import remove_folder
+from amn_dist.storage.paths import AnyPath, RemotePath, is_file
 
+CLASSES = "classes.json"
+"""In a run's folder: class names in the order of their ids, so that a run can be used where its data is not."""
 LAST_FILE = {"fit": "done.json", "map": "index.json", "score": "score.json"}
 """The file whose presence says that a stage is done; written after all others."""
 
@@ -46,18 +51,30 @@ class Run:
         return self.folder / name
 
     def siblings(self) -> list[Run]:
-        """The other folders beside this one."""
-        parent = self.folder.parent
+        """The other folders beside this one; none where nobody may look."""
+        parent, names = self.folder.parent, list[str]()
         if isinstance(parent, RemotePath):
             inside = urlsplit(str(self.folder)).path.strip("/")
             names = sorted(parent.children()[1]) if inside else []
         else:
-            names = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+            with suppress(OSError), os.scandir(parent) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
         return [Run(parent / name) for name in names if parent / name != self.folder]
+
+    def class_table(self) -> tuple[str, ...] | None:
+        """Class names in the order of their ids, as they were kept when the run began; None in runs of before that."""
+        path = self.folder / CLASSES
+        return tuple(read_json(path, list[str])) if is_file(path) else None
+
+    def mapped_classes(self) -> tuple[str, ...] | None:
+        """Class names as the finished Maps of the run have them; None where there is none."""
+        places = (self.stage(stage.name) for stage in STAGES if stage.verb == "map")
+        made = next((place for place in places if is_file(place / LAST_FILE["map"])), None)
+        return None if made is None else ShardSet.open(str(made)).classes
 
     def is_done(self, stage: Stage) -> bool:
         """Whether the stage's last file exists."""
-        return (self.stage(stage.name) / LAST_FILE[stage.verb]).is_file()
+        return is_file(self.stage(stage.name) / LAST_FILE[stage.verb])
 
     def checkpoint(self, name: str) -> AnyPath:
         """The weights a Fit ends with."""
@@ -71,7 +88,7 @@ class Run:
     def origin(self, name: str) -> dict[str, Any] | None:
         """The recorded origin of a stage, None before it began."""
         path = self.stage(name) / "origin.json"
-        if not path.is_file():
+        if not is_file(path):
             return None
         read_json(path, Origin)  # refuses what is no origin; it may hold more, such as what work was begun from
         origin: dict[str, Any] = read_json(path)
@@ -116,8 +133,9 @@ class Run:
         for part in ("settings", "inputs"):
             if recorded[part] != wanted[part]:
                 changed = first_difference(recorded[part], wanted[part])
+                meaning = ", by digest: it holds something else now" if part == "inputs" else ""
                 raise ConfigError(
-                    f"{self.stage(stage.name)}: made with {changed}; "
+                    f"{self.stage(stage.name)}: made with {changed}{meaning}; "
                     f"use --redo {stage.name} to make it again, or another --run to keep both"
                 )
 
@@ -125,28 +143,6 @@ class Run:
         """Remove stages so that they are made again."""
         for name in names:
             drop(self.stage(name))
-
-
-def reuse(run: Run, stage: Stage, origin: Origin) -> str | None:
-    """Take the stage from a sibling run that made it from the same origin. Returns that run's name, or None.
-
-    Files are hard links, or copies inside the storage, so that neither run depends on the other's life.
-    """
-    if stage.verb == "score":
-        return None
-    for other in run.siblings():
-        if other.is_done(stage) and other.origin(stage.name) == origin.as_json():
-            take_over(other.stage(stage.name), run.stage(stage.name), last=LAST_FILE[stage.verb])
-            return other.folder.name
-    return None
-
-
-def take_over(source: AnyPath, target: AnyPath, *, last: str) -> None:
-    """Make a stage of another run one of this: its files (not its checkpoints), the last one after all others."""
-    drop(target)
-    names = [name for name in files_below(source) if "/" not in name and name != last]
-    copy_files(source, target, names)
-    copy_files(source, target, [last])
 
 
 def drop(stage: AnyPath) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,22 +52,32 @@ def count_sets(
     return counts
 
 
-def score_tables(config: Config, sets: Mapping[str, ShardSet], finished: list[str], counts: Counts) -> dict[str, Any]:
-    """What score.json holds: class names, scores by set, what is missing."""
+def score_tables(
+    config: Config, classes: Sequence[str], truths: Mapping[str, bool], finished: list[str], counts: Counts
+) -> dict[str, Any]:
+    """What score.json holds: class names, scores by set, what is missing. truths: whether a set's images have one."""
     wanted = list(scored(config))
     open_stages = dict.fromkeys(stage.name for stage, _ in wanted if stage.name not in finished)
     missing = [f"{name}: not made yet" for name in open_stages]
     tables: dict[str, Any] = {}
-    for over, images in sets.items():
+    for over, has_truth in truths.items():
         sums = {key.removeprefix(f"{over}/"): value for key, value in counts.items() if key.startswith(f"{over}/")}
-        if "gt.png" not in images.fields:
+        if not has_truth:
             missing.append(f"{over}: its images have no truth (gt.png)")
         elif sums:
             names = [artefact.name for stage, artefact in wanted if stage.name in finished and stage.over == over]
             tables[over] = _table(config, over, sums, names)
             if not any(sums[key][:-1].any() for key in sums if key.endswith(("/counts", "/histogram"))):
                 missing.append(f"{over}: its truth is 255 everywhere, nothing can be compared with it")
-    return {"classes": list(sets["train"].classes), "sets": tables, "missing": missing}
+    return {"classes": list(classes), "sets": tables, "missing": missing}
+
+
+def counted_truths(config: Config, finished: list[str], counts: Counts) -> dict[str, bool]:
+    """Which sets had a truth when they were counted, by their counts: all of them, but where finished stages over a set
+    left none."""
+    overs = {stage.over for stage, _ in scored(config) if stage.name in finished}
+    roles = ("train",) if config.data.val is None else ("train", "val")
+    return {over: over not in overs or any(key.startswith(f"{over}/") for key in counts) for over in roles}
 
 
 def write_counts(path: AnyPath, counts: Counts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,11 +23,14 @@ def atomic_file(path: Path, *, temporary: Path | None = None, durable: bool = Tr
     """A path beside `path` to write; at the end of the block what was written there takes the name `path`.
 
     temporary: that path, for a folder whose leftovers are told by other names. durable: on the disk before it has its
-    name; without it a machine that loses power may leave an empty file. After an error the temporary is removed.
+    name; without it a machine that loses power may leave an empty file. After an error the temporary is removed. The
+    file has the mode of any new file, whatever who writes it makes of that: others may read it where the umask says so.
     """
     temporary = temporary or path.with_name(f"{path.name}{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
+        if not stat.S_IMODE(temporary.stat().st_mode) & 0o077:  # safetensors makes files for their owner alone
+            temporary.chmod(0o666 & ~_umask())
         if durable:
             _flush(temporary)
         os.replace(temporary, path)
@@ -73,6 +77,15 @@ def clean_unfinished(folder: str | os.PathLike[str] | RemotePath) -> list[str]:
         except OSError as error:
             raise ShardError(f"{leftover}: cannot be removed ({printable(error)})") from error
     return [leftover.name for leftover in leftovers]
+
+
+def _umask() -> int:
+    """The bits that new files of this process lack. os.umask would change them for all threads to read them."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o077
 
 
 def _flush(path: Path) -> None:

@@ -62,4 +62,4 @@ def _copy(source: AnyPath, target: AnyPath) -> None:
     try:
         os.link(str(source), str(target))
     except OSError:
-        shutil.copy2(str(source), str(target))
+        shutil.copyfile(str(source), str(target))  # not copy2: the mode of new files is this user's

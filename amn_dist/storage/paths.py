@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -187,5 +188,15 @@ def path_of(path_or_url: str | os.PathLike[str] | RemotePath) -> AnyPath:
 
 
 def is_file(path: AnyPath) -> bool:
-    """Whether there is a file; a name that is too long for the file system is that of none."""
-    return path.is_file() if isinstance(path, RemotePath) else os.path.isfile(path)
+    """Whether there is a file; a name that is too long for the file system is that of none.
+
+    Raises ConfigError where permissions keep this user from knowing.
+    """
+    if isinstance(path, RemotePath):
+        return path.is_file()
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError as error:
+        raise ConfigError(f"{path}: permission denied; ask the owner to let you read it") from error
+    except (OSError, ValueError):
+        return False

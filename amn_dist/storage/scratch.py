@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from amn_dist.caches import private_folder
 from amn_dist.errors import ConfigError, printable
 from amn_dist.storage.paths import RemotePath
 
@@ -51,9 +50,4 @@ def scratch_root() -> Path:
     setting = os.environ.get(SCRATCH)
     if setting:
         return Path(setting)
-    root = Path(tempfile.gettempdir()) / f"amn-{os.getuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    status = root.lstat()
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):  # anybody may put a name into that folder
-        raise ConfigError(f"{root}: belongs to somebody else; set {SCRATCH} to a local folder of yours")
-    return root
+    return private_folder(SCRATCH)

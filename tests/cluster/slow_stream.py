@@ -80,7 +80,7 @@ def main(case: dict) -> None:
         for report in farm.run(task, missing(task)):
             print(report.shard, report.warning, flush=True)
     except AmnError as error:
-        sys.exit(f"amn: {error}")
+        sys.exit(f"error: {error}")
     finally:
         farm.close()
 

@@ -52,7 +52,7 @@ def mistake(amn: Callable[..., Any]) -> Callable[..., str]:
     def told(*arguments: object, code: int = 2) -> str:
         done = amn(*arguments)
         assert done.code == code, done
-        assert "Traceback" not in done.err and len(done.err.splitlines()) == 1 and done.err.startswith("amn: "), (
+        assert "Traceback" not in done.err and len(done.err.splitlines()) == 1 and done.err.startswith("error: "), (
             done.err
         )
         assert "--debug shows where" not in done.err, done.err

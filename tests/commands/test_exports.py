@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from amn_dist.interchange import network
 from amn_dist.shards.shardset import ShardSet
 
 Say = Callable[..., Any]
@@ -84,6 +85,11 @@ def test_weights_under_our_own_names(finished: Path, amn: Say, tmp_path: Path) -
             1,
             "segment: not finished; run `amn run` until segment first",
         ),
+        (("network", "RUN", "--out", "w.pth"), 2, "w.pth: found the ending '.pth', expected .onnx or .pt2"),
+        (("network", "RUN", "--out", "w.pt2"), 1, "segment/model.safetensors: not there yet; finish the run"),
+        (("yolo", "RUN", "--out", "full"), 2, "full: holds something else (x.txt)"),
+        (("cvat", "RUN", "--stage", "cam", "--out", "o"), 2, "holds activation.f16, expected labels such as mask.png"),
+        (("labelstudio", "RUN", "--out", "full/x.txt/t.json"), 2, "full/x.txt/t.json: cannot be written"),
         (("weights", "RUN", "classify", "--out", "w.bin"), 2, "w.bin: found the ending '.bin', expected .pth"),
         (("weights", "RUN", "classify", "--out", "full/x.txt/w.pth"), 2, "full/x.txt/w.pth: cannot be written"),
     ],
@@ -104,3 +110,29 @@ def test_a_mistake_is_one_line(
     named = [word.replace("RUN", places["RUN"]).replace("DATA", places["DATA"]) for word in words]
     assert told in mistake("export", *named, code=code)
     assert not (tmp_path / "o").exists() and not list(tmp_path.glob("w.*"))
+
+
+def test_onnx_without_its_packages_is_one_line(
+    finished: Path, mistake: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "PACKAGES", ("onnx_that_nobody_has",))
+    told = mistake("export", "network", finished, "--out", tmp_path / "n.onnx")
+    assert "needs the packages onnx_that_nobody_has, which are not installed; install amn-dist[onnx]" in told
+
+
+def test_labels_for_labelling_tools(finished: Path, amn: Say, tmp_path: Path) -> None:
+    for words, told in (
+        (("coco", finished, "--out", tmp_path / "coco.json"), "regions in 4 images"),
+        (("yolo", finished, "--out", tmp_path / "yolo"), "polygons of 4 images"),
+        (("labelstudio", finished, "--prefix", "s3://x/", "--out", tmp_path / "t.json"), "4 tasks; "),
+        (("cvat", finished, "--stage", "cam_seed", "--out", tmp_path / "a.xml"), "masks in 4 images"),
+    ):
+        done = amn("export", *words)
+        assert (done.code, done.err) == (0, "") and told in done.out, done
+    keys = [entry.key for number in range(2) for entry in ShardSet.open(str(finished / "walk")).shard(number)]
+    images = json.loads((tmp_path / "coco.json").read_text())["images"]
+    assert [(image["file_name"], image["key"]) for image in images] == [(f"{key}.jpg", key) for key in keys]
+    assert [task["data"]["image"] for task in json.loads((tmp_path / "t.json").read_text())] == [
+        f"s3://x/{key}.jpg" for key in keys
+    ]
+    assert sorted(path.stem for path in (tmp_path / "yolo" / "labels").iterdir()) == sorted(keys)

@@ -11,11 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from amn_dist.cli import app
-from amn_dist.commands.predict import photographs
-from amn_dist.commands.predict.photographs import Predicted, predict_files, targets_of, working_size
+from amn_dist.commands.predict.photographs import Predicted, predict_files, targets_of
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.interchange.weights import adopt_weights, untrained_network
+from amn_dist.loaders import bounded
+from amn_dist.loaders.bounded import working_size
 from amn_dist.models.weights import save_network
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
@@ -82,7 +83,7 @@ def test_a_large_photograph_is_segmented_smaller_and_says_so(
 ) -> None:
     Image.fromarray(photo(120, 200)).save(tmp_path / "large.png")
     whole = labels(made(run, [tmp_path / "large.png"], tmp_path / "whole")["large.png"].mask)
-    monkeypatch.setattr(photographs, "WORKING_VALUES", 3 * 60 * 100)
+    monkeypatch.setattr(bounded, "WORKING_VALUES", 3 * 60 * 100)
     done = made(run, [tmp_path / "large.png"], tmp_path / "small")["large.png"]
     assert "200x120 pixels, segmented at 100x60" in done.note
     assert labels(done.mask).shape == (120, 200)
@@ -94,7 +95,7 @@ def test_a_large_photograph_is_segmented_smaller_and_says_so(
 @pytest.mark.parametrize("size", [(8000, 8000), (1, 16000), (8000, 4), (375, 500)])
 def test_the_working_size_is_bounded_and_keeps_the_shape(size: tuple[int, int]) -> None:
     height, width = working_size(size, 21)
-    assert height >= 1 and width >= 1 and height * width * 21 <= photographs.WORKING_VALUES
+    assert height >= 1 and width >= 1 and height * width * 21 <= bounded.WORKING_VALUES
     if min(size) > 100:
         assert height / width == pytest.approx(size[0] / size[1], rel=0.01)
     assert working_size((375, 500), 81) == (375, 500)
@@ -155,7 +156,7 @@ def test_the_command_ends_with_1_after_all_that_could_be_read(run: Path, bad: Pa
     places = [str(bad / "images" / name) for name in ("text_named.jpg", "gray.jpg")]
     ended = CliRunner().invoke(app, ["predict", str(run), *places, "--out", str(tmp_path / "out")])
     assert ended.exit_code == 1 and str(tmp_path / "out" / "gray.png") in ended.stdout
-    assert f"amn: {places[0]}: not a readable photograph" in ended.stderr
+    assert f"error: {places[0]}: not a readable photograph" in ended.stderr
     ended = CliRunner().invoke(app, ["predict", str(run), places[1], "--out", str(tmp_path / "out")])
     assert ended.exit_code == 0 and not ended.stderr
 
@@ -179,3 +180,10 @@ def test_folders_keep_their_paths_and_names_stay_apart(tmp_path: Path) -> None:
         targets_of([tmp_path / "in" / "a.png"], tmp_path / "in")
     with pytest.raises(ConfigError, match="holds no photographs"):
         targets_of([out], out)
+
+
+def test_a_warning_of_a_library_names_the_photograph(run: Path, tmp_path: Path) -> None:
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\xff\xff\xff\x7f\x06\0\0\0"
+    Image.fromarray(photo(40, 50)).save(tmp_path / "a.jpg", exif=broken)
+    done = made(run, [tmp_path / "a.jpg"], tmp_path / "out")["a.jpg"]
+    assert done.mask is not None and "a.jpg: Corrupt EXIF data" in done.note

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools.coco import COCO
+from torchvision.datasets import CocoDetection
 
 from amn_dist.interchange.coco import export_coco, image_ids, regions
-from amn_dist.interchange.selection import SelectedField
+from amn_dist.interchange.selection import SelectedField, select_masks
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import write_index, write_shard
+from data_shards.coco import pack_coco
 
 LABELS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2, 255]))
 
@@ -116,4 +119,30 @@ def test_the_file_holds_every_region_once(tmp_path: Path) -> None:
 
 def test_keys_without_numbers_of_their_own_are_counted(tmp_path: Path) -> None:
     made, _ = labelled(tmp_path / "set", ["2007_000032", "2008_000032", "cat"])
-    assert image_ids(made) == [1, 2, 3]
+    assert image_ids(SelectedField(made, "mask.png")) == [1, 2, 3]
+
+
+def test_a_set_goes_out_as_it_came_in(coco_sample: Path, tmp_path: Path) -> None:
+    """Names and ids of the source; torchvision, pycocotools and our own packer read the file beside the photographs."""
+    split = min(path.name for path in coco_sample.iterdir() if path.is_dir() and path.name != "annotations")
+    pack_coco(coco_sample, split=split, out=tmp_path / "set")
+    source = COCO(str(coco_sample / "annotations" / f"instances_{split}.json"))
+    names = {category["id"]: category["name"] for category in source.loadCats(source.getCatIds())}
+    (tmp_path / "again" / "annotations").mkdir(parents=True)
+    (tmp_path / "again" / split).symlink_to(coco_sample / split)
+    out = tmp_path / "again" / "annotations" / f"instances_{split}.json"
+    export_coco(select_masks(str(tmp_path / "set")), out)
+    given = COCO(str(out))
+    assert {category["id"]: category["name"] for category in given.loadCats(given.getCatIds())} == names
+    files = {image["id"]: image["file_name"] for image in source.loadImgs(source.getImgIds())}
+    assert {image["id"]: image["file_name"] for image in given.loadImgs(given.getImgIds())}.items() <= files.items()
+    pictures = CocoDetection(str(coco_sample / split), str(out))
+    picture, annotations = pictures[0]
+    assert picture.size[::-1] == given.annToMask(annotations[0]).shape
+    pack_coco(tmp_path / "again", split=split, out=tmp_path / "twice")
+    once, twice = (ShardSet.open(str(tmp_path / name)) for name in ("set", "twice"))
+    assert twice.classes == once.classes and twice.index.source_ids == once.index.source_ids
+    for ordinal in range(len(once)):
+        labels = once.load(ordinal, "gt.png")
+        assert np.array_equal(twice.load(ordinal, "gt.png"), np.where(labels == 255, 0, labels))
+        assert twice.entry(ordinal).source == once.entry(ordinal).source

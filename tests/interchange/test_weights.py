@@ -17,8 +17,9 @@ from amn_dist.interchange.weights import adopt_weights, convert_weights, export_
 from amn_dist.models.official import load_published, published_state
 from amn_dist.models.published import Kind
 from amn_dist.models.weights import save_network
+from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.pipeline import Pipeline, reopen
-from amn_dist.runs.run import Run, read_json, reuse
+from amn_dist.runs.run import Run, read_json
 from data_shards.synthetic import pack_synthetic
 
 LISTS: dict[Kind, str] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -166,6 +167,42 @@ def test_an_unknown_ending_and_a_nested_file_are_refused(tmp_path: Path) -> None
     torch.save({"epoch": 3, "state": {}}, tmp_path / "training.pth")
     with pytest.raises(ConfigError, match="something else than tensors by name"):
         read_tensors(tmp_path / "training.pth")
+
+
+def tensors_of(file: Path, tree: object) -> dict[str, torch.Tensor]:
+    torch.save(tree, file)
+    return read_tensors(file)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".ckpt", ".pth.tar", ".bin"])
+def test_weights_are_found_in_what_training_programs_save(tmp_path: Path, ending: str) -> None:
+    ours = {"fc.weight": torch.ones(2, 3), "fc.bias": torch.arange(2)}
+    file = tmp_path / f"x{ending}"
+    inside = {f"module.{name}": tensor for name, tensor in ours.items()}
+    for tree in (
+        ours,
+        inside,
+        {"state_dict": ours, "epoch": 3, "optimizer": {"state": {}}},
+        {"model": inside, "best": np.float64(0.5), "step": np.int32(3), "args": "x"},
+        {"state_dict": {f"model.{name}": tensor for name, tensor in inside.items()}, "pytorch-lightning_version": "2"},
+        {"state_dict": ours, "optimizer": torch.ones(1)},
+    ):
+        found = tensors_of(file, tree)
+        assert found.keys() == ours.keys() and all(torch.equal(found[name], ours[name]) for name in ours)
+
+
+def test_what_could_mean_two_networks_is_refused(tmp_path: Path) -> None:
+    ours = {"fc.weight": torch.ones(2, 3)}
+    for tree in ({"state_dict": ours, "ema": ours, "epoch": 1}, {"generator": ours}, [ours["fc.weight"]], 3):
+        with pytest.raises(ConfigError, match=r"something else than tensors by name \(.*\); save the network's"):
+            tensors_of(tmp_path / "x.pth", tree)
+
+
+def test_a_whole_module_is_not_run_and_the_way_out_is_told(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    told = r"it names torch\.nn\.modules\.linear\.Linear; nothing of it was run; load it where it was made"
+    with pytest.raises(ConfigError, match=told):
+        read_tensors(tmp_path / "x.pth")
 
 
 def test_networks_survive_the_way_to_disk_and_back(tmp_path: Path) -> None:

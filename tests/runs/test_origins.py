@@ -1,6 +1,7 @@
 """A run's folder: what counts as done, as unchanged, as the same."""
 
 import uuid
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from amn_dist.config import Config
 from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
 from amn_dist.methods import stages
+from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.origins import Origin, origin_of
 from amn_dist.runs.pipeline import reopen
-from amn_dist.runs.run import Run, reuse, write_json
+from amn_dist.runs.run import Run, write_json
 from amn_dist.storage.paths import AnyPath, RemotePath
 
 
@@ -26,7 +28,7 @@ def finished(folder: AnyPath, name: str, origin: Origin) -> Run:
     stage = stage_named(name)
     run.begin(stage, origin)
     (run.stage(name) / "model.safetensors").write_bytes(b"weights")
-    write_json(run.stage(name) / "done.json", {"digest": "d"})
+    write_json(run.stage(name) / "done.json", {"digest": sha256(b"weights").hexdigest()})
     return run
 
 

@@ -12,8 +12,9 @@ from amn_dist.config import Config
 from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
 from amn_dist.methods import Stage, stages
+from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.origins import Origin, is_of, origin_of
-from amn_dist.runs.run import Run, reuse, write_json
+from amn_dist.runs.run import Run, write_json
 from amn_dist.runs.unfinished import UNDECIDED, Decision, find_unfinished, settle, work_of
 from amn_dist.shards.writer import write_shard
 from amn_dist.storage.paths import AnyPath, RemotePath

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from amn_dist.errors import ShardError
+from amn_dist.models.weights import save_network
 from amn_dist.storage.atomic import UNFINISHED, atomic_file, clean_unfinished, commit, commit_json
 from amn_dist.storage.paths import AnyPath, RemotePath
 
@@ -81,3 +84,16 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path, place: RemotePa
     left = [name for name in os.listdir(tmp_path) if name != "y"]
     assert len(left) == 1 and left[0].startswith(f"x{UNFINISHED}")
     assert clean_unfinished(tmp_path) == left and os.listdir(tmp_path) == ["y"] and clean_unfinished(place) == []
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        commit(tmp_path / "bytes", b"x")
+        save_network(torch.nn.Linear(1, 1), tmp_path / "weights.safetensors")
+        with atomic_file(tmp_path / "private") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from amn_dist.commands.options import Address
-from amn_dist.commands.printing import plain_console
+from amn_dist.commands.printing import plain_console, print_table
 from amn_dist.errors import PLACE, printable
 from amn_dist.storage.paths import path_of
 
@@ -43,5 +43,5 @@ def doctor(
     for check in checks:
         state = "ok" if check.ok else "MISSING" if check.needed else "note"
         table.add_row(state, *(printable(text, PLACE) for text in (check.name, check.found, check.advice)))
-    plain_console().print(table)
+    print_table(plain_console(), table)
     raise typer.Exit(0 if all(check.ok or not check.needed for check in checks) else 1)

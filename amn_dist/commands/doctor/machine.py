@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from amn_dist.errors import listed, printable
+from amn_dist.caches import USUAL, may_write, socket_folder
+from amn_dist.errors import ConfigError, listed, printable
 from amn_dist.models.precision import resolve_precision
 from amn_dist.telemetry import cpu_name, package_version
 
@@ -45,8 +46,15 @@ class Check:
 
 def examine() -> list[Check]:
     """Look at everything a run depends on."""
-    modules = (module(dist, name) for dist, name in MODULES.items())
-    return [*hardware(), *modules, compiler(), kernel_compiler(), shared_memory(), *disk()]
+    return [
+        *hardware(),
+        *(module(dist, name) for dist, name in MODULES.items()),
+        compiler(),
+        kernel_compiler(),
+        shared_memory(),
+        *places(),
+        *disk(),
+    ]
 
 
 def hardware() -> Iterator[Check]:
@@ -112,6 +120,20 @@ def shared_memory() -> Check:
             "/dev/shm", free >= 0.5, f"{free:.1f} GiB free", "" if free >= 0.5 else "at least 0.5 GiB", needed=False
         )
     return Check("/dev/shm", False, "absent", "Ray falls back to /tmp, slowly", needed=False)
+
+
+def places() -> Iterator[Check]:
+    """Where sockets go, and what libraries compile where they cannot write to their usual places."""
+    try:
+        yield Check("sockets", True, socket_folder())
+    except ConfigError as error:
+        found, _, advice = str(error).rpartition("; ")
+        yield Check("sockets", False, found, advice)
+    for variable, usual in USUAL.items():
+        if not any(map(may_write, usual)):
+            place = os.environ.get(variable, "")
+            advice = "" if may_write(place) else f"set {variable} to a folder that can be written"
+            yield Check(f"cache {variable}", not advice, place or "none", advice, needed=variable == "NUMBA_CACHE_DIR")
 
 
 def disk() -> Iterator[Check]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amn_dist.errors import ConfigError, ShardError, StageError
+from amn_dist.errors import ConfigError, ShardError, StageError, listed, printable
+from amn_dist.loaders.bounded import working_size
 from amn_dist.ops.resize import resize_image, resize_label
 from amn_dist.report.pictures import overlay, palette_png
 from amn_dist.runs.pipeline import Pipeline, reopen
@@ -23,9 +24,6 @@ from amn_dist.stages.segment import PredictMap
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.paths import AnyPath
 
-WORKING_PIXELS, WORKING_VALUES = 2**22, 2**26
-"""Most pixels, and most probabilities (pixels times classes), of a photograph that memory is held for; a larger one is
-segmented at a smaller size."""
 SMALLEST = 16
 """Pixels a side that the network needs; smaller photographs are continued by their last row and column."""
 
@@ -39,22 +37,29 @@ class Predicted:
     note: str = ""
 
 
-def predict_files(run: AnyPath, sources: Sequence[Path], out: Path) -> Iterator[Predicted]:
+def predict_files(
+    run: AnyPath, sources: Sequence[Path], out: Path, *, data: AnyPath | None = None
+) -> Iterator[Predicted]:
     """Write NAME.png (VOC palette) and NAME.overlay.jpg for every photograph; those of a folder keep their paths in it.
 
-    A photograph that cannot be read is told and the rest goes on. Raises ConfigError when two would be written to one
+    A photograph that cannot be read is told and the rest goes on. data: where the sets of the run lie now; only a run
+    of an older version, which kept no class table, looks for them. Raises ConfigError when two would be written to one
     name, or one over a photograph.
     """
     targets = targets_of(sources, out)
-    predict = predict_map(reopen(run))
+    predict = predict_map(reopen(run, data=data))
     network = predict.open()
     for photo, target in targets.items():
         try:
-            pixels = read_photo(photo)
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                pixels = read_photo(photo)
         except ShardError as error:
             yield Predicted(photo, None, str(error))
             continue
-        yield Predicted(photo, target, segment(predict, network, pixels, photo, target))
+        notes = [f"{photo}: {printable(warning.message)}" for warning in heard]
+        notes.append(segment(predict, network, pixels, photo, target))
+        yield Predicted(photo, target, listed(dict.fromkeys(filter(None, notes))))
 
 
 def targets_of(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -111,13 +116,6 @@ def segment(predict: PredictMap, network: Any, pixels: np.ndarray, photo: Path, 
     if work_size == size:
         return ""
     return f"{photo}: {size[1]}x{size[0]} pixels, segmented at {work_size[1]}x{work_size[0]}; its mask is enlarged"
-
-
-def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
-    """The size (H, W) a photograph is segmented at: its own, or the largest of its shape that memory is held for."""
-    pixels = min(WORKING_PIXELS, WORKING_VALUES // num_classes)
-    share = math.sqrt(pixels / (size[0] * size[1]))
-    return size if share >= 1 else (max(int(size[0] * share), 1), max(int(size[1] * share), 1))
 
 
 def labels_of(predict: PredictMap, network: Any, pixels: np.ndarray) -> np.ndarray:
