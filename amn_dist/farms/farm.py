@@ -92,6 +92,11 @@ class Report:
 class Farm(Protocol):
     """Runs a task over shards; every shard is finished exactly once or named in an error."""
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether the workers that run networks compute on a GPU."""
+        ...
+
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         """Yield reports, one for each finished shard among them, in any order. Raises StageError after the last."""
         ...

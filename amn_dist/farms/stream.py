@@ -13,6 +13,8 @@ from amn_dist.config import Loader
 from amn_dist.farms.farm import Chunk
 from amn_dist.interfaces import Map, Needs, Tally
 from amn_dist.loaders.decode import decode_images
+from amn_dist.loaders.evidence import on_host
+from amn_dist.ops.arrays import as_array
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import Entry, ShardSet
@@ -102,7 +104,7 @@ class MapLeg:
             samples = owned(passed) if read is None else read(chunk)
             for step, loaded in zip(self.maps, opened, strict=True):
                 samples = step.run(loaded, samples)
-            return list(samples) if self.written is None else rows_of(samples, self.written)
+            return on_host(list(samples)) if self.written is None else rows_of(samples, self.written)
 
         return work
 
@@ -150,13 +152,14 @@ def owned(samples: Iterable[Sample]) -> Iterator[Sample]:
             sample,
             image=sample.image.copy(),
             evidence=None if evidence is None else _owned_evidence(evidence),
+            logits=None if sample.logits is None else sample.logits.copy(),
             joined={name: value.copy() for name, value in sample.joined.items()},
         )
 
 
 def _owned_evidence(evidence: Evidence) -> Evidence:
     decided = None if evidence.decided is None else evidence.decided.copy()
-    return Evidence(evidence.classes.copy(), evidence.coarse.copy(), evidence.fine.copy(), decided)
+    return Evidence(evidence.classes.copy(), evidence.coarse.copy(), as_array(evidence.fine).copy(), decided)
 
 
 def rows_of(samples: Iterable[Sample], written: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Row]]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+import torch
 
 from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
 from amn_dist.farms.farm import Report, Task
-from amn_dist.farms.ray.driver import IN_FLIGHT, TaskDriver
+from amn_dist.farms.ray.driver import IN_FLIGHT, START_S, TaskDriver
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Pool, WorkerKind
 from amn_dist.farms.schedule import Room, Schedule
@@ -36,6 +37,13 @@ class RayFarm:
             connect(section, address)
         resources = {name: have for name, have in ray.cluster_resources().items() if devices or name != "GPU"}
         self._pools = {name: Pool(*plan) for name, plan in plan_pools(section, resources).items()}
+
+    @property
+    def accelerated(self) -> bool:
+        """As the first worker of those that run networks finds it; one that has no share of a GPU is not asked."""
+        pool = self._pools.get(NETWORK) or self._pools[ALL]
+        first = pool.first_worker(START_S) if pool.kind.gpus else None
+        return first is not None and first.accelerated
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1
@@ -75,6 +83,13 @@ def plan_pools(section: FarmSection, resources: Mapping[str, float]) -> dict[str
         NETWORK: (WorkerKind(NETWORK, section.threads, share), networks),
         CPU: (WorkerKind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
     }
+
+
+def cluster_has_gpu(section: FarmSection, address: str | None) -> bool:
+    """Whether the cluster at an address has a GPU; without an address the one that is or would be started here."""
+    if address is not None and not ray.is_initialized():
+        connect(section, address)
+    return bool(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else torch.cuda.is_available()
 
 
 def start_here(*, tries: int = 2, **options: Any) -> None:

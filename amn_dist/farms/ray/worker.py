@@ -43,9 +43,9 @@ class Worker:
         self._name: str | None = None
         self._opened: dict[int, Callable[[Chunk, Any], Any]] = {}
 
-    def ready(self) -> str:
-        """Where this worker runs, for people: node address and process id."""
-        return f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
+    def ready(self) -> tuple[str, bool]:
+        """Where this worker runs, for people: node address and process id; and whether it sees a GPU."""
+        return f"{ray.util.get_node_ip_address()}, process {os.getpid()}", torch.cuda.is_available()
 
     def do(self, name: str, work: Sequence[Any], job: Job) -> tuple[Any, JobOutcome]:
         """The job's result, and its outcome. work: a handle of the task and its legs, fetched once a task."""

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from amn_dist.ops.affinity import path_table
+from amn_dist.ops.transfer import to_device
 from amn_dist.ops.walk.chebyshev import chebyshev_coefficients
 
 BLOCK = 128
@@ -103,15 +104,13 @@ def _table(sources: Sequence[Region], targets: Sequence[Region], device: torch.d
         offset = np.arange(source.blocks) * BLOCK
         same = [np.full(len(offset), value) for value in (source.pitch, source.height, source.width)]
         rows.append(np.stack([source.inside + offset, target.inside + offset, offset, *same], 1))
-    return torch.from_numpy(np.concatenate(rows)).to(device)
+    return to_device(np.concatenate(rows), device)
 
 
 @cache
 def _paths(radius: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     directions, cells, begins = path_table(radius)
-    return tuple(
-        torch.from_numpy(values).to(device, torch.int32).contiguous() for values in (directions, cells, begins)
-    )  # type: ignore[return-value]
+    return tuple(to_device(values.astype(np.int32), device) for values in (directions, cells, begins))  # type: ignore[return-value]
 
 
 def _links(edge: Tensor, regions: Sequence[Region], radius: int, beta: float) -> tuple[Tensor, Tensor]:
