@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ Backend = Literal["auto", "cpu", "gpu", "pydensecrf"]
 cpu."""
 FLOOR = 1e-5
 """Least probability that enters a unary."""
+DEEPLAB: dict[str, Any] = {"gaussian": (1, 3), "bilateral": (67, 3, 4), "iterations": 10}
+"""Kernels and iterations of the CRF behind DeepLab."""
 
 
 def hard_label_unary(labels: np.ndarray, count: int, certainty: float = 0.7) -> np.ndarray:
@@ -51,9 +53,10 @@ def dense_crf(
     _check(image, unary.shape, (gaussian[0], *bilateral[:2]))
     if unary.shape[-3] == 1:
         return same_kind(np.ones_like(as_floats(unary)), unary)
-    on_device = any(isinstance(value, Tensor) and value.is_cuda for value in (image, unary))
-    if backend == "gpu" or (backend == "auto" and on_device):
-        return _on_device(image, unary, gaussian, bilateral, iterations)
+    device = _device(backend, image, unary)
+    if device is not None:
+        marginals = _on_device(_moved(image, device), _moved(unary, device), gaussian, bilateral, iterations)
+        return _as_kind(marginals, unary)
     pixels, energy = as_array(image), as_floats(unary)
     groups = energy.reshape(-1, *energy.shape[-3:])
     if backend == "pydensecrf":
@@ -69,12 +72,15 @@ def deeplab_crf(
     """The CRF behind DeepLab: class probabilities f32[C, H, W] of an RGB image uint8[H, W, 3] to refined ones.
 
     wrap_image reproduces the published input: BGR minus its mean, truncated to integers modulo 256 (amn 6).
+    Tensors on a device are worked on there, and nothing comes to the host in between.
     """
-    pixels = as_array(image)
-    bgr = _wrapped(pixels) if wrap_image else pixels[..., ::-1]
+    device = _device(backend, image, probabilities)
+    if device is not None:
+        refined = _deeplab_on_device(_moved(image, device), _moved(probabilities, device), wrap_image)
+        return _as_kind(refined, probabilities)
+    bgr = _bgr(torch.from_numpy(np.ascontiguousarray(as_array(image))), wrap_image).numpy()
     unary = -np.log(as_floats(probabilities).clip(FLOOR, 1))
-    refined = dense_crf(bgr, unary, gaussian=(1, 3), bilateral=(67, 3, 4), iterations=10, backend=backend)
-    return same_kind(refined, probabilities)
+    return same_kind(dense_crf(bgr, unary, **DEEPLAB, backend=backend), probabilities)
 
 
 def _check(image: np.ndarray | Tensor, shape: tuple[int, ...], deviations: tuple[float, ...]) -> None:
@@ -86,33 +92,57 @@ def _check(image: np.ndarray | Tensor, shape: tuple[int, ...], deviations: tuple
         raise ConfigError(f"dense_crf: found deviations {deviations}, expected positive ones")
 
 
+def _device(backend: Backend, *values: np.ndarray | Tensor) -> torch.device | None:
+    """The device that a backend works on; None where it is a CPU's."""
+    devices = [value.device for value in values if isinstance(value, Tensor) and value.is_cuda]
+    if backend not in ("auto", "gpu") or (backend == "auto" and not devices):
+        return None
+    if not torch.cuda.is_available():
+        raise ConfigError("dense_crf: found no CUDA device for backend gpu, expected one; take backend cpu")
+    return devices[-1] if devices else torch.device("cuda")
+
+
+def _moved(value: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """The values on a device; torch takes no array of negative strides and none that may not be written to."""
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
+    return tensor.to(device)
+
+
+def _as_kind(result: Tensor, subject: Array) -> Array:
+    return result.to(subject.device) if isinstance(subject, Tensor) else result.cpu().numpy()
+
+
 def _on_device(
-    image: np.ndarray | Tensor,
-    unary: Array,
+    image: Tensor,
+    unary: Tensor,
     gaussian: tuple[float, float],
     bilateral: tuple[float, float, float],
     iterations: int,
-) -> Array:
-    if not torch.cuda.is_available():
-        raise ConfigError("dense_crf: found no CUDA device for backend gpu, expected one; take backend cpu")
-    device = next((value.device for value in (unary, image) if isinstance(value, Tensor) and value.is_cuda), "cuda")
-    pixels, energy = (torch.as_tensor(value).to(device) for value in (image, unary))
-    groups = energy.float().reshape(-1, *energy.shape[-2:])
+) -> Tensor:
+    """dense_crf of tensors where they lie."""
+    groups = unary.float().reshape(-1, *unary.shape[-2:])
     (marginals,) = mean_field_batch(
-        [pixels],
-        [groups],
-        labels=energy.shape[-3],
-        gaussian=gaussian,
-        bilateral=bilateral,
-        iterations=iterations,
+        [image], [groups], labels=unary.shape[-3], gaussian=gaussian, bilateral=bilateral, iterations=iterations
     )
-    marginals = marginals.reshape(energy.shape)
-    return marginals.to(unary.device) if isinstance(unary, Tensor) else marginals.cpu().numpy()
+    return marginals.reshape(unary.shape)
 
 
-def _wrapped(image: np.ndarray) -> np.ndarray:
-    shifted = image[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEAN, np.float32)
-    return (np.trunc(shifted).astype(np.int32) % 256).astype(np.uint8)
+def _deeplab_on_device(image: Tensor, probabilities: Tensor, wrap_image: bool) -> Tensor:
+    """deeplab_crf of tensors where they lie."""
+    unary = -torch.log(probabilities.float().clamp(FLOOR, 1))
+    _check(image, tuple(unary.shape), ())
+    if len(unary) == 1:
+        return torch.ones_like(unary)
+    return _on_device(_bgr(image, wrap_image), unary, **DEEPLAB)
+
+
+def _bgr(image: Tensor, wrap: bool) -> Tensor:
+    """RGB uint8[H, W, 3] in the order of colours that the CRF behind DeepLab sees; with wrap as published."""
+    bgr = image.flip(-1)
+    if not wrap:
+        return bgr
+    shifted = torch.stack([bgr[..., c].float() - mean for c, mean in enumerate(CAFFE_MEAN)], -1)
+    return shifted.trunc().int().remainder(256).to(torch.uint8)
 
 
 def _pydensecrf(

@@ -91,7 +91,7 @@ def bilateral_batch(images: Sequence[Tensor], position: float, colour: float) ->
     """The kernel over positions and colours of images uint8[H, W, 3]; deviations in pixels and in 0..255."""
     features = []
     for image in images:
-        colours = image.reshape(-1, 3).float() / colour
+        colours = image.reshape(-1, 3).float() / _divisor(colour, image.device)
         positions = _positions((image.shape[0], image.shape[1]), position, image.device)
         features.append(torch.cat([positions, colours], 1))
     size = np.array([image.shape[:2] for image in images]).max(0)[::-1]
@@ -99,8 +99,17 @@ def bilateral_batch(images: Sequence[Tensor], position: float, colour: float) ->
 
 
 def _positions(size: tuple[int, int], deviation: float, device: torch.device) -> Tensor:
-    y, x = (torch.arange(length, device=device, dtype=torch.float32) / deviation for length in size)
+    divisor = _divisor(deviation, device)
+    y, x = (torch.arange(length, device=device, dtype=torch.float32) / divisor for length in size)
     return torch.stack([x.expand(size), y[:, None].expand(size)], -1).reshape(-1, 2)
+
+
+def _divisor(value: float, device: torch.device) -> Tensor:
+    """A number to divide by: on the device, since CUDA multiplies by the rounded reciprocal of one on the host.
+
+    A quotient that is off by its last digit puts pixels on the border of a simplex to the other side.
+    """
+    return torch.full((), value, dtype=torch.float32, device=device)
 
 
 def _lattice(features: Sequence[Tensor], highest: np.ndarray) -> DeviceLattice:
@@ -134,8 +143,8 @@ def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         columns.append(above - scaled[:, axis - 1] * axis)
         above = above + scaled[:, axis - 1]
     elevated = torch.stack([above, *reversed(columns)], 1)
-    down = torch.tensor(1, dtype=torch.float32) / vertices
-    rounded = torch.round(elevated * down.to(features.device))
+    down = float(np.float32(1) / np.float32(vertices))
+    rounded = torch.round(elevated * down)
     remainder = rounded * vertices
     offset = elevated - remainder
     # Stable, so that of equal offsets the earlier axis comes first, as there.
@@ -144,7 +153,7 @@ def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     rank = rank + rounded.sum(1, keepdim=True).long()
     shift = vertices * ((rank < 0).long() - (rank >= vertices).long())
     rank, remainder = rank + shift, remainder + shift
-    offset = (elevated - remainder) * down.to(features.device)
+    offset = (elevated - remainder) * down
     ordered = torch.empty_like(offset).scatter_(1, rank, offset)
     weights = torch.empty_like(offset)
     weights[:, 0] = ordered[:, -1] + (1 - ordered[:, 0])

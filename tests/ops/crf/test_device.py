@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.data import astronaut
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from amn_dist.ops.crf.dense import dense_crf
-from amn_dist.ops.crf.device import mean_field_batch
+from amn_dist.ops.crf.device import gaussian_batch, mean_field_batch
 from amn_dist.ops.resize import resize_image
 
 SIZES = ((40, 48), (33, 41), (1, 9), (40, 48))
@@ -45,6 +46,28 @@ def test_results_repeat() -> None:
     kernels: dict[str, Any] = {"gaussian": (3, 3), "bilateral": (50, 5, 10), "labels": 4, "iterations": 5}
     first, second = (mean_field_batch([image], [unary], **kernels)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+class ReciprocalDivision(TorchDispatchMode):
+    """Divides by a number as CUDA does: a product with its float32 reciprocal."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.div.Tensor and isinstance(args[1], int | float):
+            return args[0] * float(np.float32(1 / args[1]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("deviations", [(3.0, 50.0, 5.0), (1.0, 67.0, 3.0)])
+def test_quotients_do_not_depend_on_how_a_device_divides(deviations: tuple[float, float, float]) -> None:
+    image = torch.from_numpy(resize_image(astronaut(), (24, 90)))
+    unary = torch.rand(3, 24, 90, generator=torch.Generator().manual_seed(0))
+    kernels: dict[str, Any] = {"gaussian": (deviations[0], 3), "bilateral": (*deviations[1:], 10), "labels": 3}
+    expected = mean_field_batch([image], [unary], iterations=3, **kernels)[0]
+    gaussian_batch.cache_clear()
+    with ReciprocalDivision():
+        assert not torch.equal(torch.arange(90.0) / 50.0, torch.arange(90.0) / torch.tensor(50.0))
+        emulated = mean_field_batch([image], [unary], iterations=3, **kernels)[0]
+    assert torch.equal(emulated, expected)
 
 
 @pytest.mark.gpu
