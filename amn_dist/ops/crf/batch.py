@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from amn_dist.ops.crf.dense import FLOOR
+from amn_dist.ops.crf.dense import DEEPLAB, FLOOR, _bgr
 from amn_dist.ops.crf.device import mean_field_batch
-from amn_dist.ops.normalise import CAFFE_MEAN
-from amn_dist.ops.transfer import to_device
 
 BATCH_VALUES = 2**26
 """Marginals of a batch, f32; a dozen arrays of that size exist at once."""
@@ -69,17 +66,11 @@ def batches(values: Sequence[int], pixels: Sequence[int]) -> Iterator[list[int]]
 
 def deeplab_crfs(images: Sequence[Tensor], probabilities: Sequence[Tensor], *, wrap_image: bool) -> list[Tensor]:
     """Labels uint8[H, W] of deeplab_crf of RGB images uint8[H, W, 3] and probabilities f32[C, H, W] on a device."""
-    pixels = [wrapped(image) if wrap_image else image.flip(-1) for image in images]
+    pixels = [_bgr(image, wrap_image) for image in images]
     unaries = [-torch.log(one.clamp(FLOOR, 1))[None] for one in probabilities]
-    refined = batched_crf(pixels, unaries, gaussian=(1, 3), bilateral=(67, 3, 4))
+    refined = batched_crf(pixels, unaries, **DEEPLAB)
     labels = {place: marginals[0].argmax(0).to(torch.uint8) for place, marginals in refined}
     return [labels[place] for place in range(len(images))]
-
-
-def wrapped(image: Tensor) -> Tensor:
-    """RGB uint8[H, W, 3] to the published input of DeepLab's CRF: BGR minus its mean, truncated modulo 256 (amn 6)."""
-    mean = to_device(np.asarray(CAFFE_MEAN, np.float32), image.device)
-    return torch.trunc(image.flip(-1).float() - mean).int().remainder(256).to(torch.uint8)
 
 
 def label_energies(labels: Tensor, count: int, certainty: float) -> Tensor:

@@ -55,8 +55,8 @@ def dense_crf(
         return same_kind(np.ones_like(as_floats(unary)), unary)
     device = _device(backend, image, unary)
     if device is not None:
-        marginals = _on_device(_moved(image, device), _moved(unary, device), gaussian, bilateral, iterations)
-        return _as_kind(marginals, unary)
+        tensors = _moved(image, device), _moved(unary, device)
+        return _as_kind(_on_device(*tensors, gaussian, bilateral, iterations), unary)
     pixels, energy = as_array(image), as_floats(unary)
     groups = energy.reshape(-1, *energy.shape[-3:])
     if backend == "pydensecrf":
