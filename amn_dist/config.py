@@ -175,7 +175,7 @@ class Seed(Strict):
     background: Share = 0.05
     """Threshold below which background is claimed; between the two pixels are ignored."""
     crf: Literal["auto", "cpu", "gpu", "pydensecrf"] = "auto"
-    """Backend of the dense CRF."""
+    """Backend of the dense CRF. auto: gpu, beside the network, where the farm has one; else cpu."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Seed:
@@ -284,7 +284,7 @@ class IcdSeed(Strict):
     background: Share = 0.05
     """Threshold below which background is claimed; rule threshold only."""
     crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
-    """Backend of the dense CRF. Off keeps what the rule leaves undecided."""
+    """Backend of the dense CRF, as of other seeds. Off keeps what the rule leaves undecided."""
 
     @model_validator(mode="after")
     def _ordered(self) -> IcdSeed:
@@ -347,6 +347,7 @@ class Predict(Strict):
     """Segmentation of the validation images, raw and after the test-time CRF (amn 4.2, 6)."""
 
     crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
+    """Backend of the dense CRF. auto: gpu, beside the network, where the farm has one; else cpu, by the CPU workers."""
     wrap_image: bool = False
     """Published test code hands the CRF a mean-subtracted image whose negative values wrap; on reproduces it."""
 

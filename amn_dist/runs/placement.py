@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from amn_dist.config import Config
-from amn_dist.errors import ConfigError, listed
+from amn_dist.errors import ConfigError
 from amn_dist.farms.farm import Farm
 from amn_dist.methods import Stage
 
@@ -21,7 +21,7 @@ def check_devices(config: Config, stages: Iterable[Stage], farm: Farm | None, ad
     if asking and not _has_gpu(config, farm, address):
         where = f"the Ray cluster at {address}" if address else "this machine"
         raise ConfigError(
-            f"{listed(asking)}: found gpu, but {where} has none that torch can use; take auto or cpu, "
+            f"{', '.join(asking)}: found gpu, but {where} has none that torch can use; take auto or cpu, "
             "or name a cluster that has one with --address"
         )
 

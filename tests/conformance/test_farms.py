@@ -21,11 +21,13 @@ from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm, connect, plan_pools
 from amn_dist.farms.stream import MapTask, Source
-from amn_dist.interfaces import Map, Needs
+from amn_dist.interfaces import Map, Needs, parts_of
+from amn_dist.models.deeplab import segment_network
 from amn_dist.models.weights import save_network
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.classify import CamMap, cam_network
+from amn_dist.stages.predict import PredictMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.telemetry import summary
 from data_shards.synthetic import pack_synthetic
@@ -254,6 +256,22 @@ def test_networks_and_crf_in_two_pools_leave_the_bytes_of_one(
         assert set(reports[-1].busy) == {"local": set(), "ray": {"workers"}, "two": {"network", "cpu"}}[name]
     assert written(tmp_path / "ray") == written(tmp_path / "local")
     assert written(tmp_path / "two") == written(tmp_path / "local")
+
+
+def test_the_crf_of_predictions_is_done_by_cores(farms: dict[str, Farm], images: ShardSet, tmp_path: Path) -> None:
+    small = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
+    config = Config.model_validate({"name": "x", "segment": {"backbone": small}, "predict": {"crf": "cpu"}})
+    save_network(segment_network(config, 3), tmp_path / "model.safetensors")
+    maps = parts_of(PredictMap(config, 3, str(tmp_path / "model.safetensors"), accelerated=True))
+    source = Source(images.url, (), Loader(name="torchvision"))
+    for name, farm in farms.items():
+        task = MapTask("predict", source, maps, (None, str(tmp_path / name)), images.shard_sizes, 3)
+        (*_, last) = farm.run(task, range(2))
+        legs = ["predict_logits", "predict"] if name == "two" else ["predict_logits+predict"]
+        assert list(last.images.items()) == [(leg, 14) for leg in legs]
+        assert name != "two" or min(last.busy["cpu"], last.busy["network"]) > 0
+    assert written(tmp_path / "two") == written(tmp_path / "ray") == written(tmp_path / "local")
+    assert len(written(tmp_path / "two")) == 4
 
 
 def test_a_finished_map_of_a_stream_is_not_written_again(farm: Farm, images: ShardSet, tmp_path: Path) -> None:
