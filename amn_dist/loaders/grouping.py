@@ -9,9 +9,9 @@ from typing import Any
 
 from amn_dist.records import Sample
 
-WINDOW = 64
+WINDOW = 256
 """Samples held at most while a group is filled."""
-WINDOW_BYTES = 64 * 2**20
+WINDOW_BYTES = 512 * 2**20
 """Bytes of their photos held at most."""
 CRF_IMAGES = 32
 """Samples whose CRFs are given to a device together."""

@@ -1,4 +1,4 @@
-"""Convolution layers rewritten for inference: which they are, and their form on a CPU: folded norms, fused ReLU and residual sums, Winograd's products.
+"""Convolution layers rewritten for inference: which have a fused form, and that of a CPU with Winograd's products.
 
 Frozen batch norm is an affine map per channel: it moves into the weights before it. What is left of a block reads and
 writes each map once per convolution. Results agree with the trained network's to float32 rounding.

@@ -318,6 +318,7 @@ class Pipeline:
             folders=tuple(str(folders[step.name]) if step.name in folders else None for step in maps),
             sizes=images.shard_sizes,
             chunk=self.config.farm.chunk,
+            accelerated=self._farm().accelerated,
         )
         reports = zip(*(read_reports(folder, len(images.shard_sizes)) for folder in folders.values()), strict=True)
         todo = [number for number, of_shard in enumerate(reports) if None in of_shard]

@@ -14,7 +14,7 @@ import torch
 
 from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
-from amn_dist.farms.farm import Report, Task
+from amn_dist.farms.farm import Report, Task, samples_together
 from amn_dist.farms.ray.driver import IN_FLIGHT, START_S, TaskDriver
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Pool, WorkerKind
@@ -50,12 +50,15 @@ class RayFarm:
         legs = task.legs(split=CPU in self._pools)
         pools = [leg.needs if CPU in self._pools else ALL for leg in legs]
         last = CPU if CPU in self._pools else ALL
-        schedule = Schedule(task, numbers, [*pools, last], room=self._room(), retries=self._section.retries)
+        room = self._room(samples_together(legs[0]))
+        schedule = Schedule(task, numbers, [*pools, last], room=room, retries=self._section.retries)
         return TaskDriver(f"{task.name}/{self._tasks}", task, legs, schedule, self._pools).reports()
 
-    def _room(self) -> Room:
+    def _room(self, together: int) -> Room:
+        """together: samples that a worker of the first leg is given at a time."""
+        given = IN_FLIGHT * max(together // self._section.chunk, 1)
         waiting = sum(
-            pool.size * (IN_FLIGHT if name == NETWORK else self._section.ahead) for name, pool in self._pools.items()
+            pool.size * (given if name == NETWORK else self._section.ahead) for name, pool in self._pools.items()
         )
         store = ray.cluster_resources().get("object_store_memory", 0) / 2
         return Room(waiting, int(self._section.evidence_gib * 2**30 or store))
