@@ -157,7 +157,8 @@ class Infer(Strict):
     """Of the backbone; heads and merging stay in fp32. auto: bf16 where the device computes it natively, else fp32."""
     batch_pixels: int = Field(default=0, ge=0, le=2**40)
     """Pixels of resized images in one forward pass, mirror images not counted; only images of one size go together.
-    Results do not depend on it. 0: 8 Mpx on an accelerator, one image at a time on a CPU, where batches do not pay."""
+    Results depend on it by rounding alone. 0: 8 Mpx on an accelerator, one image at a time on a CPU, where batches do
+    not pay."""
 
 
 class Cam(Strict):
@@ -422,7 +423,8 @@ class FarmSection(Strict):
     threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of a worker."""
     chunk: Count = 32
-    """Samples a worker does at a time; smaller ones spread a shard wider, larger ones make larger batches."""
+    """Samples that are scheduled, tried again and passed on together; smaller ones spread a shard wider. A worker with
+    a GPU is given several at once, 256 samples in all."""
     pools: Literal["auto", "one", "two"] = "auto"
     """one: every worker takes a chunk through a whole stream. two: networks and CPU work (CRF) have workers of their
     own, maps pass through Ray's object store. auto: two where the cluster has GPUs."""

@@ -16,18 +16,22 @@ TensorMaps = tuple[np.ndarray, Tensor, Tensor]
 """classes uint8[K] (1-based), coarse f32[K, h, w], fine f32[K, H, W], both where the network is."""
 
 
-def hand_out(stage: str, group: Sequence[Sample], maps: Sequence[TensorMaps]) -> Finish | None:
-    """Give samples their maps as evidence, and the coarse ones as what the stage yields.
+def hand_out(
+    stage: str, group: Sequence[Sample], maps: Sequence[TensorMaps], decided: Sequence[Tensor] = ()
+) -> Finish | None:
+    """Give samples their maps as evidence, and the coarse ones as what the stage yields. decided: labels uint8[H, W] of
+    a network that decides.
 
-    From a device the coarse maps come in one go, which the function returned waits for; the fine ones stay.
+    From a device coarse maps and labels come in one go, which the function returned waits for; the fine maps stay.
     """
 
     def take(arrays: list[np.ndarray]) -> None:
-        for sample, (classes, _, fine), coarse in zip(group, maps, arrays, strict=True):
-            sample.evidence = Evidence(classes, coarse, fine if fine.is_cuda else fine.numpy())
+        labels: list[np.ndarray | None] = [*arrays[len(maps) :]] if decided else [None for _ in maps]
+        for sample, (classes, _, fine), coarse, own in zip(group, maps, arrays[: len(maps)], labels, strict=True):
+            sample.evidence = Evidence(classes, coarse, fine if fine.is_cuda else fine.numpy(), own)
             sample.made[stage] = {ACTIVATION: coarse.astype(np.float16)}
 
-    return to_host([coarse for _, coarse, _ in maps]).then(take)
+    return to_host([*(coarse for _, coarse, _ in maps), *decided]).then(take)
 
 
 def on_host(samples: Sequence[Sample]) -> list[Sample]:

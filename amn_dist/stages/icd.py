@@ -14,6 +14,7 @@ from torch.nn import functional
 from amn_dist.config import Config, FitSection
 from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Needs
+from amn_dist.loaders.evidence import hand_out
 from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.icd import IcdNet
@@ -25,7 +26,8 @@ from amn_dist.ops.normalise import input_batch
 from amn_dist.ops.region_means import refine_scores
 from amn_dist.ops.resize import resize_batch, resize_image, scaled_size
 from amn_dist.ops.signed import signed_activation, signed_labels
-from amn_dist.ops.transfer import all_to_device, to_device, to_host
+from amn_dist.ops.signed_device import decide
+from amn_dist.ops.transfer import all_to_device, to_device
 from amn_dist.records import ACTIVATION, Batch, CropRule, Evidence, Sample, grid_size
 
 
@@ -106,16 +108,23 @@ class IcdMap:
 
         def infer(group: list[Sample]) -> Finish | None:
             images, tags = [sample.image for sample in group], [sample.tags for sample in group]
-
-            def take(arrays: list[np.ndarray]) -> None:
-                for sample, (cam, signed) in zip(group, arrays, strict=True):
-                    classes = (np.flatnonzero(sample.tags) + 1).astype(np.uint8)
-                    sample.evidence = evidence_of(classes, signed, cam)
-                    sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
-
-            return to_host(logits_icd(opened, images, tags, **options)).then(take)
+            logits = logits_icd(opened, images, tags, **options)
+            classes = [(np.flatnonzero(of_image) + 1).astype(np.uint8) for of_image in tags]
+            if device_of(opened).type != "cpu":
+                return self._decide(group, logits, classes)
+            for sample, (cam, signed), own in zip(group, logits, classes, strict=True):
+                sample.evidence = evidence_of(own, signed.numpy(), cam.numpy())
+                sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
+            return None
 
         return in_groups(samples, infer, batch_pixels=batch_pixels(self.config.infer, opened))
+
+    def _decide(self, group: list[Sample], logits: Sequence[Tensor], classes: Sequence[np.ndarray]) -> Finish | None:
+        """Evidence of logits on a device, made there."""
+        names = all_to_device(classes, logits[0].device)
+        decided = [decide(cam, signed, own) for (cam, signed), own in zip(logits, names, strict=True)]
+        maps = [(own, coarse, fine) for own, (coarse, fine, _) in zip(classes, decided, strict=True)]
+        return hand_out(self.name, group, maps, [labels for _, _, labels in decided])
 
 
 def icd_network(config: Config, num_classes: int) -> IcdNet:

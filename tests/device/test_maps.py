@@ -111,7 +111,7 @@ CHECKED = {
     "cam": (2, 0),
     "cam_seed": (6, 1),
     "amn_map": (4, 0),
-    "icd_map": (2, 0),
+    "icd_map": (3, 0),
     "icd_seed": (8, 1),
     "icd_seed threshold": (6, 1),
     "refine": (0, 0),
