@@ -13,6 +13,7 @@ from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.fused import fuse
 from amn_dist.models.fused_device import CastBackbone, device_forms
 from amn_dist.models.weights import load_network
+from amn_dist.ops.transfer import inference_device
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Infer
@@ -61,11 +62,6 @@ def prepare(network: Network, device: torch.device | str, *, precision: torch.dt
         fuse(network)
         keep_freed_memory()
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def inference_device() -> torch.device:
-    """The accelerator when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amn_dist.ops.crf.batch import batched_crf
+from amn_dist.ops.crf.batch import batched_crf, batches
 from amn_dist.ops.crf.dense import Backend, dense_crf
 from amn_dist.records import IGNORE
 
@@ -98,11 +98,12 @@ def refine_labels(
 
 def refined_on_device(images: Sequence[Tensor], labels: Sequence[Tensor], num_classes: int) -> list[Tensor]:
     """refine_labels of images uint8[H, W, 3] and labels uint8[H, W] of any sizes on one device, CRFs in batches."""
-    refined = list(labels)
-    unaries = [_unary_on_device(of_image, num_classes)[None] for of_image in labels]
-    for place, marginals in batched_crf(images, unaries, bilateral=BILATERAL):
-        highest, strongest = marginals[0].max(0)
-        refined[place] = torch.where(highest < UNDECIDED, IGNORE, strongest).to(torch.uint8)
+    refined, pixels = list(labels), [of_image.numel() for of_image in labels]
+    for batch in batches([num_classes * count for count in pixels], pixels):
+        unaries = [_unary_on_device(labels[place], num_classes)[None] for place in batch]
+        for number, marginals in batched_crf([images[place] for place in batch], unaries, bilateral=BILATERAL):
+            highest, strongest = marginals[0].max(0)
+            refined[batch[number]] = torch.where(highest < UNDECIDED, IGNORE, strongest).to(torch.uint8)
     return refined
 
 

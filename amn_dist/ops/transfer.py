@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def inference_device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def to_device(values: np.ndarray, device: torch.device | str) -> Tensor:
     """The values on a device; on the CPU they share the memory. A GPU is sent them from pinned memory, unwaited for."""
     here = torch.from_numpy(np.ascontiguousarray(values))

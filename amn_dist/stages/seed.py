@@ -11,10 +11,9 @@ import torch
 from amn_dist.config import Seed
 from amn_dist.interfaces import Needs
 from amn_dist.loaders.grouping import CRF_IMAGES, Finish, in_batches
-from amn_dist.models.inference import inference_device
 from amn_dist.ops.arrays import as_array
 from amn_dist.ops.seeds import confident_seed, confident_seeds
-from amn_dist.ops.transfer import all_to_device, placed, to_host
+from amn_dist.ops.transfer import all_to_device, inference_device, placed, to_host
 from amn_dist.records import IGNORE, Evidence, Sample
 
 

@@ -40,10 +40,12 @@ class RayFarm:
 
     @property
     def accelerated(self) -> bool:
-        """As the first worker of those that run networks finds it; one that has no share of a GPU is not asked."""
+        """As the first worker of those that run networks finds it; without a share of a GPU none is asked."""
         pool = self._pools.get(NETWORK) or self._pools[ALL]
-        first = pool.first_worker(START_S) if pool.kind.gpus else None
-        return first is not None and first.accelerated
+        if not pool.kind.gpus:
+            return False
+        first = pool.first_worker(START_S)
+        return first is None or first.accelerated
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1
