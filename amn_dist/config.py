@@ -157,8 +157,8 @@ class Infer(Strict):
     """Of the backbone; heads and merging stay in fp32. auto: bf16 where the device computes it natively, else fp32."""
     batch_pixels: int = Field(default=0, ge=0, le=2**40)
     """Pixels of resized images in one forward pass, mirror images not counted; only images of one size go together.
-    Results depend on it by rounding alone. 0: 8 Mpx on an accelerator, one image at a time on a CPU, where batches do
-    not pay."""
+    Results move by rounding alone: libraries choose an algorithm by the size of a batch. 0: 8 Mpx on an accelerator,
+    one image at a time on a CPU, where batches do not pay."""
 
 
 class Cam(Strict):

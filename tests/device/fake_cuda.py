@@ -104,6 +104,7 @@ def fake_cuda() -> Iterator[Seen]:
         patch.setattr(torch, "unique", _unique(torch.unique, seen))
         patch.setattr(nn.Module, "_apply", _apply)
         patch.setattr(torch.cuda, "Event", lambda: _event(seen))
+        patch.setattr(torch.cuda, "device_of", lambda tensor: contextlib.nullcontext())
         patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
         patch.setattr(torch.cuda, "synchronize", lambda device=None: seen.waits.update([f"synchronize {here()}"]))
         for kind in (JITFunction, InterpretedFunction):

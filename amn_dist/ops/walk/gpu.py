@@ -110,7 +110,9 @@ def _table(sources: Sequence[Region], targets: Sequence[Region], device: torch.d
 @cache
 def _paths(radius: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     directions, cells, begins = path_table(radius)
-    return tuple(to_device(values.astype(np.int32), device) for values in (directions, cells, begins))  # type: ignore[return-value]
+    return tuple(
+        torch.from_numpy(values).to(device, torch.int32).contiguous() for values in (directions, cells, begins)
+    )  # type: ignore[return-value]
 
 
 def _links(edge: Tensor, regions: Sequence[Region], radius: int, beta: float) -> tuple[Tensor, Tensor]:
