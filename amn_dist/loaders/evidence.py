@@ -36,8 +36,8 @@ def hand_out(
 
 def on_host(samples: Sequence[Sample]) -> list[Sample]:
     """The samples with their fine maps in the host's memory, brought there in one go."""
-    known = [(sample, sample.evidence) for sample in samples if sample.evidence is not None]
-    away = [(sample, evidence) for sample, evidence in known if isinstance(evidence.fine, Tensor)]
+    evident = [(sample, sample.evidence) for sample in samples if sample.evidence is not None]
+    away = [(sample, evidence) for sample, evidence in evident if isinstance(evidence.fine, Tensor)]
     landing = to_host([evidence.fine for _, evidence in away if isinstance(evidence.fine, Tensor)])
     for (sample, evidence), fine in zip(away, landing.arrays(), strict=True):
         sample.evidence = replace(evidence, fine=fine)

@@ -35,9 +35,9 @@ class DeviceConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         steps = (self.stride, self.padding, self.dilation, self.groups)
         if self.fused:
-            made = tried(lambda: torch.ops.aten.cudnn_convolution_relu(x, self.weight, self.bias, *steps))
-            if made is not None:
-                return made
+            result = tried(lambda: torch.ops.aten.cudnn_convolution_relu(x, self.weight, self.bias, *steps))
+            if result is not None:
+                return result
             self.fused = False
         plain = functional.conv2d(x, self.weight, self.bias, *steps)
         return plain.relu_() if self.relu else plain
@@ -61,15 +61,15 @@ class DeviceSum(nn.Module):
         steps = (self.stride, self.padding, self.dilation, self.groups)
         if self.fused:
             fused = torch.ops.aten.cudnn_convolution_add_relu
-            made = tried(lambda: fused(x, self.weight, total, 1.0, self.bias, *steps))
-            if made is not None:
-                return made
+            result = tried(lambda: fused(x, self.weight, total, 1.0, self.bias, *steps))
+            if result is not None:
+                return result
             self.fused = False
         return functional.conv2d(x, self.weight, self.bias, *steps).add_(total).relu_()
 
 
 class FloatTaps(Sequence[Tensor]):
-    """Taps of a backbone in float32, each made so when it is read: most networks read the last alone."""
+    """Taps of a backbone in float32, each cast when it is read: most networks read the last alone."""
 
     def __init__(self, taps: Sequence[Tensor]) -> None:
         self._taps = taps
@@ -108,9 +108,9 @@ def device_forms(precision: torch.dtype) -> Forms:
 def tried(operation: Callable[[], Any]) -> Tensor | None:
     """What an operation makes; None where the device has no such operation for these shapes."""
     try:
-        made: Tensor = operation()
+        result: Tensor = operation()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
         return None
-    return made
+    return result

@@ -74,9 +74,9 @@ def test_a_crf_that_is_not_done_beside_the_network_is_a_part_for_cores(
 @pytest.mark.parametrize("stage", ["cam_seed", "amn_seed", "icd_seed", "refine_seed"])
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_seeds_are_made_beside_the_network_where_there_is_a_gpu(stage: str, accelerated: bool) -> None:
-    (made,) = (one.map for one in STAGES if one.name == stage)
+    (factory,) = (one.map for one in STAGES if one.name == stage)
     for crf in ("auto", "cpu", "pydensecrf"):
-        step = made(Context(config(**{stage: {"crf": crf}}), ("background", "cat"), accelerated=accelerated))
+        step = factory(Context(config(**{stage: {"crf": crf}}), ("background", "cat"), accelerated=accelerated))
         assert step.needs == crf_needs(crf, accelerated) == ("network" if crf == "auto" and accelerated else "cpu")
 
 
