@@ -176,7 +176,7 @@ class Seed(Strict):
     background: Share = 0.05
     """Threshold below which background is claimed; between the two pixels are ignored."""
     crf: Literal["auto", "cpu", "gpu", "pydensecrf"] = "auto"
-    """Backend of the dense CRF."""
+    """Backend of the dense CRF. auto: gpu, beside the network, where the farm has one; else cpu."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Seed:
@@ -285,7 +285,7 @@ class IcdSeed(Strict):
     background: Share = 0.05
     """Threshold below which background is claimed; rule threshold only."""
     crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
-    """Backend of the dense CRF. Off keeps what the rule leaves undecided."""
+    """Backend of the dense CRF, as of other seeds. Off keeps what the rule leaves undecided."""
 
     @model_validator(mode="after")
     def _ordered(self) -> IcdSeed:
@@ -348,6 +348,7 @@ class Predict(Strict):
     """Segmentation of the validation images, raw and after the test-time CRF (amn 4.2, 6)."""
 
     crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
+    """Backend of the dense CRF. auto: gpu, beside the network, where the farm has one; else cpu, by the CPU workers."""
     wrap_image: bool = False
     """Published test code hands the CRF a mean-subtracted image whose negative values wrap; on reproduces it."""
 
@@ -425,7 +426,8 @@ class FarmSection(Strict):
     threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of a worker."""
     chunk: Count = 32
-    """Samples a worker does at a time; smaller ones spread a shard wider, larger ones make larger batches."""
+    """Samples that are scheduled, tried again and passed on together; smaller ones spread a shard wider. A worker with
+    a GPU is given several at once, 256 samples in all."""
     pools: Literal["auto", "one", "two"] = "auto"
     """one: every worker takes a chunk through a whole stream. two: networks and CPU work (CRF) have workers of their
     own, maps pass through Ray's object store. auto: two where the cluster has GPUs."""

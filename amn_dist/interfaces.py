@@ -23,12 +23,14 @@ class Context:
     """What a stage is built from.
 
     classes: names in the order of their ids, background first. weights: those of the Fit that a Map runs, a
-    .safetensors on this machine or behind a URL; empty for any other stage.
+    .safetensors on this machine or behind a URL; empty for any other stage. accelerated: whether the workers that run
+    networks have a GPU.
     """
 
     config: Config
     classes: tuple[str, ...]
     weights: str = ""
+    accelerated: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -102,6 +104,25 @@ class Map(Protocol):
     def run(self, opened: Any, samples: Iterator[Sample]) -> Iterator[Sample]:
         """The samples in order, with this stage's evidence and fields added."""
         ...
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """A Map whose work belongs on workers of two kinds: parts that run one after the other yield what it yields."""
+
+    def parts(self) -> tuple[Map, ...]:
+        """Maps of one name each, of which the last has the name and the fields of the whole; or the whole alone."""
+        ...
+
+
+def crf_needs(backend: str, accelerated: bool) -> Needs:
+    """Where a dense CRF of the setting `crf` belongs: `auto` is the network's device when that is a GPU."""
+    return "network" if backend == "gpu" or (backend == "auto" and accelerated) else "cpu"
+
+
+def parts_of(step: Map) -> tuple[Map, ...]:
+    """The Maps that a farm runs for this one."""
+    return step.parts() if isinstance(step, Divided) else (step,)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from amn_dist.config import Config, FitSection
 from amn_dist.errors import printable
-from amn_dist.interfaces import Context, Fit, Map
+from amn_dist.interfaces import Context, Fit, Map, Needs, crf_needs
 from amn_dist.models.published import Kind as Published
 from amn_dist.records import ACTIVATION
 from amn_dist.shards.format import FieldKind, kind_of
@@ -22,9 +22,10 @@ from amn_dist.stages.classify import CamMap, ClassifyFit
 from amn_dist.stages.icd import IcdFit, IcdMap, icd_colour
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.irn import IrnFit, WalkMap
+from amn_dist.stages.predict import PredictMap
 from amn_dist.stages.refine import RefineMap
 from amn_dist.stages.seed import SeedMap
-from amn_dist.stages.segment import PredictMap, SegmentFit
+from amn_dist.stages.segment import SegmentFit
 from amn_dist.stages.superpixel import SuperpixelMap
 
 SetName = Literal["train", "val"]
@@ -122,12 +123,17 @@ class Stage:
         return frozenset(section.ARCHITECTURE) if isinstance(section, FitSection) else frozenset()
 
 
+def _crf_needs(context: Context, name: str) -> Needs:
+    """Which workers the CRF of a stage belongs on."""
+    return crf_needs(getattr(context.config, name).crf, context.accelerated)
+
+
 def seed_stage(name: str, title: str, *, follows: str) -> Stage:
     """Confident labels, by two thresholds and two CRFs, of the activation that a Map has made."""
     return Stage(
         name,
         "map",
-        map=lambda c: SeedMap(name, getattr(c.config, name)),
+        map=lambda c: SeedMap(name, getattr(c.config, name), _crf_needs(c, name)),
         follows=follows,
         makes=(Artefact(name, title, "seed.png"),),
     )
@@ -165,14 +171,14 @@ ICD_MAP = Stage(
 ICD_SEED = Stage(
     "icd_seed",
     "map",
-    map=lambda c: IcdSeedMap(c.config.icd_seed, c.num_classes),
+    map=lambda c: IcdSeedMap(c.config.icd_seed, c.num_classes, needs=_crf_needs(c, "icd_seed")),
     follows="icd_map",
     makes=(Artefact("icd_seed", "ICD seed", "seed.png"),),
 )
 REFINE = Stage(
     "refine",
     "map",
-    map=lambda c: RefineMap(),
+    map=lambda c: RefineMap(needs=_crf_needs(c, "refine_seed")),
     outside="maps",
     makes=(Artefact("refine", "maps given", ACTIVATION),),
 )
@@ -200,7 +206,7 @@ PREDICT = Stage(
     "predict",
     "map",
     over="val",
-    map=lambda c: PredictMap(c.config, c.num_classes, c.weights),
+    map=lambda c: PredictMap(c.config, c.num_classes, c.weights, c.accelerated),
     checkpoint="segment",
     makes=(Artefact("predict_raw", "prediction", "raw.png"), Artefact("predict", "prediction + CRF", "mask.png")),
 )

@@ -30,13 +30,14 @@ def grid_size(height: int, width: int, stride: int = 4) -> tuple[int, int]:
 class Evidence:
     """What a network believes about the classes an image is tagged with.
 
-    classes: uint8[K], 1-based ids in ascending order. coarse: f32[K, h, w]. fine: f32[K, H, W]. decided: uint8[H, W]
-    labels of a network that decides without a threshold, 255 where it does not; None from any other.
+    classes: uint8[K], 1-based ids in ascending order. coarse: f32[K, h, w]. fine: f32[K, H, W], on the device of the
+    network as long as the sample has not left its worker. decided: uint8[H, W] labels of a network that decides
+    without a threshold, 255 where it does not; None from any other.
     """
 
     classes: np.ndarray
     coarse: np.ndarray
-    fine: np.ndarray
+    fine: np.ndarray | Tensor
     decided: np.ndarray | None = None
 
 
@@ -45,8 +46,9 @@ class Sample:
     """One image on its way through a Map.
 
     image: uint8[H, W, 3] RGB, upright. tags: uint8[C-1] multi-hot. joined: fields of earlier stages by stage name.
-    evidence: full-resolution maps of the stage before in the same stream. made: what each stage of the stream
-    yields, by stage name and field.
+    evidence: full-resolution maps of the stage before in the same stream. logits: f32[h, w, C] of a segmentation
+    network, classes innermost, from one part of its Map to the next. made: what each stage of the stream yields, by
+    stage name and field.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Sample:
     tags: np.ndarray
     joined: dict[str, np.ndarray] = field(default_factory=dict)
     evidence: Evidence | None = None
+    logits: np.ndarray | None = None
     made: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
     """(H, W) of the photograph where the image is a smaller copy of it."""

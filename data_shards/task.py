@@ -70,6 +70,10 @@ class RayOnDemand:
         self._section, self._address = FarmSection(workers=workers, pools="one"), address
         self._farm: Farm | None = None
 
+    @property
+    def accelerated(self) -> bool:
+        return False
+
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         if self._farm is None:
             from amn_dist.farms.ray.farm import RayFarm

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from amn_dist.commands.options import ConfigPath, DataOption, RunOption, Settings
+from amn_dist.commands.options import Address, ConfigPath, DataOption, RunOption, Settings
 from amn_dist.commands.printing import plain_console, print_table
 from amn_dist.commands.run import pipeline
 from amn_dist.errors import PLACE, AmnError
@@ -19,9 +19,17 @@ if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for torch
     from amn_dist.runs.pipeline import Pipeline
 
 
-def plan(config: ConfigPath, data: DataOption = Path("."), run: RunOption = None, set: Settings = None) -> None:
-    """Say what is done and what is next, with an estimate of its cost."""
-    print_table(plain_console(), plan_table(pipeline(config, data, run, set)))
+def plan(
+    config: ConfigPath,
+    data: DataOption = Path("."),
+    run: RunOption = None,
+    set: Settings = None,
+    address: Address = None,
+) -> None:
+    """Say what is done and what is next, with an estimate of its cost; refuse what could not run."""
+    planned = pipeline(config, data, run, set, address=address)
+    planned.check_devices(planned.stages)
+    print_table(plain_console(), plan_table(planned))
 
 
 def plan_table(pipeline: Pipeline) -> Table:

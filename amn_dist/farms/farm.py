@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from amn_dist.errors import MESSAGE, StageError, printable
 from amn_dist.interfaces import Needs
@@ -35,6 +35,22 @@ class Leg(Protocol):
         """Load what all chunks share; returns what turns a chunk and the result of the leg before (or None) into this
         leg's result."""
         ...
+
+
+@runtime_checkable
+class Bundling(Protocol):
+    """A leg, one that begins a task, that is better given several chunks at once."""
+
+    @property
+    def together(self) -> int:
+        """Samples it is best given at a time, while there are; what it is opened to then has `bundle(chunks)`, whose
+        results are those of each chunk alone."""
+        ...
+
+
+def samples_together(leg: Leg) -> int:
+    """Samples a leg is best given at a time; 0 where that is a chunk."""
+    return leg.together if isinstance(leg, Bundling) else 0
 
 
 class Task(Protocol):
@@ -91,6 +107,11 @@ class Report:
 
 class Farm(Protocol):
     """Runs a task over shards; every shard is finished exactly once or named in an error."""
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether the workers that run networks compute on a GPU."""
+        ...
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         """Yield reports, one for each finished shard among them, in any order. Raises StageError after the last."""

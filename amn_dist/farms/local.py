@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
+
 from amn_dist.errors import AmnError
 from amn_dist.farms.farm import Chunk, Report, Task, failed_shards
 
 
 class LocalFarm:
     """Runs shards here."""
+
+    @property
+    def accelerated(self) -> bool:
+        return torch.cuda.is_available()
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         failures: dict[int, str] = {}

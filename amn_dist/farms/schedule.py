@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from amn_dist.farms.farm import Chunk, Task
@@ -23,6 +23,7 @@ class Job:
 
     leg: the leg it takes its chunk through; after the last leg, where chunk is None, the shard is put together.
     inputs: handles of the results it reads. finishes: the chunk is the whole shard, which is put together at once.
+    apart: it was in a bundle that failed, and is done alone.
     """
 
     shard: int
@@ -30,6 +31,7 @@ class Job:
     chunk: Chunk | None
     inputs: tuple[Handle, ...] = ()
     finishes: bool = False
+    apart: bool = False
 
 
 @dataclass(slots=True)
@@ -91,6 +93,27 @@ class Schedule:
             if self._pools[leg] == pool and (job := self._take(leg)) is not None:
                 return job
         return None
+
+    def bundle(self, pool: str, *, samples: int) -> list[Job]:
+        """The next jobs of a pool that one worker may do at once: `samples` of the first leg at most, one job at least
+        if there is any. Whatever a job of later legs, or one that is done apart, has no company."""
+        first = self.next(pool)
+        if first is None:
+            return []
+        jobs, held = [first], len(first.chunk or ())
+        while first.leg == 0 and first.chunk is not None and not jobs[-1].apart:
+            following = self._waiting[0][0] if self._waiting[0] else None
+            if following is not None and (following.apart or held + len(following.chunk or ()) > samples):
+                break
+            if held >= samples or (job := self._take(0)) is None:
+                break
+            jobs.append(job)
+            held += len(job.chunk or ())
+        return jobs
+
+    def apart(self, job: Job) -> None:
+        """A job failed or died in a bundle, maybe for another's sake: it is done again, alone, and nobody is blamed."""
+        self.died(replace(job, apart=True), "", guilty=False)
 
     def ended(self, job: Job, handle: Handle, *, size: int = 0) -> bool:
         """A job has its result, `size` bytes large. Returns whether its shard is finished now."""

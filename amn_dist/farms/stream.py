@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from functools import partial
+from itertools import chain, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from amn_dist.farms.shortage import noted, telling_shortage
 from amn_dist.interfaces import Map, Needs, Tally
 from amn_dist.loaders.bounded import bounded, enlarged, full_size
 from amn_dist.loaders.decode import decode_images
+from amn_dist.loaders.evidence import on_host
+from amn_dist.loaders.prefetch import map_ahead, read_ahead
+from amn_dist.ops.arrays import as_array
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import Entry, ShardSet
@@ -26,7 +31,14 @@ Row = tuple[str, tuple[int, int], dict[str, bytes]]
 REPORTS = 2
 """Shards of every set whose reports a worker remembers: what it needs does not grow with the set."""
 
-ReadChunk = Callable[[Chunk], Iterator[Sample]]
+ReadChunks = Callable[..., Iterator[Sample]]
+"""The samples of the chunks it is given, in order."""
+TOGETHER = 256
+"""Samples that a worker with a GPU is given at least while there are: groups of one size are formed over them."""
+AHEAD = 64
+"""Samples read before the network asks for them, in a thread of their own."""
+ENCODERS = 4
+"""Threads that encode what a GPU's worker has made."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,8 @@ class Source:
     digest: str | None = None
     """Of the images; a set that has changed since is refused, wherever it is opened."""
 
-    def open(self) -> ReadChunk:
-        """Open every set once; returns the function that reads one chunk, after comparing the keys of its shard."""
+    def open(self) -> ReadChunks:
+        """Open every set once; returns the function that reads chunks, after comparing the keys of their shards."""
         images = ShardSet.open(self.images, reports=REPORTS, digest=self.digest)
         digests = {join.url: join.digest for join in self.joins if join.url != self.images}
         others = {url: ShardSet.open(url, reports=REPORTS, digest=digest) for url, digest in digests.items()}
@@ -59,10 +71,10 @@ class Source:
             images.join(other, shards=())
         sets = {**others, self.images: images}
 
-        def read(chunk: Chunk) -> Iterator[Sample]:
+        def read(*chunks: Chunk) -> Iterator[Sample]:
             for other in others.values():
-                images.join(other, shards=(chunk.shard,))
-            entries = images.shard(chunk.shard)[chunk.start : chunk.stop]
+                images.join(other, shards=tuple(dict.fromkeys(chunk.shard for chunk in chunks)))
+            entries = [entry for chunk in chunks for entry in images.shard(chunk.shard)[chunk.start : chunk.stop]]
             for entry, pixels in zip(entries, self._pixels(images, entries), strict=True):
                 sample = Sample(
                     key=entry.key,
@@ -92,33 +104,68 @@ class MapLeg:
     source: Source | None = None
     written: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     """Of the last leg: names and fields of the maps whose rows are written."""
+    accelerated: bool = False
+    """Whether its network runs on a GPU: then reading, the network and encoding have threads of their own."""
 
     @property
     def name(self) -> str:
         return "+".join(step.name for step in self.maps)
 
-    def open(self) -> Callable[[Chunk, Any], Any]:
+    @property
+    def together(self) -> int:
+        """Samples that are best read at a time, in whole chunks."""
+        return TOGETHER if self.accelerated and self.source is not None else 0
+
+    def open(self) -> MapWork:
         read = None if self.source is None else self.source.open()
-        opened = [step.open() for step in self.maps]
+        return MapWork(self, read, [step.open() for step in self.maps])
 
-        def work(chunk: Chunk, passed: Any) -> Any:
-            handed: list[Sample] = []
-            with telling_shortage(self.name, handed):
-                return pipe(noted(owned(passed) if read is None else read(chunk), handed))
 
-        def pipe(samples: Iterator[Sample]) -> Any:
-            for step, loaded in zip(self.maps, opened, strict=True):
-                samples = step.run(loaded, samples)
-            return list(samples) if self.written is None else rows_of(samples, self.written)
+@dataclass(frozen=True)
+class MapWork:
+    """A leg that a worker has opened. read: of a leg that begins a stream. opened: what its maps keep."""
 
-        return work
+    leg: MapLeg
+    read: ReadChunks | None
+    opened: Sequence[Any]
+
+    def __call__(self, chunk: Chunk, passed: Any) -> Any:
+        if self.read is not None:
+            return self.bundle([chunk])[0]
+        handed: list[Sample] = []
+        with telling_shortage(self.leg.name, handed):
+            return self._result(self._mapped(noted(owned(passed), handed)))
+
+    def bundle(self, chunks: Sequence[Chunk]) -> list[Any]:
+        """What the leg makes of several chunks at once, for each the same as alone."""
+        assert self.read is not None, "only the first leg of a stream reads chunks"
+        handed: list[Sample] = []
+        with closing(self._source(chunks)) as source, telling_shortage(self.leg.name, handed):
+            samples = self._mapped(noted(source, handed))
+            return [self._result(islice(samples, len(chunk))) for chunk in chunks]
+
+    def _source(self, chunks: Sequence[Chunk]) -> Generator[Sample]:
+        assert self.read is not None
+        if self.leg.accelerated:
+            return read_ahead(self.read(*chunks), depth=AHEAD)
+        return (sample for sample in self.read(*chunks))
+
+    def _mapped(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        for step, loaded in zip(self.leg.maps, self.opened, strict=True):
+            samples = step.run(loaded, samples)
+        return samples
+
+    def _result(self, samples: Iterator[Sample]) -> Any:
+        if self.leg.written is None:
+            return on_host(list(samples))
+        return rows_of(samples, self.leg.written, threads=ENCODERS if self.leg.accelerated else 0)
 
 
 @dataclass(frozen=True)
 class MapTask:
     """A stream of maps over a set. folders: where each map's shards go, None when they are done already.
 
-    sizes: samples of every shard. chunk: samples a worker does at a time.
+    sizes: samples of every shard. chunk: samples a worker does at a time. accelerated: whether networks run on GPUs.
     """
 
     name: str
@@ -127,6 +174,7 @@ class MapTask:
     folders: tuple[str | None, ...]
     sizes: tuple[int, ...]
     chunk: int
+    accelerated: bool = False
 
     def chunks(self, number: int) -> tuple[Chunk, ...]:
         size = self.sizes[number]
@@ -134,7 +182,8 @@ class MapTask:
 
     def legs(self, *, split: bool) -> tuple[MapLeg, ...]:
         groups = [tuple(group) for _, group in groupby(self.maps, key=lambda step: split and step.needs)]
-        legs = [MapLeg(group, group[0].needs) for group in groups]
+        devices = [self.accelerated and "network" in {step.needs for step in group} for group in groups]
+        legs = [MapLeg(group, group[0].needs, accelerated=on) for group, on in zip(groups, devices, strict=True)]
         legs[0] = replace(legs[0], source=self.source)
         legs[-1] = replace(legs[-1], written=tuple((step.name, step.fields) for step, _ in self._written()))
         return tuple(legs)
@@ -157,24 +206,36 @@ def owned(samples: Iterable[Sample]) -> Iterator[Sample]:
             sample,
             image=sample.image.copy(),
             evidence=None if evidence is None else _owned_evidence(evidence),
+            logits=None if sample.logits is None else sample.logits.copy(),
             joined={name: value.copy() for name, value in sample.joined.items()},
         )
 
 
 def _owned_evidence(evidence: Evidence) -> Evidence:
     decided = None if evidence.decided is None else evidence.decided.copy()
-    return Evidence(evidence.classes.copy(), evidence.coarse.copy(), evidence.fine.copy(), decided)
+    return Evidence(evidence.classes.copy(), evidence.coarse.copy(), as_array(evidence.fine).copy(), decided)
 
 
-def rows_of(samples: Iterable[Sample], written: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Row]]:
-    """Encoded rows by map, of the samples as they come."""
-    rows: list[list[Row]] = [[] for _ in written]
-    for sample in samples:
-        for (name, fields), of_map in zip(written, rows, strict=True):
-            values = sample.made[name]
-            encoded = {f: encode(f, enlarged(f, values[f], sample)) for f in fields}
-            of_map.append((sample.key, full_size(sample), encoded))
-    return rows
+def rows_of(
+    samples: Iterable[Sample], written: Sequence[tuple[str, tuple[str, ...]]], *, threads: int = 0
+) -> list[list[Row]]:
+    """Encoded rows by map, of the samples as they come. threads: that encode, beside the one that asks for samples."""
+    if not threads:
+        rows = [_rows(sample, written) for sample in samples]
+    else:
+        encoding = partial(_rows, written=written)
+        groups = ([sample] for sample in samples)
+        rows = list(chain.from_iterable(map_ahead(encoding, groups, threads=threads, depth=4 * threads)))
+    return [[row[place] for row in rows] for place in range(len(written))]
+
+
+def _rows(sample: Sample, written: Sequence[tuple[str, tuple[str, ...]]]) -> list[Row]:
+    """The row of a sample in every map that is written."""
+    size = full_size(sample)
+    return [
+        (sample.key, size, {f: encode(f, enlarged(f, sample.made[name][f], sample)) for f in fields})
+        for name, fields in written
+    ]
 
 
 @dataclass(frozen=True)

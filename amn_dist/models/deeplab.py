@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.models.aspp import Aspp
-from amn_dist.models.backbones.backbone import Backbone
+from amn_dist.models.backbones.backbone import Backbone, build_backbone
+
+if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
+    from amn_dist.config import Config
 
 BRANCHES = (0.5, 0.75)
 """Published scales beside the full image."""
@@ -42,6 +47,11 @@ class DeepLab(nn.Module):
     def logits(self, image: Tensor) -> Tensor:
         """Logits [B, C, h, w] of one scale."""
         return self.aspp(self.backbone(image)[-1])
+
+
+def segment_network(config: Config, num_classes: int) -> DeepLab:
+    """The configured segmentation network with random weights."""
+    return DeepLab(build_backbone(config.segment.backbone), num_classes, branches=config.segment.branches)
 
 
 def _scaled(image: Tensor, scale: float) -> Tensor:

@@ -1,10 +1,13 @@
-"""Convolution layers rewritten for inference on a CPU: folded norms, fused ReLU and residual sums, Winograd's products.
+"""Convolution layers rewritten for inference: which have a fused form, and that of a CPU with Winograd's products.
 
 Frozen batch norm is an affine map per channel: it moves into the weights before it. What is left of a block reads and
 writes each map once per convolution. Results agree with the trained network's to float32 rounding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,15 @@ from amn_dist.models.backbones.blueprint import EPSILON, FixedBatchNorm
 from amn_dist.ops.winograd import can_use_winograd, winograd_conv, winograd_weights
 
 Layer = tuple[nn.Conv2d, FixedBatchNorm | None]
+
+
+@dataclass(frozen=True)
+class Forms:
+    """What fused layers are made of. conv: of a layer, relu=...: x to a map. total: of a layer: x and a map, to which
+    it may write, to a map."""
+
+    conv: Callable[..., nn.Module]
+    total: Callable[[Layer], nn.Module]
 
 
 class FusedConv(nn.Module):
@@ -26,7 +38,7 @@ class FusedConv(nn.Module):
         super().__init__()
         weight, bias = folded(*layer)
         self.relu = relu
-        self.geometry = _geometry(layer[0])
+        self.geometry = geometry(layer[0])
         self.winograd = can_use_winograd(layer[0])
         self.register_buffer("weight", winograd_weights(weight) if self.winograd else weight)
         self.register_buffer("bias", bias)
@@ -50,7 +62,7 @@ class FusedSum(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         weight, bias = folded(*layer)
-        self.geometry = _geometry(layer[0])
+        self.geometry = geometry(layer[0])
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
@@ -64,11 +76,11 @@ class FusedSum(nn.Module):
 class FusedBlock(nn.Module):
     """Residual block of three convolutions; without a projection its input is overwritten by its output."""
 
-    def __init__(self, layers: tuple[Layer, Layer, Layer], shortcut: nn.Module) -> None:
+    def __init__(self, layers: tuple[Layer, Layer, Layer], shortcut: nn.Module, forms: Forms) -> None:
         super().__init__()
-        self.reduce, self.conv3x3 = (FusedConv(layer, relu=True) for layer in layers[:2])
-        self.increase = FusedSum(layers[2])
-        self.shortcut = FusedConv(_layer(shortcut), relu=False) if isinstance(shortcut, nn.Sequential) else shortcut
+        self.reduce, self.conv3x3 = (forms.conv(layer, relu=True) for layer in layers[:2])
+        self.increase = forms.total(layers[2])
+        self.shortcut = forms.conv(_layer(shortcut), relu=False) if isinstance(shortcut, nn.Sequential) else shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.conv3x3(self.reduce(x))
@@ -76,16 +88,19 @@ class FusedBlock(nn.Module):
         return out
 
 
-def fuse(network: nn.Module) -> None:
-    """Rewrite, in place, every layer of a float32 network on the CPU that has a fused form."""
+CPU = Forms(FusedConv, FusedSum)
+
+
+def fuse(network: nn.Module, forms: Forms = CPU) -> None:
+    """Rewrite, in place, every layer of a float32 network that has a fused form."""
     for name, child in network.named_children():
-        block = _fused_block(child)
+        block = _fused_block(child, forms)
         if block is None:
-            fuse(child)
+            fuse(child, forms)
         else:
             setattr(network, name, block)
     if isinstance(network, (nn.Sequential, nn.ModuleDict)):
-        _fuse_chain(network)
+        _fuse_chain(network, forms)
 
 
 def folded(conv: nn.Conv2d, norm: FixedBatchNorm | None) -> tuple[Tensor, Tensor]:
@@ -98,12 +113,13 @@ def folded(conv: nn.Conv2d, norm: FixedBatchNorm | None) -> tuple[Tensor, Tensor
     return weight.float().contiguous(memory_format=torch.channels_last), bias.float()
 
 
-def _fused_block(module: nn.Module) -> FusedBlock | None:
+def _fused_block(module: nn.Module, forms: Forms) -> FusedBlock | None:
     if isinstance(module, resnet.Bottleneck):
         layers = ((module.conv1, module.bn1), (module.conv2, module.bn2), (module.conv3, module.bn3))
-        return FusedBlock(layers, module.downsample)
+        return FusedBlock(layers, module.downsample, forms)
     if isinstance(module, caffe_resnet.CaffeBottleneck):
-        return FusedBlock((_layer(module.reduce), _layer(module.conv3x3), _layer(module.increase)), module.shortcut)
+        reduce, conv3x3, increase = (_layer(part) for part in (module.reduce, module.conv3x3, module.increase))
+        return FusedBlock((reduce, conv3x3, increase), module.shortcut, forms)
     return None
 
 
@@ -113,7 +129,7 @@ def _layer(sequence: nn.Module) -> Layer:
     return conv, norm
 
 
-def _fuse_chain(chain: nn.Sequential | nn.ModuleDict) -> None:
+def _fuse_chain(chain: nn.Sequential | nn.ModuleDict, forms: Forms) -> None:
     """Fuse convolution, norm and ReLU that follow each other; what is fused away leaves an identity behind its name."""
     names, modules = zip(*chain.named_children(), strict=True) if len(chain) else ((), ())
     for index, conv in enumerate(modules):
@@ -126,9 +142,10 @@ def _fuse_chain(chain: nn.Sequential | nn.ModuleDict) -> None:
         for name in names[index + 1 : index + 1 + (norm is not None) + relu]:
             setattr(chain, name, nn.Identity())
         if norm is not None or relu:
-            setattr(chain, names[index], FusedConv((conv, norm), relu=relu))
+            setattr(chain, names[index], forms.conv((conv, norm), relu=relu))
 
 
-def _geometry(conv: nn.Conv2d) -> tuple[list[int], list[int], list[int], int]:
+def geometry(conv: nn.Conv2d) -> tuple[list[int], list[int], list[int], int]:
+    """Padding, stride, dilation and groups, as operations want them."""
     assert not isinstance(conv.padding, str)
     return list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups

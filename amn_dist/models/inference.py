@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.fused import fuse
+from amn_dist.models.fused_device import CastBackbone, device_forms
 from amn_dist.models.weights import load_network
+from amn_dist.ops.transfer import inference_device
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Infer
@@ -23,7 +25,7 @@ ACCELERATOR_PIXELS = 8 * 2**20
 
 
 class MixedBackbone(nn.Module):
-    """A backbone in half precision that hands its taps on in float32, so that heads and merging keep to it."""
+    """A backbone in half precision on a CPU that hands its taps on in float32, so that heads and merging keep to it."""
 
     def __init__(self, backbone: Backbone, precision: torch.dtype) -> None:
         super().__init__()
@@ -45,20 +47,21 @@ def load_for_inference(
 def prepare(network: Network, device: torch.device | str, *, precision: torch.dtype = torch.float32) -> Network:
     """Make a trained network with a `backbone` ready to infer, in place; it can no longer be trained or saved.
 
-    precision: bf16 computes the backbone in it. In float32 on a CPU its layers are fused instead (models/fused.py).
+    precision: bf16 computes the backbone in it. Layers are fused in the form of the device (models/fused.py,
+    models/fused_device.py), on a CPU in float32 alone.
     """
     network = network.eval().requires_grad_(False)
-    if precision != torch.float32:
+    if torch.device(device).type != "cpu":
+        if precision == torch.float32:
+            fuse(network, device_forms(precision))
+        else:
+            network.backbone = CastBackbone(network.backbone, precision)  # type: ignore[arg-type]
+    elif precision != torch.float32:
         network.backbone = MixedBackbone(network.backbone, precision)  # type: ignore[arg-type]
-    elif torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available():
+    elif torch.backends.mkldnn.is_available():
         fuse(network)
         keep_freed_memory()
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def inference_device() -> torch.device:
-    """The accelerator when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from amn_dist.ops.normalise import input_pairs
 from amn_dist.ops.resize import resize_batch, resize_image, scaled_size
+from amn_dist.ops.transfer import to_device
 
 
 def flip_pairs(
@@ -28,8 +29,7 @@ def flip_pairs(
     if torch.device(device).type == "cpu":
         resized = images if size == (height, width) else [resize_image(image, size) for image in images]
         return input_pairs(torch.from_numpy(np.stack(resized)), colour)
-    pixels = torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
-    return input_pairs(resize_batch(pixels, size), colour)
+    return input_pairs(resize_batch(to_device(np.stack(images), device), size), colour)
 
 
 def sum_flips(maps: Tensor) -> Tensor:
@@ -55,11 +55,15 @@ def maps_over_scales(
     """
     result: list[list[Tensor]] = [[] for _ in images]
     height, width = images[0].shape[:2]
+    pixels = None if device.type == "cpu" else to_device(np.stack(images), device)
     for index, scale in enumerate(scales):
         step = max(batch_pixels // prod(scaled_size(height, width, scale)), 1)
         for begin in range(0, len(images), step):
             part = slice(begin, begin + step)
-            pairs = flip_pairs(images[part], scale, colour=colour, device=device)
+            if pixels is None:
+                pairs = flip_pairs(images[part], scale, colour=colour)
+            else:
+                pairs = input_pairs(resize_batch(pixels[part], scaled_size(height, width, scale)), colour)
             for image_maps, maps in zip(result[part], sum_flips(network(pairs, part, index)), strict=True):
                 image_maps.append(maps)
     return result

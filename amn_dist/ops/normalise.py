@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+
+from amn_dist.ops.transfer import to_device
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet mean of RGB in 0..1."""
@@ -54,13 +56,20 @@ def input_pairs(images: Tensor, colour: str = "imagenet") -> Tensor:
     Returns f32[2B, 3, H, W] in channels_last, on the images' device.
     """
     number, height, width, _ = images.shape
-    table, order = _table(colour), (2, 1, 0) if is_bgr(colour) else (0, 1, 2)
     if images.device.type == "cpu":
         pairs = torch.empty(number, 2, height, width, 3)
-        _fill_pairs(images.numpy(), table, order, pairs.numpy())
+        _fill_pairs(images.numpy(), _table(colour), _order(colour), pairs.numpy())
     else:
-        pairs = _pairs_on_device(images, table, order)
+        pairs = _pairs_on_device(images, colour)
     return pairs.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def input_batch(images: Tensor, colour: str) -> Tensor:
+    """RGB uint8[B, H, W, 3] to the values of network_input, f32[B, 3, H, W] in channels_last, on the images' device."""
+    if images.device.type == "cpu":
+        values = torch.from_numpy(network_input(images.numpy(), colour))
+        return values.contiguous(memory_format=torch.channels_last)
+    return _looked_up(images, colour).permute(0, 3, 1, 2)
 
 
 def caffe_input(image: np.ndarray) -> np.ndarray:
@@ -76,11 +85,27 @@ def _table(colour: str) -> np.ndarray:
     return np.ascontiguousarray(network_input(values, colour)[..., 0].T)
 
 
-def _pairs_on_device(images: Tensor, table: np.ndarray, order: tuple[int, ...]) -> Tensor:
+def _order(colour: str) -> tuple[int, int, int]:
+    """Channels of an RGB image in the order of a network's input."""
+    return (2, 1, 0) if is_bgr(colour) else (0, 1, 2)
+
+
+def _pairs_on_device(images: Tensor, colour: str) -> Tensor:
     """What _fill_pairs writes, in torch: f32[B, 2, H, W, 3]."""
-    device_table = torch.from_numpy(table).to(images.device)
-    values = torch.stack([device_table[:, to][images[..., channel].long()] for to, channel in enumerate(order)], dim=-1)
+    values = _looked_up(images, colour)
     return torch.stack([values, values.flip(2)], dim=1)
+
+
+def _looked_up(images: Tensor, colour: str) -> Tensor:
+    """The table's values of images uint8[B, H, W, 3] on their device: f32[B, H, W, 3]."""
+    table = _device_table(colour, images.device)
+    columns = [table[:, to][images[..., channel].int()] for to, channel in enumerate(_order(colour))]
+    return torch.stack(columns, dim=-1)
+
+
+@lru_cache(maxsize=16)
+def _device_table(colour: str, device: torch.device) -> Tensor:
+    return to_device(_table(colour), device)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

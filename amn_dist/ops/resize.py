@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from amn_dist.ops.transfer import to_device
+
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
     """Size of an image at a scale: halves round to even, at least 1 pixel."""
@@ -47,7 +49,7 @@ def _rounded(values: Tensor) -> Tensor:
     return torch.floor(values + 0.5).clamp(0, 255)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _bicubic_matrix(length: int, cells: int, device: torch.device) -> Tensor:
     """Pillow's bicubic weights of `length` pixels for each of `cells` new ones: f64[cells, length] (a = -0.5).
 
@@ -55,14 +57,18 @@ def _bicubic_matrix(length: int, cells: int, device: torch.device) -> Tensor:
     """
     step = length / cells
     stretch = max(step, 1.0)
+    centre = (np.arange(cells)[:, None] + 0.5) * step
+    first = np.maximum(np.floor(centre - 2 * stretch + 0.5).astype(np.int64), 0)
+    last = np.minimum(np.floor(centre + 2 * stretch + 0.5).astype(np.int64), length)
+    pixels = first + np.arange(math.ceil(4 * stretch) + 1)
+    weights = np.where(pixels < last, _bicubic((pixels - centre + 0.5) / stretch), 0.0)
+    # Summed pixel after pixel, in the order of the line.
+    totals = np.add.accumulate(weights, axis=1)[:, -1:]
     matrix = np.zeros((cells, length))
-    for cell in range(cells):
-        centre = (cell + 0.5) * step
-        first = max(math.floor(centre - 2 * stretch + 0.5), 0)
-        last = min(math.floor(centre + 2 * stretch + 0.5), length)
-        weights = _bicubic((np.arange(first, last) - centre + 0.5) / stretch)
-        matrix[cell, first:last] = np.round(weights / weights.sum() * 2**22) / 2**22
-    return torch.from_numpy(matrix).to(device)
+    rows = np.broadcast_to(np.arange(cells)[:, None], pixels.shape)
+    inside = pixels < last
+    matrix[rows[inside], pixels[inside]] = (np.round(weights / totals * 2**22) / 2**22)[inside]
+    return to_device(matrix, device)
 
 
 def _bicubic(distance: np.ndarray) -> np.ndarray:
@@ -78,6 +84,11 @@ def cell_centres(length: int, cells: int) -> np.ndarray:
     return ((2 * np.arange(cells) + 1) * length) // (2 * cells)
 
 
+@lru_cache(maxsize=64)
+def _device_centres(length: int, cells: int, device: torch.device) -> Tensor:
+    return to_device(cell_centres(length, cells), device)
+
+
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Labels [H, W] to (h, w), each cell taking the label at its centre."""
     return label[np.ix_(cell_centres(label.shape[0], size[0]), cell_centres(label.shape[1], size[1]))]
@@ -85,8 +96,9 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def sample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels [B, H, W] to [B, h, w] on their device, each cell taking the label at its centre."""
-    rows = torch.from_numpy(cell_centres(labels.shape[-2], size[0])).to(labels.device)
-    columns = torch.from_numpy(cell_centres(labels.shape[-1], size[1])).to(labels.device)
+    rows, columns = (
+        _device_centres(length, cells, labels.device) for length, cells in zip(labels.shape[-2:], size, strict=True)
+    )
     return labels.index_select(-2, rows).index_select(-1, columns)
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from amn_dist.ops.arrays import Array, as_array, as_floats, same_kind
+from amn_dist.ops.crf.batch import batched_crf, label_energies
 from amn_dist.ops.crf.dense import Backend, dense_crf, hard_label_unary
+from amn_dist.ops.transfer import all_to_device
 from amn_dist.records import IGNORE
+
+CERTAINTY = 0.7
+"""Probability the CRFs are given for a label."""
 
 
 def confident_seed(
@@ -42,4 +50,35 @@ def threshold_labels(maps: np.ndarray, threshold: float) -> np.ndarray:
 
 def refined_labels(image: np.ndarray | Tensor, labels: np.ndarray, count: int, backend: Backend = "auto") -> np.ndarray:
     """Labels [..., H, W] in 0..count-1 after the CRF of the seeds, int64[..., H, W]."""
-    return dense_crf(image, hard_label_unary(labels, count), backend=backend).argmax(-3)
+    return dense_crf(image, hard_label_unary(labels, count, CERTAINTY), backend=backend).argmax(-3)
+
+
+def confident_seeds(
+    images: Sequence[Tensor],
+    maps: Sequence[Tensor],
+    classes: Sequence[np.ndarray],
+    *,
+    foreground: float,
+    background: float,
+) -> list[Tensor]:
+    """confident_seed of images of any sizes on one device, their CRFs in batches: uint8[H, W] each, where they lie."""
+    seeds = [image.new_zeros(image.shape[:2]) for image in images]
+    tagged = [place for place, present in enumerate(classes) if len(present)]
+    if not tagged:
+        return seeds
+    names = all_to_device(
+        [np.concatenate([[0], classes[place]]).astype(np.uint8) for place in tagged], images[0].device
+    )
+    labels = [_claims(maps[place], (foreground, background)) for place in tagged]
+    unaries = [label_energies(one, len(name), CERTAINTY) for one, name in zip(labels, names, strict=True)]
+    for number, marginals in batched_crf([images[place] for place in tagged], unaries):
+        claimed, cleared = names[number][marginals.argmax(1)]
+        undecided = torch.where(cleared == 0, cleared, IGNORE)
+        seeds[tagged[number]] = torch.where(claimed > 0, claimed, undecided).to(torch.uint8)
+    return seeds
+
+
+def _claims(maps: Tensor, thresholds: tuple[float, float]) -> Tensor:
+    """threshold_labels of maps f32[K, H, W] for each threshold, int64[2, H, W]."""
+    planes = [maps.new_full((1, *maps.shape[1:]), threshold) for threshold in thresholds]
+    return torch.stack([torch.cat([plane, maps]).argmax(0) for plane in planes])

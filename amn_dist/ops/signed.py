@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from amn_dist.ops.crf.batch import batched_crf, batches
 from amn_dist.ops.crf.dense import Backend, dense_crf
 from amn_dist.records import IGNORE
 
@@ -11,6 +16,10 @@ EPSILON = 1e-5
 """Least share of a map's peak that counts as signed, least divisor of a peak."""
 CERTAINTY = 0.5
 """Probability the CRF is given for a decided label."""
+BILATERAL = (80.0, 13.0, 10.0)
+"""Of the CRF: deviation in pixels, in colours, weight (icd 5.3)."""
+UNDECIDED = 0.1
+"""Highest marginal of a pixel that the CRF leaves undecided."""
 
 
 def signed_labels(signed: np.ndarray, cam: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -81,16 +90,38 @@ def refine_labels(
     image: uint8[H, W, 3]. Classes the photo is not tagged with take part, as published.
     """
     unary = label_unary(labels, num_classes)
-    marginals = dense_crf(image, unary, gaussian=(3, 3), bilateral=(80, 13, 10), iterations=iterations, backend=backend)
+    marginals = dense_crf(image, unary, gaussian=(3, 3), bilateral=BILATERAL, iterations=iterations, backend=backend)
     refined = marginals.argmax(0).astype(np.uint8)
-    refined[marginals.max(0) < 0.1] = IGNORE
+    refined[marginals.max(0) < UNDECIDED] = IGNORE
+    return refined
+
+
+def refined_on_device(images: Sequence[Tensor], labels: Sequence[Tensor], num_classes: int) -> list[Tensor]:
+    """refine_labels of images uint8[H, W, 3] and labels uint8[H, W] of any sizes on one device, CRFs in batches."""
+    refined, pixels = list(labels), [of_image.numel() for of_image in labels]
+    for batch in batches([num_classes * count for count in pixels], pixels):
+        unaries = [_unary_on_device(labels[place], num_classes)[None] for place in batch]
+        for number, marginals in batched_crf([images[place] for place in batch], unaries, bilateral=BILATERAL):
+            highest, strongest = marginals[0].max(0)
+            refined[batch[number]] = torch.where(highest < UNDECIDED, IGNORE, strongest).to(torch.uint8)
     return refined
 
 
 def label_unary(labels: np.ndarray, count: int) -> np.ndarray:
     """Unary f32[count, H, W] of labels 0..count-1: 255 is uniform, any other label has CERTAINTY before normalising."""
-    rest = CERTAINTY / count
-    whole = CERTAINTY + (count - 1) * rest
-    own, other = -np.log(CERTAINTY / whole), -np.log(rest / whole)
+    own, other = _energies(count)
     unary = np.where(np.arange(count)[:, None, None] == labels, own, other)
     return np.where(labels == IGNORE, np.log(count), unary).astype(np.float32)
+
+
+def _unary_on_device(labels: Tensor, count: int) -> Tensor:
+    own, other = _energies(count)
+    places = torch.arange(count, device=labels.device)[:, None, None]
+    return torch.where(labels == IGNORE, float(np.log(count)), torch.where(places == labels, own, other))
+
+
+def _energies(count: int) -> tuple[float, float]:
+    """Of a pixel's own label and of every other one."""
+    rest = CERTAINTY / count
+    whole = CERTAINTY + (count - 1) * rest
+    return float(-np.log(CERTAINTY / whole)), float(-np.log(rest / whole))

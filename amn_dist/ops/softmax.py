@@ -7,11 +7,14 @@ a CPU holds one pixel of them at a time, an accelerator a band of rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+
+from amn_dist.ops.transfer import to_device
 
 BAND_VALUES = 2**26
 """Resized logits an accelerator holds at once."""
@@ -27,7 +30,7 @@ LOWEST = np.float32(-87.0)
 """Below it lie only exponentials that are nothing beside the largest, which is 1."""
 
 
-def mean_softmax(logits: Sequence[Tensor], classes: np.ndarray, size: tuple[int, int]) -> Tensor:
+def mean_softmax(logits: Sequence[Tensor], classes: np.ndarray | Tensor, size: tuple[int, int]) -> Tensor:
     """Softmax over all classes of the mean of resized logits, for some classes: f32[K, H, W] where the logits lie.
 
     logits: f32[C, hs, ws] of each of S scales. classes: [K] their places. Resizing is torch's bilinear interpolation
@@ -46,7 +49,7 @@ def mean_softmax(logits: Sequence[Tensor], classes: np.ndarray, size: tuple[int,
 
 
 def banded_softmax(
-    logits: Sequence[Tensor], classes: np.ndarray, size: tuple[int, int], *, band_values: int = BAND_VALUES
+    logits: Sequence[Tensor], classes: np.ndarray | Tensor, size: tuple[int, int], *, band_values: int = BAND_VALUES
 ) -> Tensor:
     """The same as mean_softmax in torch, band by band of rows; resizing is two products with thin matrices."""
     device, channels = logits[0].device, len(logits[0])
@@ -57,9 +60,8 @@ def banded_softmax(
     step = max(band_values // (channels * size[1]), 1)
     for first in range(0, size[0], step):
         rows = slice(first, first + step)
-        mean = sum(
-            (y[rows] @ maps.float() @ x.T for y, maps, x in zip(down, logits, across, strict=True)), torch.zeros(())
-        )
+        parts = [y[rows] @ maps.float() @ x.T for y, maps, x in zip(down, logits, across, strict=True)]
+        mean = sum(parts[1:], parts[0])
         out[:, rows] = torch.exp(mean[wanted] - mean.logsumexp(0))
     return out
 
@@ -83,12 +85,13 @@ def _lines(lengths: np.ndarray, cells: int) -> list[np.ndarray]:
     return [np.stack(part) for part in zip(*(line_weights(length, cells) for length in lengths), strict=True)]
 
 
+@lru_cache(maxsize=512)
 def _line_matrix(length: int, cells: int, device: torch.device) -> Tensor:
     lower, upper, share = line_weights(length, cells)
     matrix = np.zeros((cells, length), np.float32)
     matrix[np.arange(cells), lower] += 1 - share
     matrix[np.arange(cells), upper] += share
-    return torch.from_numpy(matrix).to(device)
+    return to_device(matrix, device)
 
 
 def _innermost(maps: Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from amn_dist.config import Config, dump_config
 from amn_dist.errors import MESSAGE, ConfigError, ShardError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
-from amn_dist.interfaces import Context
+from amn_dist.interfaces import Context, Map, parts_of
 from amn_dist.methods import ARTEFACTS, Stage, maker_of, scored, stages
 from amn_dist.records import ACTIVATION
 from amn_dist.runs.fitting import train_here
@@ -26,6 +26,7 @@ from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
 from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.origins import Origin, file_digest, imported_origin, origin_of
+from amn_dist.runs.placement import check_devices
 from amn_dist.runs.run import CLASSES, LAST_FILE, DataFile, Run, read_config, read_json, write_json, write_text
 from amn_dist.runs.scoring import COUNTS, Counts, count_sets, counted_truths, read_counts, score_tables, write_counts
 from amn_dist.runs.unfinished import UNDECIDED, Decision, settle
@@ -115,6 +116,7 @@ class Pipeline:
             if redo is not None:
                 self.run.drop(self.readers(self.stage(redo)))
             self._check_unchanged(wanted)
+            self.check_devices(wanted)
             self._settle(stage for stage in wanted if self._is_fed(stage))
             self.describe()
             with contextlib.ExitStack() as stack:
@@ -171,6 +173,11 @@ class Pipeline:
         if self.farm is not None:
             self.farm.close()
             self.farm = None
+
+    def check_devices(self, wanted: Sequence[Stage]) -> None:
+        """Refuse settings that no worker of this run can do, among stages that are not done."""
+        left = [stage for stage in wanted if stage.verb == "score" or not self.run.is_done(stage)]
+        check_devices(self.config, left, self.farm, self.address)
 
     def describe(self) -> None:
         """Write what the run is: configuration, where its data lies, on what it runs."""
@@ -327,13 +334,15 @@ class Pipeline:
                 self._begin(member, self.origin(member))
         for folder in folders.values():
             clean_unfinished(folder)
+        maps = self._maps(stream)
         task = MapTask(
             name="+".join(member.name for member in stream),
             source=self._source(stage.over, stream),
-            maps=tuple(member.map(self._context(member)) for member in stream if member.map is not None),
-            folders=tuple(str(folders[member.name]) if member.name in folders else None for member in stream),
+            maps=maps,
+            folders=tuple(str(folders[step.name]) if step.name in folders else None for step in maps),
             sizes=images.shard_sizes,
             chunk=self.config.farm.chunk,
+            accelerated=self._farm().accelerated,
         )
         reports = zip(*(read_reports(folder, len(images.shard_sizes)) for folder in folders.values()), strict=True)
         todo = [number for number, of_shard in enumerate(reports) if None in of_shard]
@@ -343,6 +352,14 @@ class Pipeline:
             observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
         for name, folder in folders.items():
             index_all(folder, kind=name, classes=images.classes, count=len(images.shard_sizes))
+
+    def _maps(self, stream: Sequence[Stage]) -> tuple[Map, ...]:
+        """What the workers of this run do for the stages of a stream, in order."""
+        accelerated = self._farm().accelerated
+        contexts = [replace(self._context(member), accelerated=accelerated) for member in stream]
+        pairs = zip(stream, contexts, strict=True)
+        whole = [member.map(context) for member, context in pairs if member.map is not None]
+        return tuple(part for step in whole for part in parts_of(step))
 
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
         """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""

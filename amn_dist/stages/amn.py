@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from amn_dist.interfaces import Needs
-from amn_dist.loaders.grouping import in_groups
+from amn_dist.loaders.evidence import TensorMaps, hand_out
+from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.amn import AmnNet, pixel_loss_parts
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.parameter_groups import backbone_and_head
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.cam import Maps, merge_amn
+from amn_dist.ops.arrays import as_array
+from amn_dist.ops.cam import Maps, amn_maps, closed_cells
 from amn_dist.ops.multiscale import maps_over_scales
 from amn_dist.ops.resize import sample_labels
-from amn_dist.records import ACTIVATION, IGNORE, Batch, CropRule, Evidence, Sample
+from amn_dist.ops.transfer import all_to_device, to_device
+from amn_dist.records import ACTIVATION, IGNORE, Batch, CropRule, Sample
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection
@@ -93,8 +96,8 @@ class AmnMap:
     def run(self, opened: AmnNet, samples: Iterator[Sample]) -> Iterator[Sample]:
         section, pixels = self.config.amn_map, batch_pixels(self.config.infer, opened)
 
-        def infer(group: list[Sample]) -> None:
-            maps = images_amn(
+        def infer(group: list[Sample]) -> Finish | None:
+            maps = tensors_amn(
                 opened,
                 [sample.image for sample in group],
                 [sample.tags for sample in group],
@@ -104,9 +107,7 @@ class AmnMap:
                 gate=section.seed_gate,
                 batch_pixels=pixels,
             )
-            for sample, of_image in zip(group, maps, strict=True):
-                sample.evidence = Evidence(*of_image)
-                sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
+            return hand_out(self.name, group, maps)
 
         return in_groups(samples, infer, batch_pixels=pixels)
 
@@ -136,7 +137,6 @@ def image_amn(
     return images_amn(model, [image], [tags], [seed], scales=scales, dropout=named, gate=gate)[0]
 
 
-@torch.inference_mode()
 def images_amn(
     model: AmnNet,
     images: Sequence[np.ndarray],
@@ -149,8 +149,26 @@ def images_amn(
     batch_pixels: int = 1,
 ) -> list[Maps]:
     """image_amn of several images of one size, as many in a pass as batch_pixels holds; dropout: a name each."""
+    options = {"scales": scales, "dropout": dropout, "gate": gate, "batch_pixels": batch_pixels}
+    maps = tensors_amn(model, images, tags, seeds, **options)  # type: ignore[arg-type]
+    return [(classes, as_array(coarse), as_array(fine)) for classes, coarse, fine in maps]
+
+
+@torch.inference_mode()
+def tensors_amn(
+    model: AmnNet,
+    images: Sequence[np.ndarray],
+    tags: Sequence[np.ndarray],
+    seeds: Sequence[np.ndarray],
+    *,
+    scales: Sequence[float] = SCALES,
+    dropout: bool | Sequence[str] = False,
+    gate: bool = True,
+    batch_pixels: int = 1,
+) -> list[TensorMaps]:
+    """images_amn with maps that stay where the network is."""
     device = device_of(model)
-    conditions = torch.from_numpy(np.asarray(tags, np.float32)).to(device)
+    conditions = to_device(np.asarray(tags, np.float32), device)
 
     def logits(pairs: Tensor, part: slice, place: int) -> Tensor:
         names = dropout if isinstance(dropout, bool) else [f"{name}/{place}" for name in dropout[part]]
@@ -158,7 +176,17 @@ def images_amn(
 
     colour = model.backbone.colour
     per_image = maps_over_scales(logits, images, scales, colour=colour, device=device, batch_pixels=batch_pixels)
+    size = images[0].shape[:2]
+    classes = [np.flatnonzero(of_image) + 1 for of_image in tags]
+    closed = all_to_device([cells for seed in seeds for cells in closed_cells(seed, size)], device) if gate else []
     return [
-        merge_amn(per_scale, own_tags, own_seed, own_seed.shape, gate=gate)
-        for per_scale, own_tags, own_seed in zip(per_image, tags, seeds, strict=True)
+        (names.astype(np.uint8), *amn_maps(per_scale, index, size, gates=tuple(gates) if gate else None))
+        for per_scale, names, index, gates in zip(
+            per_image, classes, all_to_device(classes, device), _pairs_of(closed, len(images)), strict=True
+        )
     ]
+
+
+def _pairs_of(closed: Sequence[Tensor], images: int) -> list[Sequence[Tensor]]:
+    """What belongs to each image: two tensors, or none where there are none."""
+    return [closed[2 * place : 2 * place + 2] for place in range(images)]

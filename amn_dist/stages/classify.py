@@ -12,16 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.interfaces import Needs
-from amn_dist.loaders.grouping import in_groups
+from amn_dist.loaders.evidence import TensorMaps, hand_out
+from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.cam import CamNet
 from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.parameter_groups import backbone_and_head
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.cam import Maps, merge_cam
+from amn_dist.ops.arrays import as_array
+from amn_dist.ops.cam import Maps, cam_maps
 from amn_dist.ops.multiscale import maps_over_scales
-from amn_dist.records import ACTIVATION, Batch, CropRule, Evidence, Sample
+from amn_dist.ops.transfer import all_to_device
+from amn_dist.records import ACTIVATION, Batch, CropRule, Sample
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection
@@ -81,12 +84,10 @@ class CamMap:
     def run(self, opened: CamNet, samples: Iterator[Sample]) -> Iterator[Sample]:
         pixels = batch_pixels(self.config.infer, opened)
 
-        def infer(group: list[Sample]) -> None:
+        def infer(group: list[Sample]) -> Finish | None:
             images, tags = [sample.image for sample in group], [sample.tags for sample in group]
-            maps = images_cam(opened, images, tags, scales=self.config.cam.scales, batch_pixels=pixels)
-            for sample, of_image in zip(group, maps, strict=True):
-                sample.evidence = Evidence(*of_image)
-                sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
+            maps = tensors_cam(opened, images, tags, scales=self.config.cam.scales, batch_pixels=pixels)
+            return hand_out(self.name, group, maps)
 
         return in_groups(samples, infer, batch_pixels=pixels)
 
@@ -107,7 +108,6 @@ def image_cam(
     return images_cam(model, [image], [tags], scales=scales)[0]
 
 
-@torch.inference_mode()
 def images_cam(
     model: CamNet,
     images: Sequence[np.ndarray],
@@ -117,6 +117,20 @@ def images_cam(
     batch_pixels: int = 1,
 ) -> list[Maps]:
     """image_cam of several images of one size, as many in a forward pass as batch_pixels holds."""
+    maps = tensors_cam(model, images, tags, scales=scales, batch_pixels=batch_pixels)
+    return [(classes, as_array(coarse), as_array(fine)) for classes, coarse, fine in maps]
+
+
+@torch.inference_mode()
+def tensors_cam(
+    model: CamNet,
+    images: Sequence[np.ndarray],
+    tags: Sequence[np.ndarray],
+    *,
+    scales: Sequence[float] = SCALES,
+    batch_pixels: int = 1,
+) -> list[TensorMaps]:
+    """images_cam with maps that stay where the network is."""
     per_image = maps_over_scales(
         lambda pairs, part, place: model.maps(pairs),
         images,
@@ -125,8 +139,9 @@ def images_cam(
         device=device_of(model),
         batch_pixels=batch_pixels,
     )
-    stride = model.backbone.strides[-1]
+    present = [np.flatnonzero(of_image) for of_image in tags]
+    size, stride = images[0].shape[:2], model.backbone.strides[-1]
     return [
-        merge_cam(per_scale, of_image, images[0].shape[:2], stride=stride)
-        for per_scale, of_image in zip(per_image, tags, strict=True)
+        ((places + 1).astype(np.uint8), *cam_maps(per_scale, index, size, stride=stride))
+        for per_scale, places, index in zip(per_image, present, all_to_device(present, device_of(model)), strict=True)
     ]

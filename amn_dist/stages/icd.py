@@ -14,16 +14,20 @@ from torch.nn import functional
 from amn_dist.config import Config, FitSection
 from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Needs
+from amn_dist.loaders.evidence import hand_out
+from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.icd import IcdNet
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
-from amn_dist.models.inference import device_of, load_for_inference
+from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.normalise import network_input
+from amn_dist.ops.normalise import input_batch
 from amn_dist.ops.region_means import refine_scores
-from amn_dist.ops.resize import resize_image, scaled_size
+from amn_dist.ops.resize import resize_batch, resize_image, scaled_size
 from amn_dist.ops.signed import signed_activation, signed_labels
+from amn_dist.ops.signed_device import decide
+from amn_dist.ops.transfer import all_to_device, to_device
 from amn_dist.records import ACTIVATION, Batch, CropRule, Evidence, Sample, grid_size
 
 
@@ -101,10 +105,26 @@ class IcdMap:
 
     def run(self, opened: IcdNet, samples: Iterator[Sample]) -> Iterator[Sample]:
         options = {**self.config.icd_map.model_dump(), "colour": icd_colour(self.config)}
-        for sample in samples:
-            sample.evidence = evidence_of(*image_icd(opened, sample.image, sample.tags, **options))
-            sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
-            yield sample
+
+        def infer(group: list[Sample]) -> Finish | None:
+            images, tags = [sample.image for sample in group], [sample.tags for sample in group]
+            logits = logits_icd(opened, images, tags, **options)
+            classes = [(np.flatnonzero(of_image) + 1).astype(np.uint8) for of_image in tags]
+            if device_of(opened).type != "cpu":
+                return self._decide(group, logits, classes)
+            for sample, (cam, signed), own in zip(group, logits, classes, strict=True):
+                sample.evidence = evidence_of(own, signed.numpy(), cam.numpy())
+                sample.made[self.name] = {ACTIVATION: sample.evidence.coarse.astype(np.float16)}
+            return None
+
+        return in_groups(samples, infer, batch_pixels=batch_pixels(self.config.infer, opened))
+
+    def _decide(self, group: list[Sample], logits: Sequence[Tensor], classes: Sequence[np.ndarray]) -> Finish | None:
+        """Evidence of logits on a device, made there."""
+        names = all_to_device(classes, logits[0].device)
+        decided = [decide(cam, signed, own) for (cam, signed), own in zip(logits, names, strict=True)]
+        maps = [(own, coarse, fine) for own, (coarse, fine, _) in zip(classes, decided, strict=True)]
+        return hand_out(self.name, group, maps, [labels for _, _, labels in decided])
 
 
 def icd_network(config: Config, num_classes: int) -> IcdNet:
@@ -130,7 +150,6 @@ def icd_colour(config: Config) -> str:
         raise ConfigError(f"discriminate.{error}") from error
 
 
-@torch.inference_mode()
 def image_icd(
     model: IcdNet,
     image: np.ndarray,
@@ -147,16 +166,38 @@ def image_icd(
     in the place of what the backbone wants.
     Returns classes uint8[K] (1-based), signed f32[K, H, W], CAM f32[K, H, W].
     """
-    height, width = image.shape[:2]
-    colour = colour or model.backbone.colour
-    present = np.flatnonzero(tags)
-    total = torch.zeros(2, len(present), height, width, device=device_of(model))
-    for scale in scales if len(present) else ():
-        seen = _at_scale(model, image, present, scale, flip=flip, pad=pad, colour=colour)
-        fine = functional.interpolate(seen.flatten(0, 1), size=(height, width), mode="bilinear", align_corners=False)
-        total += fine.unflatten(0, seen.shape[:2]).mean(1)
-    cam, signed = (total / len(scales)).cpu().numpy()
-    return (present + 1).astype(np.uint8), signed, cam
+    (logits,) = logits_icd(model, [image], [tags], scales=scales, flip=flip, pad=pad, colour=colour)
+    cam, signed = logits.cpu().numpy()
+    return (np.flatnonzero(tags) + 1).astype(np.uint8), signed, cam
+
+
+@torch.inference_mode()
+def logits_icd(
+    model: IcdNet,
+    images: Sequence[np.ndarray],
+    tags: Sequence[np.ndarray],
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    pad: int | None = 513,
+    colour: str | None = None,
+) -> list[Tensor]:
+    """image_icd of images of one size, all in one forward pass a scale: CAM and signed logits f32[2, K, H, W] of each,
+    where the network is."""
+    size, device, stride = images[0].shape[:2], device_of(model), model.backbone.strides[-1]
+    present = [np.flatnonzero(of_image) for of_image in tags]
+    places = all_to_device(present, device)
+    totals = [torch.zeros(2, len(of_image), *size, device=device) for of_image in present]
+    pixels = to_device(np.stack(images), device)
+    for scale in scales if any(map(len, present)) else ():
+        x, canvas, resized = _scaled_input(pixels, scale, flip, pad, stride, colour or model.backbone.colour)
+        maps = torch.stack(model.maps(x)).unflatten(1, (len(images), -1))
+        for place, total in enumerate(totals):
+            seen = _laid(maps[:, place][:, :, places[place]], canvas, resized, flip=flip)
+            if len(present[place]):
+                fine = functional.interpolate(seen.flatten(0, 1), size=size, mode="bilinear", align_corners=False)
+                total += fine.unflatten(0, seen.shape[:2]).mean(1)
+    return [total / len(scales) for total in totals]
 
 
 def evidence_of(classes: np.ndarray, signed: np.ndarray, cam: np.ndarray) -> Evidence:
@@ -173,22 +214,38 @@ def evidence_of(classes: np.ndarray, signed: np.ndarray, cam: np.ndarray) -> Evi
     )
 
 
-def _at_scale(
-    model: IcdNet, image: np.ndarray, present: np.ndarray, scale: float, *, flip: bool, pad: int | None, colour: str
-) -> Tensor:
-    """CAM and signed logits f32[2, F, K, H', W'] over the image at a scale; F is 2 with the mirror image, else 1."""
-    height, width = image.shape[:2]
-    size = scaled_size(height, width, scale)
-    resized = image if size == (height, width) else resize_image(image, size)
-    x = torch.from_numpy(network_input(resized, colour))[None]
-    x = torch.cat([x, x.flip(-1)]) if flip else x
+Size = tuple[int, int]
+
+
+def _scaled_input(
+    pixels: Tensor, scale: float, flip: bool, pad: int | None, stride: int, colour: str
+) -> tuple[Tensor, Size, Size]:
+    """Images uint8[B, H, W, 3] at a scale, on a canvas of whole cells, each before its mirror image if there is one.
+
+    Returns f32[B F, 3, h, w], the size of the canvas, and that of the images on it.
+    """
+    size = scaled_size(pixels.shape[1], pixels.shape[2], scale)
+    x = input_batch(_resized(pixels, size), colour)
+    x = torch.stack([x, x.flip(-1)], 1).flatten(0, 1) if flip else x
     least = 0 if pad is None else round((pad - 1) * scale) + 1
-    stride = model.backbone.strides[-1]
     # Cells lie on pixels 0, stride, 2 * stride ...: a canvas ends on the last of them.
-    canvas = [-(-(max(side, least) - 1) // stride) * stride + 1 for side in size]
-    x = functional.pad(x, (0, canvas[1] - size[1], 0, canvas[0] - size[0]))
-    x = x.to(device_of(model), memory_format=torch.channels_last)
-    maps = torch.stack(model.maps(x))[:, :, present]
+    height, width = (-(-(max(side, least) - 1) // stride) * stride + 1 for side in size)
+    x = functional.pad(x, (0, width - size[1], 0, height - size[0]))
+    return x.contiguous(memory_format=torch.channels_last), (height, width), size
+
+
+def _resized(pixels: Tensor, size: Size) -> Tensor:
+    if tuple(pixels.shape[1:3]) == size:
+        return pixels
+    if pixels.device.type != "cpu":
+        return resize_batch(pixels, size)
+    return torch.from_numpy(np.stack([resize_image(image, size) for image in pixels.numpy()]))
+
+
+def _laid(maps: Tensor, canvas: Size, size: Size, *, flip: bool) -> Tensor:
+    """Maps f32[2, F, K, h, w] over the image at a scale, the mirror image's turned back: f32[2, F, K, H', W']."""
+    if not maps.shape[2]:
+        return maps
     laid = functional.interpolate(maps.flatten(0, 1), size=canvas, mode="bilinear", align_corners=False)
     laid = laid.unflatten(0, maps.shape[:2])[..., : size[0], : size[1]]
     return torch.stack([laid[:, 0], laid[:, 1].flip(-1)], 1) if flip else laid

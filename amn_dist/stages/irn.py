@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.interfaces import Needs
-from amn_dist.loaders.grouping import in_groups
+from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
 from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.irn import EdgeNet, affinity_loss_parts, pair_counts
 from amn_dist.models.parameter_groups import backbone_and_head
 from amn_dist.models.precision import resolve_precision
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.multiscale import flip_pairs
+from amn_dist.ops.normalise import input_pairs
 from amn_dist.ops.resize import sample_labels
+from amn_dist.ops.transfer import all_to_device, to_host
 from amn_dist.ops.walk.walk import pseudo_masks
 from amn_dist.records import Batch, CropRule, Sample, grid_size
 
@@ -95,11 +96,11 @@ class WalkMap:
     def run(self, opened: EdgeNet, samples: Iterator[Sample]) -> Iterator[Sample]:
         section, pixels = self.config.walk, batch_pixels(self.config.infer, opened)
 
-        def infer(group: list[Sample]) -> None:
+        def infer(group: list[Sample]) -> Finish | None:
             # Edges, walks and labels stay where the network is; only masks come back.
-            device = device_of(opened)
+            activations = all_to_device([sample.joined["activation"] for sample in group], device_of(opened))
             masks = pseudo_masks(
-                [torch.from_numpy(sample.joined["activation"].astype(np.float32)).to(device) for sample in group],
+                [activation.float() for activation in activations],
                 images_edge(opened, [sample.image for sample in group], pad=section.pad),
                 [np.flatnonzero(sample.tags).astype(np.uint8) + 1 for sample in group],
                 [sample.image.shape[:2] for sample in group],
@@ -109,8 +110,12 @@ class WalkMap:
                 beta=section.beta,
                 steps=section.steps,
             )
-            for sample, mask in zip(group, masks, strict=True):
-                sample.made[self.name] = {"mask.png": mask.cpu().numpy()}
+
+            def take(arrays: list[np.ndarray]) -> None:
+                for sample, mask in zip(group, arrays, strict=True):
+                    sample.made[self.name] = {"mask.png": mask}
+
+            return to_host(masks).then(take)
 
         return in_groups(
             samples, infer, batch_pixels=pixels, size=lambda sample: padded_size(sample.image.shape[:2], section.pad)
@@ -135,7 +140,8 @@ def image_edge(model: EdgeNet, image: np.ndarray, *, pad: int | None = 512) -> n
 def images_edge(model: EdgeNet, images: Sequence[np.ndarray], *, pad: int | None = 512) -> list[Tensor]:
     """image_edge of several images of one padded size, in one forward pass, where the network is."""
     height, width = padded_size(images[0].shape[:2], pad)
-    pairs = [flip_pairs([image], colour=model.backbone.colour, device=device_of(model)) for image in images]
+    pixels = all_to_device(images, device_of(model))
+    pairs = [input_pairs(image[None], model.backbone.colour) for image in pixels]
     padded = [functional.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pairs]
     logits = model(torch.cat(padded))
     grids = [grid_size(*image.shape[:2]) for image in images]

@@ -1,28 +1,21 @@
-"""DeepLabV2 trained on pseudo-masks, and its predictions (amn 2.6, 3.5, 4.2)."""
+"""DeepLabV2 trained on pseudo-masks (amn 2.6, 3.5, 4.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.interfaces import Needs
-from amn_dist.loaders.grouping import in_groups
-from amn_dist.models.backbones.backbone import build_backbone, input_colour
-from amn_dist.models.deeplab import DeepLab
-from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
-from amn_dist.models.precision import resolve_precision
+from amn_dist.models.backbones.backbone import input_colour
+from amn_dist.models.deeplab import segment_network
 from amn_dist.models.weights import load_backbone_weights
-from amn_dist.ops.crf.dense import deeplab_crf
-from amn_dist.ops.normalise import network_input
 from amn_dist.ops.resize import sample_labels
-from amn_dist.records import IGNORE, Batch, CropRule, Sample
+from amn_dist.records import IGNORE, Batch, CropRule
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config, FitSection
@@ -101,67 +94,3 @@ class SegmentFit:
         assert batch.label is not None
         for grid in self.grids:
             yield sample_labels(batch.label, grid)
-
-
-@dataclass(frozen=True)
-class PredictMap:
-    """Writes the predicted labels uint8[H, W], raw and (unless switched off) after the CRF."""
-
-    config: Config
-    num_classes: int
-    checkpoint: str
-    name: str = "predict"
-    needs: Needs = "network"
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return ("raw.png",) if self.config.predict.crf == "off" else ("mask.png", "raw.png")
-
-    def open(self) -> DeepLab:
-        precision = resolve_precision(self.config.infer.precision)
-        return load_for_inference(segment_network(self.config, self.num_classes), self.checkpoint, precision=precision)
-
-    def run(self, opened: DeepLab, samples: Iterator[Sample]) -> Iterator[Sample]:
-        def infer(group: list[Sample]) -> None:
-            images = [sample.image for sample in group]
-            per_image = images_probabilities(opened, images)
-            for sample, probabilities in zip(group, per_image, strict=True):
-                sample.made[self.name] = self._labels(sample.image, probabilities)
-
-        return in_groups(samples, infer, batch_pixels=batch_pixels(self.config.infer, opened))
-
-    def labels(self, opened: DeepLab, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Predicted labels of one image uint8[H, W, 3], by field."""
-        return self._labels(image, image_probabilities(opened, image))
-
-    def _labels(self, image: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        section = self.config.predict
-        fields = {"raw.png": probabilities.argmax(0).astype(np.uint8)}
-        if section.crf != "off":
-            refined = deeplab_crf(image, probabilities, wrap_image=section.wrap_image, backend=section.crf)
-            fields["mask.png"] = refined.argmax(0).astype(np.uint8)
-        return fields
-
-
-def segment_network(config: Config, num_classes: int) -> DeepLab:
-    """The configured segmentation network with random weights."""
-    return DeepLab(build_backbone(config.segment.backbone), num_classes, branches=config.segment.branches)
-
-
-def image_probabilities(model: DeepLab, image: np.ndarray) -> np.ndarray:
-    """Class probabilities of one image uint8[H, W, 3] at its own size, f32[C, H, W] (amn 4.2, Test)."""
-    (probabilities,) = images_probabilities(model, [image])
-    return probabilities
-
-
-def images_probabilities(model: DeepLab, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """image_probabilities of several images of one size: one forward pass, full-size maps one after the other."""
-    size, pixels = images[0].shape[:2], network_input(np.stack(images), model.backbone.colour)
-    x = torch.from_numpy(pixels).to(device_of(model), memory_format=torch.channels_last)
-    with torch.inference_mode():
-        logits = model(x).float()
-    for of_image in logits:
-        with torch.inference_mode():
-            fine = functional.interpolate(of_image[None], size=size, mode="bilinear", align_corners=False)
-            probabilities = fine.softmax(1)[0].cpu().numpy()
-        yield probabilities

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from amn_dist.commands.plan import measured, rated
 from amn_dist.runs.run import write_json
@@ -117,3 +118,11 @@ def test_lines_that_measure_nothing_are_left_out(tmp_path: Path, line: str) -> N
 
 def test_without_records_nothing_is_measured(tmp_path: Path) -> None:
     assert (measured(tmp_path), rated(tmp_path)) == (None, None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_begun(place: Path, amn: Say) -> None:
+    for command in ("plan", "run"):
+        done = amn(command, "c.yaml", "--set", "cam_seed.crf=gpu")
+        assert done.code == 2 and "cam_seed.crf: found gpu, but this machine has none" in done.err
+    assert not (place / "runs" / "x" / "classify").exists()

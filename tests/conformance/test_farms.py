@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from amn_dist.farms.farm import Chunk, Farm, Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.farm import RayFarm, connect, plan_pools
 from amn_dist.farms.stream import MapTask, Source
-from amn_dist.interfaces import Map, Needs
+from amn_dist.interfaces import Map, Needs, parts_of
+from amn_dist.models.deeplab import segment_network
 from amn_dist.models.weights import save_network
 from amn_dist.records import Evidence, Sample
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.classify import CamMap, cam_network
+from amn_dist.stages.predict import PredictMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.telemetry import summary
 from data_shards.synthetic import pack_synthetic
@@ -43,8 +45,13 @@ class NoteLeg:
     bad: frozenset[int] = frozenset()
     broken: int | None = None
     deadly: int | None = None
+    together: int = 0
 
     def open(self) -> Callable[[Chunk, Any], list[Any]]:
+        def bundle(chunks: Sequence[Chunk]) -> list[Any]:
+            assert len(chunks) > 1 and sum(map(len, chunks)) <= self.together + CHUNK
+            return [work(chunk, None) for chunk in chunks]
+
         def work(chunk: Chunk, passed: Any) -> list[Any]:
             if chunk.shard in self.bad and chunk.start == 0:
                 raise ShardError(f"shard {chunk.shard} is bad on purpose")
@@ -56,6 +63,7 @@ class NoteLeg:
                 os.kill(os.getpid(), signal.SIGKILL)
             return [*(passed or []), (self.name, chunk.start, chunk.stop)]
 
+        work.bundle = bundle  # type: ignore[attr-defined]
         return work
 
 
@@ -68,14 +76,19 @@ class Note:
     broken: int | None = None
     deadly: int | None = None
     size: int = 2 * CHUNK + 1
+    together: int = 0
+    """Samples the first leg is given at a time; then it is that one which is deadly."""
     name: str = "note"
 
     def chunks(self, number: int) -> Sequence[Chunk]:
         return [Chunk(number, start, min(start + CHUNK, self.size)) for start in range(0, self.size, CHUNK)]
 
     def legs(self, *, split: bool) -> Sequence[NoteLeg]:
-        first = NoteLeg("first", "network", self.folder, self.bad, self.broken)
-        return first, NoteLeg("second", "cpu", self.folder, deadly=self.deadly)
+        ends = {"first": self.deadly} if self.together else {"second": self.deadly}
+        first = NoteLeg(
+            "first", "network", self.folder, self.bad, self.broken, ends.get("first"), together=self.together
+        )
+        return first, NoteLeg("second", "cpu", self.folder, deadly=ends.get("second"))
 
     def finish(self, number: int, parts: Sequence[Any]) -> list[Any]:
         # The report of a finished shard may die with its worker; only then is a shard finished again.
@@ -149,6 +162,17 @@ def test_a_killed_worker_is_replaced_and_its_chunk_done_again(
     (warning,) = [report.warning for report in reports if report.warning]
     # The result of the job before may die with the worker; then that one is the first it owed.
     assert re.match(r"shard \d: its worker", warning) and "farm.workers" in warning
+
+
+@pytest.mark.parametrize("name", ["ray", "two"])
+def test_bundles_end_fail_and_die_as_their_chunks_do_alone(farms: dict[str, Farm], name: str, tmp_path: Path) -> None:
+    note = Note(str(tmp_path), bad=frozenset({1, 4}), broken=6, deadly=3, together=3 * CHUNK)
+    reports: list[Report] = []
+    with pytest.raises(StageError, match=r"3 shard\(s\) failed \(1, 4, 6\).*shard 1 is bad on purpose"):
+        for report in farms[name].run(note, range(12)):
+            reports.append(report)
+    assert finished(reports) == {number: note.seen for number in range(12) if number not in (1, 4, 6)}
+    assert sum(report.warning is not None for report in reports) == 1
 
 
 def test_figures_of_a_report_add_up() -> None:
@@ -244,6 +268,15 @@ def test_chunks_leave_the_bytes_of_whole_shards(farm: Farm, chunk: int, images: 
     assert len(written(tmp_path / "whole")) == 8
 
 
+def test_a_worker_with_threads_of_its_own_leaves_the_same_bytes(
+    farms: dict[str, Farm], cam: CamMap, images: ShardSet, tmp_path: Path
+) -> None:
+    for name, farm in farms.items():
+        task = replace(stream(images, cam, tmp_path / name, chunk=3), accelerated=name != "local")
+        list(farm.run(task, range(2)))
+    assert written(tmp_path / "ray") == written(tmp_path / "local") == written(tmp_path / "two")
+
+
 def test_networks_and_crf_in_two_pools_leave_the_bytes_of_one(
     farms: dict[str, Farm], cam: CamMap, images: ShardSet, tmp_path: Path
 ) -> None:
@@ -254,6 +287,22 @@ def test_networks_and_crf_in_two_pools_leave_the_bytes_of_one(
         assert set(reports[-1].busy) == {"local": set(), "ray": {"workers"}, "two": {"network", "cpu"}}[name]
     assert written(tmp_path / "ray") == written(tmp_path / "local")
     assert written(tmp_path / "two") == written(tmp_path / "local")
+
+
+def test_the_crf_of_predictions_is_done_by_cores(farms: dict[str, Farm], images: ShardSet, tmp_path: Path) -> None:
+    small = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
+    config = Config.model_validate({"name": "x", "segment": {"backbone": small}, "predict": {"crf": "cpu"}})
+    save_network(segment_network(config, 3), tmp_path / "model.safetensors")
+    maps = parts_of(PredictMap(config, 3, str(tmp_path / "model.safetensors"), accelerated=True))
+    source = Source(images.url, (), Loader(name="torchvision"))
+    for name, farm in farms.items():
+        task = MapTask("predict", source, maps, (None, str(tmp_path / name)), images.shard_sizes, 3)
+        (*_, last) = farm.run(task, range(2))
+        legs = ["predict_logits", "predict"] if name == "two" else ["predict_logits+predict"]
+        assert list(last.images.items()) == [(leg, 14) for leg in legs]
+        assert name != "two" or min(last.busy["cpu"], last.busy["network"]) > 0
+    assert written(tmp_path / "two") == written(tmp_path / "ray") == written(tmp_path / "local")
+    assert len(written(tmp_path / "two")) == 4
 
 
 def test_a_finished_map_of_a_stream_is_not_written_again(farm: Farm, images: ShardSet, tmp_path: Path) -> None:

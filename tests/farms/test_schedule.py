@@ -153,6 +153,34 @@ def test_who_waited_in_the_queue_of_a_dying_worker_is_not_blamed() -> None:
     assert schedule.over and not schedule.failures
 
 
+def test_a_bundle_is_jobs_of_the_first_leg() -> None:
+    schedule = Schedule(Sizes((7, 4, 9), 3), range(3), ["network", "cpu", "cpu"], room=Room(9, 10**9), retries=0)
+    (alone,) = schedule.bundle("network", samples=0)
+    assert alone.chunk == Chunk(0, 0, 3)
+    jobs = schedule.bundle("network", samples=8)
+    assert [job.chunk for job in jobs] == [Chunk(0, 3, 6), Chunk(0, 6, 7), Chunk(1, 0, 3), Chunk(1, 3, 4)]
+    assert [job.chunk for job in schedule.bundle("network", samples=100)] == list(Sizes((9,) * 3, 3).chunks(2))
+    assert schedule.bundle("network", samples=8) == [] and schedule.bundle("cpu", samples=8) == []
+    for job in jobs[:2]:
+        schedule.ended(job, "maps", size=SIZE)
+    assert [job.chunk for job in schedule.bundle("cpu", samples=100)] == [Chunk(0, 3, 6)]
+
+
+def test_what_failed_in_a_bundle_is_done_alone_and_not_blamed() -> None:
+    schedule = Schedule(Sizes((8,), 2), [0], ["cpu", "cpu"], room=Room(9, 9), retries=0)
+    for _ in range(3):
+        jobs = schedule.bundle("cpu", samples=4)
+        for job in reversed(jobs):
+            schedule.apart(job)
+    bundles = [schedule.bundle("cpu", samples=100) for _ in range(3)]
+    assert [[job.chunk for job in jobs] for jobs in bundles] == [
+        [Chunk(0, 0, 2)],
+        [Chunk(0, 2, 4)],
+        [Chunk(0, 4, 6), Chunk(0, 6, 8)],
+    ]
+    assert [job.apart for jobs in bundles for job in jobs] == [True, True, False, False] and not schedule.failures
+
+
 def test_a_failed_shard_gives_its_room_back() -> None:
     room = Room(2, 10**9)
     schedule = Schedule(Sizes((8, 8), 2), range(2), ["network", "cpu", "cpu"], room=room, retries=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amn_dist.loaders import grouping
-from amn_dist.loaders.grouping import in_groups, photo_size
+from amn_dist.loaders.grouping import in_batches, in_groups, photo_size
 from amn_dist.records import Sample
 
 SIZES = [(4, 5), (5, 4), (2, 2)]
@@ -68,3 +69,35 @@ def test_another_size_may_rule() -> None:
         samples([0, 1, 2], []), lambda group: groups.append(len(group)), batch_pixels=300, size=lambda sample: (10, 10)
     )
     assert len(list(stream)) == 3 and groups == [3]
+
+
+@given(st.lists(st.integers(0, 2), max_size=30), st.integers(1, 100))
+def test_a_group_is_finished_after_the_next_is_begun_and_before_it_leaves(sizes: list[int], pixels: int) -> None:
+    events: list[tuple[str, int]] = []
+    finished: set[int] = set()
+
+    def infer(group: list[Sample]) -> Callable[[], None]:
+        first = group[0].ordinal
+        events.append(("begin", first))
+
+        def finish() -> None:
+            events.append(("finish", first))
+            finished.update(sample.ordinal for sample in group)
+
+        return finish
+
+    left = []
+    for sample in in_groups(samples(sizes, []), infer, batch_pixels=pixels):
+        assert sample.ordinal in finished
+        left.append(sample.ordinal)
+    assert left == list(range(len(sizes)))
+    begun = [first for kind, first in events if kind == "begin"]
+    assert [first for kind, first in events if kind == "finish"] == begun
+    for first, later in pairwise(begun):
+        assert events.index(("begin", later)) < events.index(("finish", first))
+
+
+def test_batches_take_samples_as_they_come() -> None:
+    groups: list[list[int]] = []
+    out = list(in_batches(samples([0, 1, 2, 0, 1], []), lambda g: groups.append([s.ordinal for s in g]), number=2))
+    assert [sample.ordinal for sample in out] == [0, 1, 2, 3, 4] and groups == [[0, 1], [2, 3], [4]]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from amn_dist.loaders.prefetch import map_ahead
+from amn_dist.loaders.prefetch import map_ahead, read_ahead
 
 
 def slow_first(item: int) -> int:
@@ -55,3 +55,37 @@ def test_closing_ends_the_threads() -> None:
     assert any(thread.name.startswith("ahead") for thread in threading.enumerate())
     results.close()
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def test_items_read_ahead_come_in_order_and_bounded() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    ahead = read_ahead(items(), depth=3)
+    assert next(ahead) == 0
+    time.sleep(0.05)
+    assert len(taken) <= 1 + 3 + 1  # asked for, in the queue, and in the hand of the thread
+    assert list(ahead) == list(range(1, 50))
+
+
+def test_a_fault_of_what_is_read_ahead_comes_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("two")
+
+    ahead = read_ahead(items(), depth=4)
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="two"):
+        next(ahead)
+
+
+def test_closing_what_is_read_ahead_ends_its_thread() -> None:
+    before = threading.active_count()
+    ahead = read_ahead(iter(int, 1), depth=2)
+    next(ahead)
+    ahead.close()
+    assert threading.active_count() == before

@@ -14,7 +14,8 @@ from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.backbones.blueprint import FixedBatchNorm
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
-from amn_dist.models.fused import FusedBlock, FusedConv
+from amn_dist.models.fused import FusedBlock, FusedConv, fuse
+from amn_dist.models.fused_device import CastBackbone, DeviceConv, DeviceSum, device_forms
 from amn_dist.models.inference import MixedBackbone, batch_pixels, prepare
 from amn_dist.models.irn import EdgeNet
 
@@ -84,3 +85,40 @@ def test_batches_are_as_configured_or_suit_the_device() -> None:
     net = network("small", 8)
     assert batch_pixels(Infer(), net) == 1
     assert batch_pixels(Infer(batch_pixels=500), net) == 500
+
+
+@pytest.mark.parametrize(("name", "stride"), ARCHITECTURES)
+@torch.inference_mode()
+def test_the_form_of_a_device_is_the_trained_network(name: str, stride: int) -> None:
+    net = network(name, stride)
+    x = torch.randn(2, 3, 45, 70).to(memory_format=torch.channels_last)
+    expected = net.backbone(x)
+    exact, half = copy.deepcopy(net), CastBackbone(copy.deepcopy(net).backbone, torch.bfloat16)
+    fuse(exact, device_forms(torch.float32))
+    for tap, expected_tap in zip(exact.backbone(x), expected, strict=True):
+        assert (tap - expected_tap).abs().max() < 2e-5 * expected_tap.abs().max()
+    taps = half(x)
+    assert len(taps) == 5 and [tap.shape for tap in taps] == [tap.shape for tap in expected]
+    for tap, expected_tap in zip(taps, expected, strict=True):
+        assert tap.dtype == torch.float32 and torch.equal(tap, tap.bfloat16().float())
+        assert (tap - expected_tap).abs().max() < 0.05 * expected_tap.abs().max()
+    kinds = [type(module) for module in half.modules()]
+    assert FixedBatchNorm not in kinds and (DeviceSum in kinds) == name.startswith("resnet")
+    assert (DeviceConv in kinds) == (name != "small")
+    assert {value.dtype for value in half.state_dict().values()} == {torch.bfloat16}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+@torch.inference_mode()
+def test_fused_convolutions_of_a_gpu_are_the_plain_ones(precision: torch.dtype) -> None:
+    net = network("resnet50", 16)
+    x = torch.randn(2, 3, 224, 224, device="cuda").to(memory_format=torch.channels_last)
+    ready = prepare(copy.deepcopy(net), "cuda", precision=precision)
+    fused = [tap.clone() for tap in ready.backbone(x)]
+    layers = [module for module in ready.modules() if isinstance(module, (DeviceConv, DeviceSum))]
+    assert sum(layer.fused for layer in layers) > len(layers) // 3
+    for layer in layers:
+        layer.fused = False
+    for tap, plain in zip(fused, ready.backbone(x), strict=True):
+        assert (tap - plain).abs().max() < (0.03 if precision == torch.bfloat16 else 2e-3) * plain.abs().max()

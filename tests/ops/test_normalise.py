@@ -7,7 +7,6 @@ import torch
 from amn_dist.ops.normalise import (
     COLOURS,
     _pairs_on_device,
-    _table,
     caffe_input,
     imagenet_input,
     input_pairs,
@@ -53,6 +52,5 @@ def test_pairs_are_images_beside_their_mirror_images(colour: str) -> None:
     expected = torch.from_numpy(network_input(batch, colour))
     assert pairs.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(pairs[::2], expected) and torch.equal(pairs[1::2], expected.flip(-1))
-    order = (2, 1, 0) if is_bgr(colour) else (0, 1, 2)
-    on_device = _pairs_on_device(torch.from_numpy(batch), _table(colour), order)
+    on_device = _pairs_on_device(torch.from_numpy(batch), colour)
     assert torch.equal(on_device.flatten(0, 1).permute(0, 3, 1, 2), pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from skimage.data import astronaut
 
 from amn_dist.ops.signed import (
@@ -14,6 +15,8 @@ from amn_dist.ops.signed import (
     signed_labels,
     two_threshold_labels,
 )
+from amn_dist.ops.signed_device import decide
+from amn_dist.records import grid_size
 
 CLASSES = np.array([3, 7], np.uint8)
 # One column a case; the last two set the peaks that maps are divided by.
@@ -91,3 +94,24 @@ def test_the_crf_decides_what_was_undecided() -> None:
     labels[35:45, 35:45] = 255
     refined = refine_labels(image, labels, 4)
     assert refined.dtype == np.uint8 and refined.max() == 2 and (refined == 2).any() and (refined == 0).any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_device_decides_as_the_cpu_does(count: int) -> None:
+    """Random maps with ties and zeros, and every case of two classes beside them."""
+    random, classes = np.random.default_rng(count), np.array([3, 7, 9], np.uint8)[:count]
+    signed = random.integers(-3, 4, (count, 30, 40)).astype(np.float32)
+    cam = random.integers(-1, 3, (count, 30, 40)).astype(np.float32)
+    pairs = [(signed, cam)] if count != 2 else [(signed, cam), planes()]
+    for one, other in pairs:
+        tensors = torch.from_numpy(other), torch.from_numpy(one)
+        coarse, fine, labels = decide(*tensors, torch.from_numpy(classes))
+        assert np.array_equal(labels, signed_labels(one, other, classes)) and labels.dtype == torch.uint8
+        np.testing.assert_allclose(fine, signed_activation(one, other), atol=1e-6)
+        assert tuple(coarse.shape) == (count, *grid_size(*one.shape[1:]))
+
+
+def test_a_device_knows_images_without_classes() -> None:
+    nothing = torch.zeros(0, 9, 13)
+    coarse, fine, labels = decide(nothing, nothing, torch.zeros(0, dtype=torch.uint8))
+    assert coarse.shape == (0, 3, 4) and fine.shape == (0, 9, 13) and labels.shape == (9, 13) and not labels.any()

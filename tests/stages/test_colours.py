@@ -20,13 +20,14 @@ from amn_dist.loaders.decoder import Encoded
 from amn_dist.methods import Stage, stages
 from amn_dist.models.backbones.architectures import ARCHITECTURES
 from amn_dist.models.backbones.backbone import build_backbone
+from amn_dist.models.deeplab import segment_network
 from amn_dist.models.inference import prepare
 from amn_dist.ops.normalise import network_input
 from amn_dist.stages.amn import amn_network, image_amn
 from amn_dist.stages.classify import cam_network, image_cam
 from amn_dist.stages.icd import icd_network, image_icd
 from amn_dist.stages.irn import edge_network, image_edge
-from amn_dist.stages.segment import image_probabilities, segment_network
+from amn_dist.stages.predict import image_probabilities
 
 FITS = ("classify", "amn", "irn", "segment", "discriminate")
 CLASSES = ("background", "cat", "dog")

@@ -13,7 +13,7 @@ from amn_dist.methods import scored, stages
 from amn_dist.models.icd import IcdNet
 from amn_dist.ops.signed import signed_labels
 from amn_dist.records import Batch, Evidence, Sample
-from amn_dist.stages.icd import IcdFit, IcdMap, evidence_of, icd_network, image_icd
+from amn_dist.stages.icd import IcdFit, IcdMap, evidence_of, icd_colour, icd_network, image_icd, logits_icd
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.superpixel import SuperpixelMap
 
@@ -163,6 +163,23 @@ def test_map_and_seed_stream(model: IcdNet) -> None:
     found = seeds["threshold", "off"]
     assert ((found == 0) == (strongest <= 0.05)).all() and set(np.unique(found)) <= {0, 2, 4, 255}
     assert not np.array_equal(seeds["threshold", "auto"], found)
+
+
+def test_evidence_of_a_device_is_that_of_the_cpu(model: IcdNet) -> None:
+    settings = Config.model_validate({**config().model_dump(), "icd_map": {"pad": None}})
+    samples = [Sample("a", 0, IMAGE, TAGS), Sample("b", 1, IMAGE, np.zeros_like(TAGS))]
+    (plain, _) = IcdMap(settings, CLASSES, "").run(model, iter(samples))
+    assert plain.evidence is not None and plain.evidence.decided is not None
+    expected, labels, made = plain.evidence, plain.evidence.decided, dict(plain.made["icd_map"])
+    for sample in samples:
+        logits = logits_icd(model, [IMAGE], [sample.tags], pad=None, colour=icd_colour(settings))
+        IcdMap(settings, CLASSES, "")._decide([sample], logits, [(np.flatnonzero(sample.tags) + 1).astype(np.uint8)])
+    evidence = samples[0].evidence
+    assert evidence is not None and evidence is not expected
+    assert evidence.decided is not None and (evidence.decided == labels).mean() > 0.999
+    np.testing.assert_allclose(evidence.fine, expected.fine, atol=1e-5)
+    np.testing.assert_allclose(evidence.coarse, made["activation.f16"], atol=1e-3)
+    assert samples[1].evidence is not None and not len(samples[1].evidence.fine)
 
 
 def test_signed_seed_without_a_decision_is_our_mistake() -> None:

@@ -19,7 +19,7 @@ from amn_dist.models.irn import EdgeNet
 from amn_dist.stages.amn import image_amn, images_amn
 from amn_dist.stages.classify import image_cam, images_cam
 from amn_dist.stages.irn import image_edge, images_edge
-from amn_dist.stages.segment import image_probabilities, images_probabilities
+from amn_dist.stages.predict import image_probabilities, images_probabilities
 
 SMALL = BackboneSection(name="small", stride=8, weights=None, frozen_taps=0)
 IMAGE = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)

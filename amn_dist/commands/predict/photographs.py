@@ -20,7 +20,7 @@ from amn_dist.ops.resize import resize_image, resize_label
 from amn_dist.report.pictures import overlay, palette_png
 from amn_dist.runs.pipeline import Pipeline, reopen
 from amn_dist.shards.photographs import ENDINGS, read_photo
-from amn_dist.stages.segment import PredictMap
+from amn_dist.stages.predict import PredictMap
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.paths import AnyPath
 

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectLostError, RayError
 
-from amn_dist.farms.farm import Leg, Report, Task, failed_shards
+from amn_dist.farms.farm import Leg, Report, Task, failed_shards, samples_together
 from amn_dist.farms.ray.faults import DEATHS, cause_of_death, traceback_of
 from amn_dist.farms.ray.pool import Pool, PoolWorker
 from amn_dist.farms.ray.worker import JobOutcome
@@ -28,12 +28,13 @@ START_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class PendingCall:
-    """A job under way. result: handle of what it makes."""
+    """A job under way. result: handle of what it makes. bundle: outcomes of all that its worker does at once."""
 
     job: Job
     pool: Pool
     worker: PoolWorker
     result: Any
+    bundle: tuple[Any, ...]
 
 
 class TaskDriver:
@@ -49,6 +50,8 @@ class TaskDriver:
         self._time = self._reported = time.monotonic()
         self._reported_images = list(schedule.images)
         self._alone_s, self._warned = 0.0, False
+        self._chunk = 1
+        """Samples of the largest chunk so far."""
 
     def reports(self) -> Iterator[Report]:
         """Work, and say what happened. Raises StageError naming the failed shards after all others are done."""
@@ -70,16 +73,35 @@ class TaskDriver:
         for name, pool in self._pools.items():
             pool.fill()
             # A job in a queue cannot move to a worker that is free earlier: near the end nobody holds two.
-            most = IN_FLIGHT if self._schedule.backlog(name) > len(pool.workers) else 1
+            backlog = self._schedule.backlog(name)
+            most = IN_FLIGHT if backlog > len(pool.workers) else 1
             for depth in range(most):
                 for worker in pool.workers:
-                    if len(worker.calls) == depth and (job := self._schedule.next(name)) is not None:
-                        self._call(pool, worker, job)
+                    if self._held(worker) == depth:
+                        self._give(pool, worker, self._schedule.bundle(name, samples=self._samples(backlog, pool)))
 
-    def _call(self, pool: Pool, worker: PoolWorker, job: Job) -> None:
-        result, outcome = worker.actor.do.options(num_returns=2).remote(self._name, self._work, job)
-        worker.calls.append(outcome)
-        self._calls[outcome] = PendingCall(job, pool, worker, result)
+    def _held(self, worker: PoolWorker) -> int:
+        """Bundles that a worker has not answered for."""
+        return len({self._calls[outcome].bundle for outcome in worker.calls})
+
+    def _samples(self, backlog: int, pool: Pool) -> int:
+        """Samples a worker is given at once: as many as suit the first leg, near the end its share of the rest."""
+        share = -(-backlog // max(len(pool.workers), 1)) * self._chunk
+        return min(samples_together(self._legs[0]), share)
+
+    def _give(self, pool: Pool, worker: PoolWorker, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        if len(jobs) == 1:
+            returned = worker.actor.do.options(num_returns=2).remote(self._name, self._work, jobs[0])
+        else:
+            bundled = worker.actor.do_bundle.options(num_returns=2 * len(jobs))
+            returned = bundled.remote(self._name, self._work, jobs)
+        results, outcomes = returned[: len(jobs)], returned[len(jobs) :]
+        for job, result, outcome in zip(jobs, results, outcomes, strict=True):
+            self._chunk = max(self._chunk, len(job.chunk or ()))
+            worker.calls.append(outcome)
+            self._calls[outcome] = PendingCall(job, pool, worker, result, tuple(outcomes))
 
     def _step(self) -> Iterator[Report]:
         starting = {ready: pool for pool in self._pools.values() for ready in pool.starting}
@@ -116,6 +138,8 @@ class TaskDriver:
         call.pool.job_done()
         if outcome is None:
             schedule.died(job, "its result was lost with its node", guilty=True)
+        elif outcome.apart:
+            schedule.apart(job)
         elif outcome.fault is not None:
             schedule.failed(job, outcome.fault)
         elif outcome.lost:
@@ -126,10 +150,14 @@ class TaskDriver:
             yield self._report(shard=job.shard, record=outcome.record)
 
     def _hand_on_calls(self, dead: PendingCall, why: str) -> Iterator[Report]:
-        """Hand on the calls of a dead worker; only the first was being done."""
-        for position, outcome in enumerate(dead.worker.calls):
+        """Hand on the calls of a dead worker; only the first was being done, or those of one bundle with it."""
+        first = self._calls[dead.worker.calls[0]].bundle
+        for outcome in dead.worker.calls:
             job = self._calls.pop(outcome).job
-            self._schedule.died(job, f"its worker ({dead.worker.location}) {why}", guilty=position == 0)
+            if len(first) > 1 and outcome in first:
+                self._schedule.apart(job)
+            else:
+                self._schedule.died(job, f"its worker ({dead.worker.location}) {why}", guilty=outcome in first)
         dead.worker.calls.clear()
         dead.pool.remove_dead(dead.worker, why)
         yield self._report(

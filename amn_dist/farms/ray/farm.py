@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
+import torch
 
 from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
-from amn_dist.farms.farm import Report, Task
-from amn_dist.farms.ray.driver import IN_FLIGHT, TaskDriver
+from amn_dist.farms.farm import Report, Task, samples_together
+from amn_dist.farms.ray.driver import IN_FLIGHT, START_S, TaskDriver
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Pool, WorkerKind
 from amn_dist.farms.schedule import Room, Schedule
@@ -37,17 +38,29 @@ class RayFarm:
         resources = {name: have for name, have in ray.cluster_resources().items() if devices or name != "GPU"}
         self._pools = {name: Pool(*plan) for name, plan in plan_pools(section, resources).items()}
 
+    @property
+    def accelerated(self) -> bool:
+        """As the first worker of those that run networks finds it; without a share of a GPU none is asked."""
+        pool = self._pools.get(NETWORK) or self._pools[ALL]
+        if not pool.kind.gpus:
+            return False
+        first = pool.first_worker(START_S)
+        return first is None or first.accelerated
+
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1
         legs = task.legs(split=CPU in self._pools)
         pools = [leg.needs if CPU in self._pools else ALL for leg in legs]
         last = CPU if CPU in self._pools else ALL
-        schedule = Schedule(task, numbers, [*pools, last], room=self._room(), retries=self._section.retries)
+        room = self._room(samples_together(legs[0]))
+        schedule = Schedule(task, numbers, [*pools, last], room=room, retries=self._section.retries)
         return TaskDriver(f"{task.name}/{self._tasks}", task, legs, schedule, self._pools).reports()
 
-    def _room(self) -> Room:
+    def _room(self, together: int) -> Room:
+        """together: samples that a worker of the first leg is given at a time."""
+        given = IN_FLIGHT * max(together // self._section.chunk, 1)
         waiting = sum(
-            pool.size * (IN_FLIGHT if name == NETWORK else self._section.ahead) for name, pool in self._pools.items()
+            pool.size * (given if name == NETWORK else self._section.ahead) for name, pool in self._pools.items()
         )
         store = ray.cluster_resources().get("object_store_memory", 0) / 2
         return Room(waiting, int(self._section.evidence_gib * 2**30 or store))
@@ -75,6 +88,13 @@ def plan_pools(section: FarmSection, resources: Mapping[str, float]) -> dict[str
         NETWORK: (WorkerKind(NETWORK, section.threads, share), networks),
         CPU: (WorkerKind(CPU, section.threads, 0.0, device=False), min(section.workers or rest, rest)),
     }
+
+
+def cluster_has_gpu(section: FarmSection, address: str | None) -> bool:
+    """Whether the cluster at an address has a GPU; without an address the one that is or would be started here."""
+    if address is not None and not ray.is_initialized():
+        connect(section, address)
+    return bool(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else torch.cuda.is_available()
 
 
 def start_here(*, tries: int = 2, **options: Any) -> None:

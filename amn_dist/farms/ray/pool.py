@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,11 +27,12 @@ class WorkerKind:
 
 @dataclass(eq=False, slots=True)
 class PoolWorker:
-    """A worker that has arrived. location: node address and process id, for people. calls: outcomes it still owes, in
-    the order it works."""
+    """A worker that has arrived. location: node address and process id, for people. accelerated: whether it sees a GPU.
+    calls: outcomes it still owes, in the order it works."""
 
     actor: Any
     location: str
+    accelerated: bool
     calls: deque[Any] = field(default_factory=deque)
 
 
@@ -70,9 +72,18 @@ class Pool:
         """Take in a worker whose first answer is there. Raises StageError when none can be started."""
         actor = self.starting.pop(ready)
         try:
-            self.workers.append(PoolWorker(actor, ray.get(ready)))
+            self.workers.append(PoolWorker(actor, *ray.get(ready)))
         except RayError as error:
             self._count_idle_death(cause_of_death(error))
+
+    def first_worker(self, timeout_s: float) -> PoolWorker | None:
+        """A worker that has arrived, waited for; None when none does within timeout_s."""
+        end = time.monotonic() + timeout_s
+        while not self.workers and (left := end - time.monotonic()) > 0:
+            self.fill()
+            for ready in ray.wait(list(self.starting), num_returns=1, timeout=left)[0]:
+                self.take_in(ready)
+        return self.workers[0] if self.workers else None
 
     def job_done(self) -> None:
         """A worker has ended a job: this pool can work."""

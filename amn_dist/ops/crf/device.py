@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from amn_dist.ops.crf.permutohedral import check_span, feature_scales, key_strides
+from amn_dist.ops.transfer import to_device
 
 OFFSET = 1e-20
 """Added to the sums of kernel rows, as in the reference implementation."""
@@ -139,7 +140,7 @@ def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     Every operation rounds to float32 in the order of `permutohedral.embed`.
     """
     count, vertices = len(features), len(strides)
-    scaled = features * torch.from_numpy(feature_scales(vertices - 1)).to(features.device)
+    scaled = features * to_device(feature_scales(vertices - 1), features.device)
     above, columns = features.new_zeros(count), []
     for axis in range(vertices - 1, 0, -1):
         columns.append(above - scaled[:, axis - 1] * axis)
@@ -160,7 +161,7 @@ def _embed(features: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     weights = torch.empty_like(offset)
     weights[:, 0] = ordered[:, -1] + (1 - ordered[:, 0])
     weights[:, 1:] = (ordered[:, :-1] - ordered[:, 1:]).flip(1)
-    stride = torch.tensor(strides, device=features.device)
+    stride = to_device(np.array(strides), features.device)
     key = (remainder.long() * stride).sum(1, keepdim=True)
     owner = torch.empty_like(rank).scatter_(1, rank, stride.expand_as(rank))
     steps = (stride.sum() - vertices * owner).flip(1)[:, :-1].cumsum(1)

@@ -25,6 +25,7 @@ from amn_dist.ops.crf.kernel_lattice import (
 from amn_dist.ops.crf.label_bounds import weak_labels
 from amn_dist.ops.kernels.lattice_filter import update_kernel
 from amn_dist.ops.kernels.launching import blocks, launch
+from amn_dist.ops.transfer import to_device
 
 DROP_FROM = 9
 """Labels of a single labelling from which on it pays to ask which of them matter."""
@@ -108,7 +109,7 @@ def _infer_strong(
     """_infer without messages of the weak labels, which together are one label; its marginal is divided among them."""
     labels, most = orders
     small = energy.new_zeros(len(energy), most + 1)
-    places = [torch.from_numpy(order).to(energy.device) for order in labels]
+    places = [to_device(order, energy.device) for order in labels]
     for own, place in zip(rows, places, strict=True):
         ordered = energy[own].index_select(1, place)
         small[own, :most], small[own, most] = ordered[:, :most], -torch.logsumexp(-ordered[:, most:], 1)

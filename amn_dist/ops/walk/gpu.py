@@ -18,6 +18,7 @@ from torch import Tensor
 from amn_dist.ops.kernels.launching import blocks, launch
 from amn_dist.ops.kernels.walk import affinity_kernel, degree_kernel, normalise_kernel, product_kernel
 from amn_dist.ops.paths import path_tensors
+from amn_dist.ops.transfer import to_device
 from amn_dist.ops.walk.chebyshev import chebyshev_coefficients
 
 BLOCK = 128
@@ -102,7 +103,7 @@ def _table(sources: Sequence[Region], targets: Sequence[Region], device: torch.d
         offset = np.arange(source.blocks) * BLOCK
         same = [np.full(len(offset), value) for value in (source.pitch, source.height, source.width)]
         rows.append(np.stack([source.inside + offset, target.inside + offset, offset, *same], 1))
-    return torch.from_numpy(np.concatenate(rows)).to(device)
+    return to_device(np.concatenate(rows), device)
 
 
 def _links(edge: Tensor, regions: Sequence[Region], radius: int, beta: float) -> tuple[Tensor, Tensor]:

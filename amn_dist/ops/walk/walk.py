@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from amn_dist.errors import ConfigError
 from amn_dist.ops.arrays import Array, as_array, as_floats, same_kind
+from amn_dist.ops.transfer import all_to_device
 from amn_dist.ops.walk.cpu import walk
 from amn_dist.records import grid_size
 
@@ -92,7 +93,13 @@ def pseudo_masks(
     starts = [torch.as_tensor(activations[i]).float() ** power for i in tagged]
     barriers = [torch.as_tensor(edges[i]).float() for i in tagged]
     walked = dict(zip(tagged, random_walks(starts, barriers, radius=radius, beta=beta, steps=steps), strict=True))
-    masks = [_labels(walked.get(i), classes[i], size, background) for i, size in enumerate(sizes)]
+    if not activations:
+        return []
+    device = next((x.device for x in activations if isinstance(x, Tensor)), torch.device("cpu"))
+    names = all_to_device([_names(present) for present in classes], device)
+    masks = [
+        _labels(walked.get(i), name, size, background) for i, (name, size) in enumerate(zip(names, sizes, strict=True))
+    ]
     return [_like(mask, activation) for mask, activation in zip(masks, activations, strict=True)]
 
 
@@ -126,12 +133,15 @@ def _walk(activation: Array, edge: Array, radius: int, beta: float, steps: int) 
     return same_kind(walked, activation)
 
 
-def _labels(walked: Tensor | None, classes: Values, size: tuple[int, int], background: float) -> Tensor:
+def _names(classes: Values) -> np.ndarray:
+    """Ids uint8[K + 1] of the planes of walk_scores."""
+    return np.concatenate([[0], as_array(classes)]).astype(np.uint8)
+
+
+def _labels(walked: Tensor | None, names: Tensor, size: tuple[int, int], background: float) -> Tensor:
     if walked is None:
-        return torch.zeros(size, dtype=torch.uint8)
-    strongest = walk_scores(walked, size, background=background).argmax(0)
-    names = torch.from_numpy(np.concatenate([[0], as_array(classes)]).astype(np.uint8))
-    return names.to(strongest.device)[strongest]
+        return names.new_zeros(size)
+    return names[walk_scores(walked, size, background=background).argmax(0)]
 
 
 def _like(mask: Tensor, subject: Array) -> Array:
