@@ -393,6 +393,9 @@ class EngineSection(Strict):
     """Who starts more than one process: Ray Train in the cluster of the farm, or torchrun on this machine."""
     retries: int = Field(default=3, ge=0, le=1_000_000)
     """Times in a row the processes are started again after some died, without a new checkpoint in between."""
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=WEEK_S / 60)] | Literal["auto"] = "auto"
+    """Minutes between two checkpoints at least; those of checkpoint_every that come sooner are left out. auto: 5 on a
+    GPU, which makes 200 steps in seconds; 0 on a CPU."""
     rejoin_s: float = Field(default=60, ge=0, le=WEEK_S)
     """Seconds that lost machines get to come back before a Fit goes on without them."""
     timeout_s: float = Field(default=600, gt=0, le=WEEK_S)

@@ -63,7 +63,8 @@ class Batch:
     """One rank's share of a training batch.
 
     image: f32[B, 3, H, W] normalised. tags: f32[B, C-1]. label: uint8[B, H, W] with 255 = ignore; or int32[B, H, W]
-    regions, negative outside the photo; or None.
+    regions, negative outside the photo; or None. draws: a number for every sample that its dropout is drawn from, by
+    the step, the same in whatever process it lies; the loop sets them.
     """
 
     keys: tuple[str, ...]
@@ -71,6 +72,7 @@ class Batch:
     image: Tensor
     tags: Tensor
     label: Tensor | None = None
+    draws: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -94,6 +96,7 @@ class Batch:
                 image=self.image[cut],
                 tags=self.tags[cut],
                 label=None if self.label is None else self.label[cut],
+                draws=self.draws[cut],
             )
 
 

@@ -85,9 +85,16 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def sample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels [B, H, W] to [B, h, w] on their device, each cell taking the label at its centre."""
-    rows = torch.from_numpy(cell_centres(labels.shape[-2], size[0])).to(labels.device)
-    columns = torch.from_numpy(cell_centres(labels.shape[-1], size[1])).to(labels.device)
+    rows = _centre_index(labels.shape[-2], size[0], labels.device)
+    columns = _centre_index(labels.shape[-1], size[1], labels.device)
     return labels.index_select(-2, rows).index_select(-1, columns)
+
+
+@lru_cache(maxsize=64)
+def _centre_index(length: int, cells: int, device: torch.device) -> Tensor:
+    """cell_centres as int64[cells] on a device, copied there once: a copy from plain memory makes the host wait."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(cell_centres(length, cells)).to(device)
 
 
 def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import torch
 
+from amn_dist.config import EngineSection
 from amn_dist.documents import read_json
 from amn_dist.errors import StageError, printable
 from amn_dist.storage.folders import files_below, remove_folder
@@ -30,6 +31,9 @@ STATE = "state.json"
 STEP = re.compile(r"[0-9]{6,18}")
 """Name of a checkpoint's folder."""
 
+
+DEVICE_MINUTES = 5.0
+"""Between two checkpoints on a device unless told otherwise: it makes as many steps in seconds as a CPU in an hour."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -53,6 +57,13 @@ class StateFiles:
     """Of a State, what must be there."""
 
     files: dict[str, Count]
+
+
+def checkpoint_seconds(section: EngineSection, device: torch.device) -> float:
+    """Seconds there are at least between two checkpoints: `engine.checkpoint_minutes`."""
+    if section.checkpoint_minutes == "auto":
+        return 0.0 if device.type == "cpu" else 60 * DEVICE_MINUTES
+    return 60 * section.checkpoint_minutes
 
 
 def save_checkpoint(folder: Path, engine: Engine, world: World, state: State) -> None:
