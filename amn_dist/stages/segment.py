@@ -111,7 +111,7 @@ def sum_where(values: Tensor, mask: Tensor) -> Tensor:
     """
     if values.device.type == "cpu":
         return values[mask].sum()
-    return torch.where(mask, values, 0).sum()
+    return (values * mask).sum()
 
 
 @dataclass(frozen=True)

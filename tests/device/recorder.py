@@ -26,7 +26,7 @@ from amn_dist.training.world import World
 
 META = torch.device("meta")
 PACKAGE = str(Path(__file__).parents[2] / "amn_dist")
-READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive")
+READS = ("_local_scalar_dense", "nonzero", "masked_select")
 """Operations whose result the host waits for."""
 VIEWS = ("_unsafe_view", "_reshape_alias", "reshape", "detach", "alias", "empty", "new_empty", "empty_like")
 """Operations without a kernel that do not call themselves views."""
@@ -68,7 +68,7 @@ class Recorder(TorchDispatchMode):
         seen = [tensor for tensor in _tensors((args, kwargs)) if tensor.device == META]
         if seen and name.startswith(READS):
             self.asked.waits[f"{name} {_line()}"] += 1
-            return 1
+            return 1 if name == READS[0] else args[0].new_empty(1, dtype=torch.int64)
         if seen and name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1]):
             self.asked.waits[f"boolean index {_line()}"] += 1
             return args[0].new_empty(args[0].numel())
@@ -78,7 +78,7 @@ class Recorder(TorchDispatchMode):
         if name.startswith("_fused_"):  # has no kernel for shapes alone
             self.asked.launches[f"{name} {_line()}"] += 1
             return None
-        result = self._shaped(func, args, kwargs)
+        result = self._shaped(func, args, kwargs) if seen else func(*args, **kwargs)
         self._note(func, name, args, kwargs, result)
         return result
 
@@ -96,9 +96,7 @@ class Recorder(TorchDispatchMode):
         if (remembered := self.shapes[key]) is None:
             return func(*args, **kwargs)
         alone, forms = remembered
-        made = [
-            None if form is None else torch.empty_strided(*form[:2], dtype=form[2], device=META) for form in forms
-        ]
+        made = [None if form is None else torch.empty_strided(*form[:2], dtype=form[2], device=META) for form in forms]
         return made[0] if alone else tuple(made)
 
     def _note(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
@@ -154,6 +152,13 @@ class MetaAutocast:
             self.mode.__exit__(*error)
 
 
+class MetaGenerator(torch.Generator):
+    """A generator on the meta device, where nothing is drawn."""
+
+    def __new__(cls, device: torch.device | None = None) -> MetaGenerator:
+        return super().__new__(cls)
+
+
 @contextmanager
 def recording() -> Iterator[Asked]:
     """Writes down what is asked of the device inside."""
@@ -169,8 +174,7 @@ def pretend_device(monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (optimisers, foreach_utils):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda: ["cuda", "cpu", "meta"])
-    generator = torch.Generator
-    monkeypatch.setattr(torch, "Generator", lambda device: generator())
+    monkeypatch.setattr(torch, "Generator", MetaGenerator)
     values = {"__float__": float, "__int__": int, "__bool__": bool, "item": float}
     for name, cast in values.items():
         monkeypatch.setattr(Tensor, name, _reading(getattr(Tensor, name), lambda tensor, cast=cast: cast(1)))
