@@ -12,7 +12,7 @@ from amn_dist import documents
 from amn_dist.config import Config, load_config, parse_config
 from amn_dist.errors import ConfigError, ShardError, StageError, printable
 from amn_dist.methods import Stage
-from amn_dist.runs.origins import Origin, first_difference, is_of, known_part
+from amn_dist.runs.origins import Origin, first_difference, is_of, settings_difference
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.folders import copy_files, files_below, remove_folder
 from amn_dist.storage.paths import AnyPath, RemotePath
@@ -111,15 +111,14 @@ class Run:
         recorded = self.origin(stage.name)
         if recorded is None:
             raise StageError(f"{self.stage(stage.name)}: finished but origin.json is missing; --redo {stage.name}")
-        wanted = origin.as_json()
-        wanted["settings"] = known_part(recorded["settings"], wanted["settings"])
-        for part in ("settings", "inputs"):
-            if recorded[part] != wanted[part]:
-                changed = first_difference(recorded[part], wanted[part])
-                raise ConfigError(
-                    f"{self.stage(stage.name)}: made with {changed}; "
-                    f"use --redo {stage.name} to make it again, or another --run to keep both"
-                )
+        changed = settings_difference(recorded, origin)
+        if not changed and recorded["inputs"] != origin.inputs:
+            changed = first_difference(recorded["inputs"], origin.inputs)
+        if changed:
+            raise ConfigError(
+                f"{self.stage(stage.name)}: made with {changed}; "
+                f"use --redo {stage.name} to make it again, or another --run to keep both"
+            )
 
     def drop(self, names: list[str]) -> None:
         """Remove stages so that they are made again."""
@@ -135,7 +134,8 @@ def reuse(run: Run, stage: Stage, origin: Origin) -> str | None:
     if stage.verb == "score":
         return None
     for other in run.siblings():
-        if other.is_done(stage) and other.origin(stage.name) == origin.as_json():
+        recorded = other.origin(stage.name) if other.is_done(stage) else None
+        if recorded is not None and "before" not in recorded and is_of(recorded, origin):
             take_over(other.stage(stage.name), run.stage(stage.name), last=LAST_FILE[stage.verb])
             return other.folder.name
     return None

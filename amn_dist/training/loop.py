@@ -19,6 +19,7 @@ from amn_dist.records import Batch
 from amn_dist.storage.atomic import atomic_file
 from amn_dist.telemetry import Observe, versions
 from amn_dist.training.checkpoints import State, checkpoint_seconds, resume, save_checkpoint
+from amn_dist.training.determinism import algorithms
 from amn_dist.training.engines.engine import Engine, build_engine, joined
 from amn_dist.training.ledger import LOOK_EVERY, Ledger, sum_losses
 from amn_dist.training.meter import Meter, Pause, peak_memory_gib
@@ -84,7 +85,7 @@ def fit(
     SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first; on a device up to LOOK_EVERY steps
     later); PeerLost when another rank is gone.
     """
-    with joined(engine) as world:
+    with joined(engine) as world, algorithms(deterministic=engine.deterministic):
         pieces = count_pieces(fit.section, world.size)
         steps = count_steps(fit.section, samples)
         context = FitContext(fit, Path(folder), engine, world, seed, steps, pieces, observe, saved)

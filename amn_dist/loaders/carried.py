@@ -1,0 +1,79 @@
+"""Batches on their way to the device that trains: it reads them by itself, while it works on those before."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+
+from amn_dist.records import Batch
+
+AHEAD = 2
+"""Batches on their way at a time."""
+
+
+def carried(source: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches of a source, which is closed with this iterator; beside a GPU they lie there when they come.
+
+    On a CPU they are as the source made them.
+    """
+    if device.type != "cuda":
+        return source
+    return _carried_by(_Carrier(device), source)
+
+
+def _carried_by(carry: Callable[[Batch], Callable[[], Batch]], source: Iterator[Batch]) -> Generator[Batch]:
+    """Batches that a thread takes from the source and carries ahead of their use, in order.
+
+    carry: begins to bring a batch there; returns what hands it over.
+    """
+
+    def fetch() -> Callable[[], Batch] | None:
+        batch = next(source, None)
+        return None if batch is None else carry(batch)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="carry") as pool:
+        try:
+            pending: deque[Future[Callable[[], Batch] | None]] = deque(pool.submit(fetch) for _ in range(AHEAD))
+            while (hand_over := pending.popleft().result()) is not None:
+                pending.append(pool.submit(fetch))
+                yield hand_over()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            getattr(source, "close", lambda: None)()
+
+
+class _Carrier:
+    """Copies batches on a stream of its own; the stream that trains waits for them, the host does not."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+
+    def __call__(self, batch: Batch) -> Callable[[], Batch]:
+        torch.cuda.set_device(self.device)  # of this thread, in which DALI's pipeline is built too
+        with torch.cuda.stream(self.stream):
+            there = pinned(batch).to(self.device)
+            arrived = self.stream.record_event()
+
+        def hand_over() -> Batch:
+            trains = torch.cuda.current_stream(self.device)
+            trains.wait_event(arrived)
+            for tensor in (there.image, there.tags, there.label):
+                if tensor is not None:
+                    tensor.record_stream(trains)  # its memory is not given away while it is read there
+            return there
+
+        return hand_over
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch with what lies on the host in memory that a device reads by itself, image in channels_last."""
+    image = batch.image.contiguous(memory_format=torch.channels_last)
+    fields = {"image": image, "tags": batch.tags, "label": batch.label}
+    return replace(
+        batch, **{name: t.pin_memory() if t is not None and t.device.type == "cpu" else t for name, t in fields.items()}
+    )
