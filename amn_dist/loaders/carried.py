@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from amn_dist.records import Batch
 
@@ -73,7 +74,9 @@ class _Carrier:
 def pinned(batch: Batch) -> Batch:
     """The batch with what lies on the host in memory that a device reads by itself, image in channels_last."""
     image = batch.image.contiguous(memory_format=torch.channels_last)
-    fields = {"image": image, "tags": batch.tags, "label": batch.label}
-    return replace(
-        batch, **{name: t.pin_memory() if t is not None and t.device.type == "cpu" else t for name, t in fields.items()}
-    )
+    label = None if batch.label is None else _pinned(batch.label)
+    return replace(batch, image=_pinned(image), tags=_pinned(batch.tags), label=label)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor

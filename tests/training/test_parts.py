@@ -27,7 +27,7 @@ from amn_dist.training.meter import Meter
 from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.training.stopping import stop_on_sigterm
-from amn_dist.training.world import World, join_world
+from amn_dist.training.world import World, join_world, watchdog_settings
 
 STATE = State(0, 0, "torch", 0, 1, {})
 
@@ -183,6 +183,13 @@ def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, told: dict[
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=match):
         join_world()
+
+
+@pytest.mark.parametrize(("timeout_s", "heartbeat_s"), [(600.0, "600"), (90.2, "91"), (5.0, "60")])
+def test_nccl_gives_up_as_late_as_it_is_told(timeout_s: float, heartbeat_s: str) -> None:
+    settings = watchdog_settings(timeout_s)
+    assert settings["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == heartbeat_s
+    assert settings["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
 
 
 def test_the_newest_checkpoint_is_taken_and_two_stay(tmp_path: Path) -> None:
