@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from amn_dist.config import Config, EngineSection, Loader
 from amn_dist.errors import ConfigError
 from amn_dist.loaders.decode import FEW_THREADS, MOST_THREADS, decoding_device, training_threads
 from amn_dist.runs.fitting import check_devices
+from amn_dist.runs.pipeline import Pipeline
+from amn_dist.runs.run import Run
 from amn_dist.training.launchers import with_processes
 
 
@@ -58,10 +61,12 @@ def test_processes_follow_from_the_gpus_where_they_are_to() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("section", ["engine", "loader"])
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(section: str) -> None:
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(section: str, tmp_path: Path) -> None:
     check_devices(Config(name="x"))
     asked = Config.model_validate({"name": "x", section: {"device": "gpu"}})
-    with pytest.raises(
-        ConfigError, match=rf"{section}\.device gpu: found no GPU that torch can use.*{section}\.device=auto"
-    ):
+    said = rf"{section}\.device gpu: found no GPU that torch can use.*{section}\.device=auto"
+    with pytest.raises(ConfigError, match=said):
         check_devices(asked)
+    with pytest.raises(ConfigError, match=said):  # before it looks for the data, which is not there
+        Pipeline(asked, Run(tmp_path / "run"), tmp_path / "none").execute()
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -30,7 +30,8 @@ class Engine(Protocol):
     norm: Tensor
 
     def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Forward and backward of every piece; yields its parts of the loss, detached.
+        """Forward and backward of every piece, then the sum of the gradients over the ranks; yields the parts of the
+        loss of every piece, detached.
 
         Every rank must hand over as many pieces, and exhaust the iterator before `update`.
         """
