@@ -10,20 +10,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from amn_dist.ops.normalise import crop_input
 from amn_dist.records import Batch
 
 AHEAD = 2
 """Batches on their way at a time."""
 
 
-def carried(source: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def carried(source: Iterator[Batch], device: torch.device, colour: str) -> Iterator[Batch]:
     """The batches of a source, which is closed with this iterator; beside a GPU they lie there when they come.
 
-    On a CPU they are as the source made them.
+    colour: what bytes are normalised to there (ops/normalise.py). On a CPU batches are as the source made them.
     """
     if device.type != "cuda":
         return source
-    return _carried_by(_Carrier(device), source)
+    return _carried_by(_Carrier(device, colour), source)
 
 
 def _carried_by(carry: Callable[[Batch], Callable[[], Batch]], source: Iterator[Batch]) -> Generator[Batch]:
@@ -50,14 +51,14 @@ def _carried_by(carry: Callable[[Batch], Callable[[], Batch]], source: Iterator[
 class _Carrier:
     """Copies batches on a stream of its own; the stream that trains waits for them, the host does not."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, colour: str) -> None:
+        self.device, self.colour = device, colour
         self.stream = torch.cuda.Stream(device)
 
     def __call__(self, batch: Batch) -> Callable[[], Batch]:
         torch.cuda.set_device(self.device)  # of this thread, in which DALI's pipeline is built too
         with torch.cuda.stream(self.stream):
-            there = pinned(batch).to(self.device)
+            there = normalised(pinned(batch).to(self.device), self.colour)
             arrived = self.stream.record_event()
 
         def hand_over() -> Batch:
@@ -75,7 +76,15 @@ def pinned(batch: Batch) -> Batch:
     """The batch with what lies on the host in memory that a device reads by itself, image in channels_last."""
     image = batch.image.contiguous(memory_format=torch.channels_last)
     label = None if batch.label is None else _pinned(batch.label)
-    return replace(batch, image=_pinned(image), tags=_pinned(batch.tags), label=label)
+    boxes = None if batch.boxes is None else _pinned(batch.boxes)
+    return replace(batch, image=_pinned(image), tags=_pinned(batch.tags), label=label, boxes=boxes)
+
+
+def normalised(batch: Batch, colour: str) -> Batch:
+    """The batch with its image normalised, where it lies."""
+    if batch.boxes is None:
+        return batch
+    return replace(batch, image=crop_input(batch.image, batch.boxes, colour), boxes=None)
 
 
 def _pinned(tensor: Tensor) -> Tensor:

@@ -38,19 +38,29 @@ def training_threads(loader: Loader, trains_on: str) -> int:
     return min(max(cores, FEW_THREADS), MOST_THREADS)
 
 
-def crop_decoder(rule: CropRule, *, loader: Loader, device: str = "cpu", threads: int | None = None) -> CropDecoder:
+def leaves_bytes(rule: CropRule, trains_on: str, device: str) -> bool:
+    """Whether crops that are decoded on `cpu` or `gpu` are normalised where a network trains, `cuda` or `cpu`.
+
+    That takes a quarter of the memory on the way. Bilinear resizing makes values between those of bytes.
+    """
+    return trains_on == "cuda" and device == "cpu" and rule.interpolation == "cubic"
+
+
+def crop_decoder(
+    rule: CropRule, *, loader: Loader, device: str = "cpu", threads: int | None = None, raw: bool = False
+) -> CropDecoder:
     """The configured decoder of training crops. device: `cpu` or `gpu`, where DALI decodes; its images stay there.
 
-    threads: in the place of the configured ones.
+    threads: in the place of the configured ones. raw: leave pixels as bytes.
     """
     threads = threads or _threads(loader)
     if loader.name == "dali":
         from amn_dist.loaders.dali import DaliCrops
 
-        return DaliCrops(rule, threads=threads, ahead=loader.ahead, device=device)
+        return DaliCrops(rule, threads=threads, ahead=loader.ahead, device=device, raw=raw)
     from amn_dist.loaders.torchvision import TorchvisionCrops
 
-    return TorchvisionCrops(rule, threads=threads, ahead=loader.ahead)
+    return TorchvisionCrops(rule, threads=threads, ahead=loader.ahead, raw=raw)
 
 
 def decode_images(encoded: Iterable[tuple[str, bytes]], *, loader: Loader, device: str = "cpu") -> Iterator[np.ndarray]:

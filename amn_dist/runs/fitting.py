@@ -69,7 +69,7 @@ def train_here(
         )
 
     def carried_from(consumed: int) -> Any:
-        return carried(batches_from(consumed), world.device)
+        return carried(batches_from(consumed), world.device, task.rule.colour)
 
     def tell(text: str) -> None:
         observe({"warning": text})

@@ -34,7 +34,7 @@ def carriers() -> list[threading.Thread]:
 
 def test_beside_a_cpu_the_source_itself_is_used() -> None:
     source = numbered(2, [])
-    assert carried(source, torch.device("cpu")) is source
+    assert carried(source, torch.device("cpu"), "imagenet") is source
 
 
 def test_batches_come_in_order_and_ahead_of_their_use() -> None:
@@ -65,7 +65,7 @@ def test_closing_ends_the_thread_and_closes_the_source() -> None:
 @pytest.mark.gpu
 def test_batches_lie_on_the_device_and_are_whole() -> None:
     device = torch.device("cuda", 0)
-    for number, batch in enumerate(carried(numbered(9, []), device)):
+    for number, batch in enumerate(carried(numbered(9, []), device, "imagenet")):
         assert batch.image.device == device and batch.tags.device == device
         assert batch.image.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(batch.image.cpu(), torch.full((1, 3, 2, 2), float(number)))
