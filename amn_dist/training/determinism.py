@@ -40,4 +40,5 @@ def algorithms(*, deterministic: bool) -> Iterator[None]:
         ) from error
     finally:
         cudnn.benchmark, cudnn.deterministic = before
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        if deterministic:
+            torch.use_deterministic_algorithms(strict, warn_only=warns)

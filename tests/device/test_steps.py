@@ -14,6 +14,7 @@ import torch
 from amn_dist.config import Config, EngineSection, load_config
 from amn_dist.interfaces import Context, Fit
 from amn_dist.methods import stages
+from amn_dist.ops.normalise import crop_input
 from amn_dist.records import Batch
 from amn_dist.stages.icd import IcdFit
 from amn_dist.training.engines.torch import TorchEngine
@@ -94,6 +95,16 @@ def batch(fit: Fit) -> Batch:
     keys = tuple(map(str, range(count)))
     image, tags = torch.zeros(count, 3, side, side), torch.zeros(count, CLASSES - 1)
     return Batch(keys, tuple(range(count)), image, tags, torch.zeros(count, side, side, dtype=ids))
+
+
+def test_bytes_are_normalised_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_device(monkeypatch)
+    crops, boxes = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device=META), torch.zeros(2, 4, device=META)
+    with recording():
+        crop_input(crops, boxes, "imagenet")  # mean and deviation go to the device once
+    with recording() as asked:
+        assert crop_input(crops, boxes, "imagenet").shape == crops.shape
+    assert not asked.waits and not asked.copies
 
 
 @pytest.mark.parametrize("name", FITS)
