@@ -41,7 +41,8 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 @dataclass(frozen=True, slots=True)
 class State:
     """Where a checkpoint was taken, and by whom. consumed: global samples. files: bytes by relative path. mark: drawn
-    for every checkpoint, which tells copies of it from others of the same step."""
+    for every checkpoint, which tells copies of it from others of the same step. machine: what its process trained on,
+    such as `cuda in bf16`; empty in those of older versions."""
 
     step: Count
     consumed: Count
@@ -50,6 +51,7 @@ class State:
     processes: Count
     files: dict[str, Count]
     mark: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,13 @@ def _fault(part: Callable[[], None], world: World) -> str | None:
     return None
 
 
-def resume(folder: Path, build: Callable[[], Engine], world: World, warn: Callable[[str], None]) -> tuple[Engine, int]:
+def resume(
+    folder: Path, build: Callable[[], Engine], world: World, warn: Callable[[str], None], *, machine: str = ""
+) -> tuple[Engine, int]:
     """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
 
-    The checkpoint may be another engine's, ZeRO stage's or number of processes'. Raises StageError, on every rank, when
+    The checkpoint may be another engine's, ZeRO stage's, number of processes' or machine's; of another than `machine`
+    there is a warning. Raises StageError, on every rank, when
     there are checkpoints and none can be read: training does not begin anew over them by itself.
     """
     engine = build()
@@ -110,6 +115,8 @@ def resume(folder: Path, build: Callable[[], Engine], world: World, warn: Callab
         state, fault = _try_load(folder / name, engine)
         if world.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
             assert state is not None
+            if state.machine and machine and state.machine != machine:
+                warn(f"{folder / name}: was trained on {state.machine}, goes on on {machine}; results mix the two")
             return engine, state.step
         engine.close()
         unreadable = f"{folder / name}: cannot be read ({fault or 'on another rank'})"

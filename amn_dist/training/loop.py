@@ -15,6 +15,7 @@ from torch import nn
 from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interfaces import Fit, Stepwise
+from amn_dist.models.precision import precision_name
 from amn_dist.records import Batch
 from amn_dist.storage.atomic import atomic_file
 from amn_dist.telemetry import Observe, versions
@@ -54,7 +55,13 @@ class FitContext:
     def state(self, step: int) -> State:
         """What a checkpoint after `step` steps says of itself."""
         zero = self.section.zero if self.section.name == "deepspeed" else 0
-        return State(step, step * self.fit.section.batch, self.section.name, zero, self.world.size, {})
+        consumed = step * self.fit.section.batch
+        return State(step, consumed, self.section.name, zero, self.world.size, {}, machine=self.machine)
+
+    @property
+    def machine(self) -> str:
+        """What this process trains on, in words."""
+        return f"{self.world.device.type} in {precision_name(self.section.precision)}"
 
     def save(self, engine: Engine, step: int) -> None:
         """Write a checkpoint; every rank calls it."""
@@ -138,7 +145,10 @@ def _start(context: FitContext) -> tuple[Engine, int]:
         torch.manual_seed(numbered_seed(context.seed, context.fit.name, "network"))
         return build_engine(context.fit, context.section, context.world, pieces=context.pieces)
 
-    return resume(context.folder / CHECKPOINTS, build, context.world, lambda text: context.observe({"warning": text}))
+    def warn(text: str) -> None:
+        context.observe({"warning": text})
+
+    return resume(context.folder / CHECKPOINTS, build, context.world, warn, machine=context.machine)
 
 
 def _run(context: FitContext, engine: Engine, batches_from: BatchesFrom, done: int) -> None:

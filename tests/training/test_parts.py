@@ -259,6 +259,17 @@ def test_an_unreadable_checkpoint_falls_back_with_a_warning(tmp_path: Path, dama
     assert len(warnings) == 1 and "000006: cannot be read" in warnings[0]
 
 
+@pytest.mark.parametrize(("before", "now", "warns"), [("cpu", "cpu", 0), ("cpu", "cuda", 1), ("", "cuda", 0)])
+def test_a_checkpoint_of_another_machine_is_gone_on_from_with_a_warning(
+    before: str, now: str, warns: int, tmp_path: Path
+) -> None:
+    saved(tmp_path, [3], replace(STATE, machine=before))
+    warnings: list[str] = []
+    _, step = resume(tmp_path, shelf, World(), warnings.append, machine=now)
+    assert step == 3 and len(warnings) == warns
+    assert not warns or "000003: was trained on cpu, goes on on cuda; results mix the two" in warnings[0]
+
+
 def test_folders_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
     saved(tmp_path, [3])
     for name in ("000006²", "٠٠٠٠٠٦", "6", "1" * 40, "00000x"):
