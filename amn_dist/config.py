@@ -28,6 +28,11 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+def _auto(value: Any) -> Any:
+    """A number whose 0 stands for what the machine has."""
+    return 0 if value == "auto" else value
+
+
 def _listed(value: Any) -> Any:
     """YAML knows lists alone."""
     return tuple(value) if isinstance(value, list) else value
@@ -387,20 +392,29 @@ class EngineSection(Strict):
     """Who steps the optimiser."""
 
     name: Literal["deepspeed", "torch"] = "deepspeed"
-    processes: int = Field(default=1, ge=1, le=65536)
-    """Training processes, over all machines; the most there are when some are lost."""
+    device: Literal["auto", "gpu"] = "auto"
+    """auto: a GPU where a training process has one, else the CPU. gpu: a process without one ends with an error."""
+    processes: Annotated[int, Field(ge=0, le=65536), BeforeValidator(_auto)] = 1
+    """Training processes, over all machines; the most there are when some are lost. auto, or 0: one for every GPU of
+    this machine, one on a machine without."""
     min_processes: int = Field(default=1, ge=1, le=65536)
     """Fewest processes a Fit goes on with after machines are lost."""
     launcher: Literal["ray", "torchrun"] = "ray"
     """Who starts more than one process: Ray Train in the cluster of the farm, or torchrun on this machine."""
     retries: int = Field(default=3, ge=0, le=1_000_000)
     """Times in a row the processes are started again after some died, without a new checkpoint in between."""
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=WEEK_S / 60)] | Literal["auto"] = "auto"
+    """Minutes between two checkpoints at least; those of checkpoint_every that come sooner are left out. auto: 5 on a
+    GPU, which makes 200 steps in seconds; 0 on a CPU."""
     rejoin_s: float = Field(default=60, ge=0, le=WEEK_S)
     """Seconds that lost machines get to come back before a Fit goes on without them."""
     timeout_s: float = Field(default=600, gt=0, le=WEEK_S)
     """Seconds a process waits for the others before it gives up."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast where the device computes it natively, else fp32."""
+    deterministic: bool = False
+    """Make every run of a Fit on one kind of device the same to the last bit, as a CPU does anyway. A GPU then takes
+    algorithms with a fixed order of sums, which are slower, and a Fit with an operation that has none ends."""
     zero: Annotated[Literal[0, 1, 2], BeforeValidator(_whole)] = 0
     """ZeRO stage of DeepSpeed."""
 
@@ -412,7 +426,7 @@ class EngineSection(Strict):
 
     @model_validator(mode="after")
     def _enough(self) -> EngineSection:
-        if self.min_processes > self.processes:
+        if self.processes and self.min_processes > self.processes:
             raise ValueError(f"min_processes {self.min_processes} lies above processes {self.processes}")
         return self
 
@@ -447,9 +461,19 @@ class Loader(Strict):
     """Who decodes and crops."""
 
     name: Literal["dali", "torchvision"] = "dali"
-    threads: int = Field(default=2, ge=1, le=1024)
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """Threads that read and decode. auto: 2; beside a GPU that trains, the cores of its process, at most 16."""
     ahead: int = Field(default=2, ge=1, le=1024)
     """Batches prepared ahead of the network."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where training crops are decoded. gpu: by DALI, on the GPU that trains. auto: there, if a GPU trains and DALI
+    decodes; else on the CPU."""
+
+    @model_validator(mode="after")
+    def _decodable(self) -> Loader:
+        if self.device == "gpu" and self.name != "dali":
+            raise ValueError(f"device gpu: {self.name} decodes on the CPU; expected name dali, or device auto or cpu")
+        return self
 
 
 class Config(Strict):

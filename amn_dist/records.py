@@ -67,8 +67,11 @@ class Sample:
 class Batch:
     """One rank's share of a training batch.
 
-    image: f32[B, 3, H, W] normalised. tags: f32[B, C-1]. label: uint8[B, H, W] with 255 = ignore; or int32[B, H, W]
-    regions, negative outside the photo; or None.
+    image: f32[B, 3, H, W] normalised; or uint8, on its way to a device that normalises it, with boxes int64[B, 4]: top,
+    left, height, width of the photo in each crop, beyond which the normalised image is 0. tags: f32[B, C-1]. label:
+    uint8[B, H, W] with 255 = ignore; or int32[B, H, W] regions, negative outside the photo; or None. draws: a number
+    for every sample that its dropout is drawn from, by the step, the same in whatever process it lies; the loop sets
+    them.
     """
 
     keys: tuple[str, ...]
@@ -76,6 +79,8 @@ class Batch:
     image: Tensor
     tags: Tensor
     label: Tensor | None = None
+    draws: tuple[int, ...] = ()
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -87,6 +92,7 @@ class Batch:
             image=self.image.to(device, non_blocking=True, memory_format=torch.channels_last),
             tags=self.tags.to(device, non_blocking=True),
             label=None if self.label is None else self.label.to(device, non_blocking=True),
+            boxes=None if self.boxes is None else self.boxes.to(device, non_blocking=True),
         )
 
     def split(self, size: int) -> Iterator[Batch]:
@@ -99,6 +105,8 @@ class Batch:
                 image=self.image[cut],
                 tags=self.tags[cut],
                 label=None if self.label is None else self.label[cut],
+                draws=self.draws[cut],
+                boxes=None if self.boxes is None else self.boxes[cut],
             )
 
 

@@ -14,7 +14,7 @@ import torch
 from amn_dist.config import Loader
 from amn_dist.errors import ConfigError, ShardError, printable
 from amn_dist.loaders.crops import draw_crop
-from amn_dist.loaders.decode import crop_decoder
+from amn_dist.loaders.decode import crop_decoder, decoding_device, leaves_bytes, training_threads
 from amn_dist.loaders.decoder import Encoded
 from amn_dist.loaders.order import batch_ordinals, check_world, steps_per_epoch
 from amn_dist.loaders.prefetch import map_ahead
@@ -68,13 +68,15 @@ def batches(
     rank: int = 0,
     world: int = 1,
     loader: Loader,
-    device: str = "cpu",
+    trains_on: str = "cpu",
 ) -> Iterator[Batch]:
     """This rank's part of every global batch, epoch after epoch, beginning at global sample `consumed`.
 
     batch: images a step over all ranks. labels: a set over the same keys, and its field of 8-bit ids.
-    device: `gpu` lets DALI decode there and leave the images there. The content does not depend on loader.threads.
-    Raises ConfigError for a batch that cannot be cut so, ShardError for sets that do not fit or a sample that is bad.
+    trains_on: `cuda` or `cpu`; decides where DALI decodes, and leaves the images, whether they are normalised on the
+    way (carried.py), and with how many threads, on which the content does not depend.
+    Raises ConfigError for a batch that cannot be cut so, and for a loader.device that is not there; ShardError for sets
+    that do not fit or a sample that is bad.
     """
     steps_per_epoch(len(images), batch)
     check_world(batch, rank, world)
@@ -83,7 +85,7 @@ def batches(
     if labels is not None:
         _check_labels(images, labels)
     positions = _positions(images, batch=batch, seed=seed, step=consumed // batch, rank=rank, world=world)
-    return _decoded(positions, SampleReader(images, labels, rule, seed), loader, device)
+    return _decoded(positions, SampleReader(images, labels, rule, seed), loader, trains_on)
 
 
 def _check_labels(images: ShardSet, labels: tuple[ShardSet, str]) -> None:
@@ -104,9 +106,11 @@ def _positions(
 
 
 def _decoded(
-    positions: Iterator[list[SamplePosition]], reader: SampleReader, loader: Loader, device: str
+    positions: Iterator[list[SamplePosition]], reader: SampleReader, loader: Loader, trains_on: str
 ) -> Iterator[Batch]:
-    decode = crop_decoder(reader.rule, loader=loader, device=device)
+    device, threads = decoding_device(loader, trains_on), training_threads(loader, trains_on)
+    raw = leaves_bytes(reader.rule, trains_on, device)
+    decode = crop_decoder(reader.rule, loader=loader, device=device, threads=threads, raw=raw)
     pending: deque[list[SampleBytes]] = deque()
 
     def encoded(groups: Iterator[list[SampleBytes]]) -> Iterator[list[Encoded]]:
@@ -115,7 +119,7 @@ def _decoded(
             yield [sample.encoded for sample in group]
 
     with (
-        closing(map_ahead(reader, positions, threads=loader.threads, depth=loader.ahead)) as samples,
+        closing(map_ahead(reader, positions, threads=threads, depth=loader.ahead)) as samples,
         closing(decode(encoded(samples))) as decoded,
     ):
         for image, label in decoded:
@@ -126,4 +130,5 @@ def _decoded(
                 image=image,
                 tags=torch.from_numpy(np.stack([sample.tags for sample in group])).float(),
                 label=label,
+                boxes=torch.tensor([sample.encoded.crop.box for sample in group]) if raw else None,
             )

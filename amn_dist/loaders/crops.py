@@ -28,6 +28,11 @@ class Crop:
     target: tuple[int, int]
     extent: tuple[int, int]
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the photograph on the canvas."""
+        return (*self.target, *self.extent)
+
 
 def draw_crop(rule: CropRule, height: int, width: int, *, seed: int, epoch: int, ordinal: int) -> Crop:
     """Draw the crop of one sample in one epoch; height, width: of the upright image (amn 5.3)."""
@@ -41,8 +46,8 @@ def draw_crop(rule: CropRule, height: int, width: int, *, seed: int, epoch: int,
 
 
 def cut_image(image: np.ndarray, crop: Crop, side: int) -> np.ndarray:
-    """Flip and cut a resized, normalised image f32[h, w, 3] onto a canvas f32[side, side, 3] of zeros."""
-    canvas = np.zeros((side, side, 3), np.float32)
+    """Flip and cut a resized image [h, w, 3] (normalised: f32) onto a canvas [side, side, 3] of zeros of its type."""
+    canvas = np.zeros((side, side, 3), image.dtype)
     seen = image[:, ::-1] if crop.flip else image
     canvas[_box(crop.target, crop.extent)] = seen[_box(crop.source, crop.extent)]
     return canvas

@@ -44,11 +44,12 @@ class DaliCrops:
     threads: int = 2
     ahead: int = 2
     device: str = "cpu"
+    raw: bool = False
 
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
         prepare = partial(_prepare, rule=self.rule)
         with closing(map_ahead(prepare, batches, threads=self.threads, depth=1)) as prepared:
-            build = partial(_crop_pipeline, self.rule, **self._settings())
+            build = partial(_crop_pipeline, self.rule, raw=self.raw, **self._settings())
             for group, (images, shapes) in _outputs(build, prepared, partial(_crop_columns, side=self.rule.size)):
                 _check_shapes([sample for sample, _ in group], _host(shapes).as_array())
                 labels = [label for _, label in group if label is not None]
@@ -102,7 +103,7 @@ def _photo_columns(group: Sequence[tuple[str, bytes]]) -> Columns:
 
 
 def _crop_pipeline(
-    rule: CropRule, source: Iterator[Columns], *, batch: int, threads: int, ahead: int, device: str
+    rule: CropRule, source: Iterator[Columns], *, batch: int, threads: int, ahead: int, device: str, raw: bool
 ) -> Pipeline:
     pipeline = _pipeline(batch, threads, ahead, device)
     with pipeline:
@@ -110,7 +111,7 @@ def _crop_pipeline(
         colour = types.DALIImageType.BGR if is_bgr(rule.colour) else types.DALIImageType.RGB
         photo = fn.decoders.image(encoded, device=_decoder(device), output_type=colour)
         resized = _resize(photo, size, rule.interpolation)
-        mean, deviation = normalisation(rule.colour)
+        mean, deviation = (np.zeros(3), np.ones(3)) if raw else normalisation(rule.colour)
         cut = fn.crop_mirror_normalize(
             resized,
             crop=(rule.size, rule.size),
@@ -122,7 +123,7 @@ def _crop_pipeline(
             mirror=flip,
             mean=mean.tolist(),
             std=deviation.tolist(),
-            dtype=types.DALIDataType.FLOAT,
+            dtype=types.DALIDataType.UINT8 if raw else types.DALIDataType.FLOAT,
             output_layout="CHW",
         )
         pipeline.set_outputs(cut, photo.shape())

@@ -34,6 +34,8 @@ class CropDecoder(Protocol):
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
         """For every batch, in order, images f32[B, 3, S, S] normalised and labels [B, S, S] as the rule says, or None.
 
+        A decoder that is told so (raw) leaves the images uint8, in the order of channels that the network wants.
+
         No batch is larger than the first. Raises ShardError naming the key of a sample that cannot be decoded. Closing
         the iterator ends its threads.
         """

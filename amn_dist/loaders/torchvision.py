@@ -30,9 +30,10 @@ class TorchvisionCrops:
     rule: CropRule
     threads: int = 2
     ahead: int = 2
+    raw: bool = False
 
     def __call__(self, batches: Iterable[Sequence[Encoded]]) -> Generator[tuple[Tensor, Tensor | None]]:
-        work = partial(_cut, rule=self.rule)
+        work = partial(_cut, rule=self.rule, raw=self.raw)
         for cut in map_ahead(work, batches, threads=self.threads, depth=self.ahead):
             images = torch.from_numpy(np.stack([image for image, _ in cut])).permute(0, 3, 1, 2).contiguous()
             labels = [label for _, label in cut if label is not None]
@@ -79,13 +80,13 @@ def _decode_pillow(content: bytes) -> np.ndarray:
         return np.array(upright.convert("RGB"))
 
 
-def _cut(sample: Encoded, rule: CropRule) -> tuple[np.ndarray, np.ndarray | None]:
+def _cut(sample: Encoded, rule: CropRule, *, raw: bool) -> tuple[np.ndarray, np.ndarray | None]:
     image = decode_photo(sample.key, sample.image, sample.crop.size)
     resized = _resize(image, sample.crop, rule.interpolation)
     mean, deviation = normalisation(rule.colour)
     pixels = resized[:, :, ::-1] if is_bgr(rule.colour) else resized
-    normalised = (pixels.astype(np.float32) - mean) / deviation
-    return cut_image(normalised, sample.crop, rule.size), read_label(sample, rule)
+    values = pixels if raw else (pixels.astype(np.float32) - mean) / deviation
+    return cut_image(values, sample.crop, rule.size), read_label(sample, rule)
 
 
 def _resize(image: np.ndarray, crop: Crop, interpolation: str) -> np.ndarray:

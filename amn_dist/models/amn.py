@@ -11,8 +11,11 @@ from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.ops.dropout import named_dropout
 from amn_dist.ops.resize import sample_labels
+from amn_dist.ops.sample_dropout import sample_dropout
 from amn_dist.records import IGNORE
 
+Dropout = bool | Sequence[str] | Sequence[int]
+"""Whether features are dropped, and what the draws follow from."""
 DROPOUT = 0.1
 """Share of the gated features that dropout removes, element by element (amn 2.3)."""
 
@@ -27,11 +30,12 @@ class AmnNet(nn.Module):
         self.gate = nn.Linear(num_classes - 1, backbone.channels[-1]) if condition else None
         self.aspp = Aspp(backbone.channels[-1], num_classes)
 
-    def forward(self, image: Tensor, tags: Tensor, *, dropout: bool | Sequence[str]) -> Tensor:
+    def forward(self, image: Tensor, tags: Tensor, *, dropout: Dropout) -> Tensor:
         """Logits [B, C, h, w] of normalised images [B, 3, H, W] tagged [B, C-1].
 
         dropout: off, on from torch's global generator, or on with draws that follow from names, one for each equal
-        share of the batch. It does not follow train() or eval(), because published inference leaves it on.
+        share of the batch, or from numbers, one for each sample (training). It does not follow train() or eval(),
+        because published inference leaves it on.
         """
         features = self.backbone(image)[-1]
         if self.gate is not None:
@@ -76,7 +80,10 @@ def _on_grid(labels: Tensor, logits: Tensor) -> Tensor:
     return labels if labels.shape[-2:] == size else sample_labels(labels, size)
 
 
-def _drop(x: Tensor, dropout: bool | Sequence[str]) -> Tensor:
+def _drop(x: Tensor, dropout: Dropout) -> Tensor:
     if isinstance(dropout, bool):
         return functional.dropout(x, DROPOUT, training=dropout)
-    return named_dropout(x, dropout, DROPOUT)
+    names = [name for name in dropout if isinstance(name, str)]
+    if names:
+        return named_dropout(x, names, DROPOUT)
+    return sample_dropout(x, [number for number in dropout if isinstance(number, int)], DROPOUT)

@@ -6,6 +6,7 @@ head (top-down) whose signed logits are the result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.backbones.blueprint import initialise_convolutions
 from amn_dist.models.running_statistics import FeatureNorm, SignStatistics
 from amn_dist.ops.region_means import sample_regions
+from amn_dist.ops.sample_dropout import sample_dropout
 
 DEVIATION = 0.01
 """Deviation of the initial weights of directions and of the published layers that yield classes."""
@@ -44,7 +46,7 @@ class LinearCam(nn.Module):
         super().__init__()
         self.classifier = nn.Conv2d(channels, classes, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, draws: Sequence[int] = ()) -> Tensor:
         return self.classifier(x)
 
 
@@ -58,12 +60,18 @@ class DeepCam(nn.Module):
         self.classifier = nn.Conv2d(width, classes, 1)
         self.dropout = DROPOUT
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, draws: Sequence[int] = ()) -> Tensor:
+        """draws: a number for every sample that dropout follows from; without any, torch's global generator."""
         x = functional.max_pool2d(x, 3, stride=1, padding=1)
         x = functional.avg_pool2d(x, 3, stride=1, padding=1)
-        for layer in (self.fc6, self.fc7):
-            x = functional.dropout(functional.relu(layer(x)), self.dropout, training=self.training)
+        for number, layer in enumerate((self.fc6, self.fc7)):
+            x = self._drop(functional.relu(layer(x)), draws, number)
         return self.classifier(x)
+
+    def _drop(self, x: Tensor, draws: Sequence[int], layer: int) -> Tensor:
+        if not self.training or not draws:
+            return functional.dropout(x, self.dropout, training=self.training)
+        return sample_dropout(x, draws, self.dropout, layer=layer)
 
 
 class TopDown(nn.Module):
@@ -127,10 +135,13 @@ class IcdNet(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._initialise()
 
-    def forward(self, image: Tensor, tags: Tensor, regions: Tensor) -> Reading:
-        """Read images f32[B, 3, H, W] tagged [B, C-1]; regions int[B, H, W] are negative outside the photos."""
+    def forward(self, image: Tensor, tags: Tensor, regions: Tensor, *, draws: Sequence[int] = ()) -> Reading:
+        """Read images f32[B, 3, H, W] tagged [B, C-1]; regions int[B, H, W] are negative outside the photos.
+
+        draws: a number for every sample that dropout follows from.
+        """
         features = self.backbone(image)[-1]
-        cam = self.cam(features).float()
+        cam = self.cam(features, draws).float()
         size = (features.shape[-2], features.shape[-1])
         inside = sample_regions(regions, size)[:, None] >= 0 if self.mask_padding else None
         with torch.autocast(image.device.type, enabled=False):

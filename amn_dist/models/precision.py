@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import torch
 
+# Where float32 is asked for (precision fp32, heads, losses) products have its 24 bits, not the 11 of TF32: that is
+# torch's choice for convolutions unless it is told otherwise.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = False
+
 
 def resolve_precision(name: str = "auto") -> torch.dtype:
     """Type of mixed-precision compute: `bf16`, `fp32`, or (`auto`) bf16 where this machine computes it natively."""
     if name == "auto":
         return torch.bfloat16 if native_bf16() else torch.float32
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def compute_device() -> str:
+    """Kind of device that networks run on here: `cuda` or `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_name(name: str = "auto") -> str:
+    """What resolve_precision comes to, as it is configured: `bf16` or `fp32`."""
+    return "bf16" if resolve_precision(name) == torch.bfloat16 else "fp32"
 
 
 def native_bf16() -> bool:

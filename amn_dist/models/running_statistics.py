@@ -48,16 +48,17 @@ class FeatureNorm(nn.Module):
     def end_step(self) -> None:
         """Take the statistics of the step into the running ones."""
         count, total, squares = self.sums
-        if count.any():
-            mean = total / count
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), 1 - MOMENTUM)
-            self.running_var.lerp_((squares / count - mean**2).to(self.running_var.dtype), 1 - MOMENTUM)
+        some = count.clamp(min=1)
+        mean = total / some
+        for running, of_step in ((self.running_mean, mean), (self.running_var, squares / some - mean**2)):
+            moved = torch.lerp(running, of_step.to(running.dtype), 1 - MOMENTUM)
+            running.copy_(torch.where(count > 0, moved, running))
         self.sums.zero_()
 
     def _moments(self, x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The map minus its mean as float32 has it, what that rounding leaves of the mean, and the variance."""
         weight = x.new_ones(()) if inside is None else inside.to(x.dtype)
-        cells = weight.sum() if inside is not None else x.new_tensor(x.numel() / x.shape[1])
+        cells = weight.sum() if inside is not None else x.new_full((), x.numel() / x.shape[1])
         sums = rank_sum(torch.cat([(x * weight).sum((0, 2, 3)), cells[None]]).detach())
         count = sums[-1].clamp(min=1)
         mean = sums[:-1] / count

@@ -72,6 +72,27 @@ def input_batch(images: Tensor, colour: str) -> Tensor:
     return _looked_up(images, colour).permute(0, 3, 1, 2)
 
 
+def crop_input(crops: Tensor, boxes: Tensor, colour: str) -> Tensor:
+    """Crops uint8[B, 3, S, S], channels in the order that a network wants, to f32[B, 3, S, S], on their device.
+
+    boxes: int64[B, 4], top, left, height and width of the photograph in each crop; beyond it the result is 0.
+    """
+    mean, deviation = _moments(colour, crops.device)
+    top, left, height, width = boxes[:, :, None].unbind(1)
+    rows, columns = (torch.arange(side, device=crops.device) for side in crops.shape[-2:])
+    in_rows, in_columns = (rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width)
+    inside = in_rows[:, None, :, None] & in_columns[:, None, None]
+    return torch.where(inside, (crops.float() - mean) / deviation, 0)
+
+
+@cache
+@torch.inference_mode(False)
+def _moments(colour: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation f32[3, 1, 1] of an input, on a device."""
+    mean, deviation = (torch.from_numpy(values.astype(np.float32))[:, None, None] for values in COLOURS[colour])
+    return mean.to(device), deviation.to(device)
+
+
 def caffe_input(image: np.ndarray) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to BGR f32[..., 3, H, W] minus the mean."""
     shifted = image[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEAN, np.float32)

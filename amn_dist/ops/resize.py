@@ -84,11 +84,6 @@ def cell_centres(length: int, cells: int) -> np.ndarray:
     return ((2 * np.arange(cells) + 1) * length) // (2 * cells)
 
 
-@lru_cache(maxsize=64)
-def _device_centres(length: int, cells: int, device: torch.device) -> Tensor:
-    return to_device(cell_centres(length, cells), device)
-
-
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Labels [H, W] to (h, w), each cell taking the label at its centre."""
     return label[np.ix_(cell_centres(label.shape[0], size[0]), cell_centres(label.shape[1], size[1]))]
@@ -96,10 +91,16 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def sample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels [B, H, W] to [B, h, w] on their device, each cell taking the label at its centre."""
-    rows, columns = (
-        _device_centres(length, cells, labels.device) for length, cells in zip(labels.shape[-2:], size, strict=True)
-    )
+    rows = _centre_index(labels.shape[-2], size[0], labels.device)
+    columns = _centre_index(labels.shape[-1], size[1], labels.device)
     return labels.index_select(-2, rows).index_select(-1, columns)
+
+
+@lru_cache(maxsize=64)
+def _centre_index(length: int, cells: int, device: torch.device) -> Tensor:
+    """cell_centres as int64[cells] on a device, copied there once: a copy from plain memory makes the host wait."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(cell_centres(length, cells)).to(device)
 
 
 def upsample(coarse: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

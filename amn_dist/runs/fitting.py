@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from amn_dist.config import Config
+from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
+from amn_dist.loaders.decode import decoding_device
 from amn_dist.methods import Stage
+from amn_dist.models.precision import compute_device
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath
 from amn_dist.telemetry import Observe
@@ -15,6 +18,17 @@ from amn_dist.training.checkpoint_copies import workplace
 
 Labels = tuple[ShardSet, str] | None
 """The set with what a Fit learns from, and the field."""
+
+
+def check_training_device(config: Config) -> None:
+    """Raise ConfigError when a training process here would lack a device that is asked for."""
+    device = compute_device()
+    if config.engine.device == "gpu" and device != "cuda":
+        raise ConfigError(
+            "engine.device gpu: found no GPU that torch can use, and this process would train on the CPU; look at its "
+            "driver (amn doctor), let a cluster's nodes train (--address, engine.processes), or set engine.device=auto"
+        )
+    decoding_device(config.loader, device)
 
 
 def train_here(
@@ -32,10 +46,12 @@ def train_here(
     keep_log: called with every checkpoint that is copied to a URL.
     """
     from amn_dist.loaders.batches import batches
+    from amn_dist.loaders.carried import carried
     from amn_dist.training.engines.engine import joined
     from amn_dist.training.loop import fit as train
 
     assert stage.fit is not None
+    check_training_device(config)
     task = stage.fit(Context(config, images.classes))
 
     def batches_from(consumed: int) -> Any:
@@ -49,7 +65,11 @@ def train_here(
             rank=world.rank,
             world=world.size,
             loader=config.loader,
+            trains_on=world.device.type,
         )
+
+    def carried_from(consumed: int) -> Any:
+        return carried(batches_from(consumed), world.device, task.rule.colour)
 
     def tell(text: str) -> None:
         observe({"warning": text})
@@ -60,7 +80,7 @@ def train_here(
     ):
         train(
             task,
-            batches_from,
+            carried_from,
             folder=place.folder,
             engine=config.engine,
             seed=config.seed,

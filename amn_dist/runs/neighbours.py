@@ -7,7 +7,7 @@ from pathlib import Path
 
 from amn_dist.errors import AmnError, StageError, printable
 from amn_dist.methods import Stage
-from amn_dist.runs.origins import Origin, file_digest
+from amn_dist.runs.origins import Origin, file_digest, is_of
 from amn_dist.runs.run import LAST_FILE, Run, drop
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.folders import copy_files, files_below, in_parallel
@@ -27,7 +27,8 @@ def reuse(run: Run, stage: Stage, origin: Origin, *, tell: Tell = lambda name, w
         return None
     for other in run.siblings():
         try:
-            if not other.is_done(stage) or other.origin(stage.name) != origin.as_json():
+            recorded = other.origin(stage.name) if other.is_done(stage) else None
+            if recorded is None or "before" in recorded or not is_of(recorded, origin):
                 continue
             check_whole(other, stage)
         except (AmnError, OSError) as error:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from amn_dist.config import Config
+from amn_dist.config import Config, Loader
 from amn_dist.errors import PLACE, ConfigError, printable
 from amn_dist.interfaces import Context, Pretrained
+from amn_dist.loaders.decode import decoding_device
 from amn_dist.methods import Stage
+from amn_dist.models.precision import compute_device, precision_name
 from amn_dist.runs.code import code_digests, digest_of
 from amn_dist.storage.paths import AnyPath, is_file
 
@@ -57,8 +59,10 @@ def origin_of(stage: Stage, context: Context, inputs: dict[str, str]) -> Origin:
         settings["seed"] = config.seed
         settings["engine"] = {"name": config.engine.name, "precision": config.engine.precision}
         inputs = {**inputs, **weights_digest(config.initial_weights(section.backbone))}
+        settings["resolved"] = resolved(config.engine.precision) | {"decoding": decoding(config.loader)}
     if stage.checkpoint is not None:
         settings["infer"] = {"precision": config.infer.precision}
+        settings["resolved"] = resolved(config.infer.precision)
     if stage.map is not None and isinstance(work := stage.map(context), Pretrained):
         inputs = {**inputs, **{name: file_digest(weights_file(path)) for name, path in work.weight_files.items()}}
     if stage.seeded:
@@ -68,6 +72,16 @@ def origin_of(stage: Stage, context: Context, inputs: dict[str, str]) -> Origin:
     return Origin(settings, inputs, *code_of(config, stage))
 
 
+def resolved(precision: str) -> dict[str, str]:
+    """What `auto` comes to on this machine: the kind of device a network runs on, and what it computes in."""
+    return {"device": compute_device(), "precision": precision_name(precision)}
+
+
+def decoding(loader: Loader) -> str:
+    """Where crops are decoded here: `cpu` or `gpu`, which read some pixels differently."""
+    return "gpu" if loader.device == "gpu" else decoding_device(loader, compute_device())
+
+
 def code_of(config: Config, stage: Stage) -> tuple[str, dict[str, str]]:
     """Digest of the code a stage uses, and of every module of it."""
     modules = code_digests(*WORKS_IN[stage.verb], stage.module(config))
@@ -75,8 +89,42 @@ def code_of(config: Config, stage: Stage) -> tuple[str, dict[str, str]]:
 
 
 def is_of(recorded: dict[str, Any], origin: Origin) -> bool:
-    """Whether a recorded origin is this one; what was kept from before it does not count."""
-    return {part: value for part, value in recorded.items() if part != "before"} == origin.as_json()
+    """Whether a recorded origin is this one; what was kept from before it does not count.
+
+    Origins of older versions do not say what `auto` came to; they are taken at their word.
+    """
+    made = origin.as_json()
+    if "resolved" not in recorded["settings"]:
+        made["settings"] = _without_resolved(made["settings"])
+    return {part: value for part, value in recorded.items() if part != "before"} == made
+
+
+def machine_difference(recorded: dict[str, Any], origin: Origin) -> str:
+    """What a finished stage was made on, and what goes on here, in words; empty where they are alike or not known."""
+    before, now = (settings.get("resolved") for settings in (recorded["settings"], origin.settings))
+    if before is None or now is None or before == now:
+        return ""
+    return f"made {_on(before)}, what follows {_on(now)}"
+
+
+def _on(machine: dict[str, str]) -> str:
+    decoded = {"gpu": ", decoded there"}.get(machine.get("decoding", ""), "")
+    return printable(f"on {machine.get('device')} in {machine.get('precision')}{decoded}")
+
+
+def _without_resolved(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "resolved"}
+
+
+def settings_difference(recorded: dict[str, Any], origin: Origin) -> str:
+    """The first setting that a finished stage was made with and that differs now, in words; empty without any.
+
+    Settings that an older version did not have are not compared, nor is what `auto` came to: what is finished stays
+    what it is, wherever the run goes on.
+    """
+    before, now = (_without_resolved(settings) for settings in (recorded["settings"], origin.settings))
+    now = known_part(before, now)
+    return "" if before == now else first_difference(before, now)
 
 
 def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_classes: int) -> Origin:

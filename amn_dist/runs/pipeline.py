@@ -14,18 +14,19 @@ from typing import Any
 from rich.console import Console
 
 from amn_dist.caches import socket_folder
-from amn_dist.config import Config, dump_config
+from amn_dist.config import Config, EngineSection, dump_config
 from amn_dist.errors import MESSAGE, ConfigError, ShardError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
 from amn_dist.interfaces import Context, Map, parts_of
 from amn_dist.methods import ARTEFACTS, Stage, maker_of, scored, stages
+from amn_dist.models.precision import compute_device
 from amn_dist.records import ACTIVATION
-from amn_dist.runs.fitting import train_here
+from amn_dist.runs.fitting import check_training_device, train_here
 from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
 from amn_dist.runs.neighbours import reuse
-from amn_dist.runs.origins import Origin, file_digest, imported_origin, origin_of
+from amn_dist.runs.origins import Origin, file_digest, imported_origin, machine_difference, origin_of
 from amn_dist.runs.placement import check_devices
 from amn_dist.runs.run import CLASSES, LAST_FILE, DataFile, Run, read_config, read_json, write_json, write_text
 from amn_dist.runs.scoring import COUNTS, Counts, count_sets, counted_truths, read_counts, score_tables, write_counts
@@ -36,7 +37,7 @@ from amn_dist.storage.lease import holding
 from amn_dist.storage.paths import AnyPath, is_file, path_of
 from amn_dist.storage.scratch import scratch
 from amn_dist.telemetry import Observe, StageLog, environment, following, stage_log
-from amn_dist.training.launchers import leaving_faults, train_together, train_with_torchrun
+from amn_dist.training.launchers import leaving_faults, train_together, train_with_torchrun, with_processes
 from amn_dist.training.loop import STOP
 from amn_dist.variables import whole_number
 
@@ -115,6 +116,7 @@ class Pipeline:
         with self.locked():
             if redo is not None:
                 self.run.drop(self.readers(self.stage(redo)))
+            self._check_machine(wanted)
             self._check_unchanged(wanted)
             self.check_devices(wanted)
             self._settle(stage for stage in wanted if self._is_fed(stage))
@@ -187,6 +189,12 @@ class Pipeline:
         write_json(folder / "data.json", {"data": str(self.data.resolve())})
         write_json(folder / "environment.json", environment())
 
+    def _check_machine(self, wanted: Sequence[Stage]) -> None:
+        """Refuse devices that are asked for and not there before any work begins, where this machine will train."""
+        here = with_processes(self.config.engine).processes == 1 or self.config.engine.launcher == "torchrun"
+        if here and any(stage.verb == "fit" and not self.run.is_done(stage) for stage in wanted):
+            check_training_device(self.config)
+
     def _check_unchanged(self, wanted: Sequence[Stage]) -> None:
         """Refuse settings that no longer fit what is finished, before anything of the run is touched."""
         for stage in wanted:
@@ -194,7 +202,10 @@ class Pipeline:
                 continue
             before = [self.stage(name) for name in stage.depends_on]
             if all(self.run.is_done(other) for other in before):
-                self.run.check_unchanged(stage, self.origin(stage))
+                origin = self.origin(stage)
+                self.run.check_unchanged(stage, origin)
+                if said := machine_difference(self.run.origin(stage.name) or {"settings": {}}, origin):
+                    self._say(f"{stage.name}: {said}")
 
     def _is_fed(self, stage: Stage) -> bool:
         """Whether all that a stage is made from is there, so that its origin is known."""
@@ -272,9 +283,11 @@ class Pipeline:
 
     def _fit(self, stage: Stage, log: StageLog, log_copy: Journal) -> None:
         (self.run.stage(stage.name) / STOP).unlink(missing_ok=True)  # it asked an earlier process
-        if self.config.engine.processes > 1 and "RANK" not in os.environ:
+        if with_processes(self.config.engine).processes > 1 and "RANK" not in os.environ:
             self._gang(stage, log, log_copy)
         else:
+            if compute_device() == "cuda":
+                self._stop_farm()  # its workers hold the memory of the device that this process trains on
             self._fit_here(stage, log, log_copy.try_push)
         digest = file_digest(self.run.checkpoint(stage.name))
         write_json(self.run.stage(stage.name) / "done.json", {"digest": digest})
@@ -296,8 +309,9 @@ class Pipeline:
         train_here(self.config, stage, images, labels, folder=folder, observe=observe, keep_log=keep_log)
 
     def _gang(self, stage: Stage, log: StageLog, log_copy: Journal) -> None:
-        folder, engine = self.run.stage(stage.name), self.config.engine
-        train = self._with_ray(stage, log, log_copy) if engine.launcher == "ray" else self._with_torchrun(stage)
+        folder, engine = self.run.stage(stage.name), with_processes(self.config.engine)
+        by_ray = engine.launcher == "ray"
+        train = self._with_ray(stage, engine, log, log_copy) if by_ray else self._with_torchrun(stage, engine)
 
         def start() -> None:
             with log_copy.handed_over():
@@ -305,7 +319,7 @@ class Pipeline:
 
         train_together(start, folder, retries=engine.retries, tell=lambda text: log({"warning": text}))
 
-    def _with_ray(self, stage: Stage, log: StageLog, log_copy: Journal) -> Callable[[], None]:
+    def _with_ray(self, stage: Stage, engine: EngineSection, log: StageLog, log_copy: Journal) -> Callable[[], None]:
         from amn_dist.farms.ray.training import leave_ray, train_in_ray
 
         self._stop_farm()  # its workers hold the cores and devices that the gang needs
@@ -316,14 +330,14 @@ class Pipeline:
 
         def start() -> None:
             with following(log, bring=log_copy.try_pull, every_s=log_copy.look_s):
-                train_in_ray(work, self.config.engine, farm=self.config.farm, address=self.address, folder=own)
+                train_in_ray(work, engine, farm=self.config.farm, address=self.address, folder=own)
 
         return start
 
-    def _with_torchrun(self, stage: Stage) -> Callable[[], None]:
+    def _with_torchrun(self, stage: Stage, engine: EngineSection) -> Callable[[], None]:
         command = ["fit", str(self.run.folder / "config.yaml"), stage.name]
         command += ["--run", str(self.run.folder), "--data", str(self.data), "--member"]
-        return partial(train_with_torchrun, command, self.config.engine)
+        return partial(train_with_torchrun, command, engine)
 
     def _map(self, stage: Stage, observe: Observe, wanted: Sequence[Stage]) -> None:
         stream = self._stream(stage, wanted)

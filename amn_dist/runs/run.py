@@ -14,7 +14,7 @@ from amn_dist import documents
 from amn_dist.config import Config, load_config, parse_config
 from amn_dist.errors import ConfigError, ShardError, StageError, printable
 from amn_dist.methods import STAGES, Stage
-from amn_dist.runs.origins import Origin, first_difference, is_of, known_part
+from amn_dist.runs.origins import Origin, first_difference, is_of, settings_difference
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.folders import remove_folder
@@ -128,16 +128,14 @@ class Run:
         recorded = self.origin(stage.name)
         if recorded is None:
             raise StageError(f"{self.stage(stage.name)}: finished but origin.json is missing; --redo {stage.name}")
-        wanted = origin.as_json()
-        wanted["settings"] = known_part(recorded["settings"], wanted["settings"])
-        for part in ("settings", "inputs"):
-            if recorded[part] != wanted[part]:
-                changed = first_difference(recorded[part], wanted[part])
-                meaning = ", by digest: it holds something else now" if part == "inputs" else ""
-                raise ConfigError(
-                    f"{self.stage(stage.name)}: made with {changed}{meaning}; "
-                    f"use --redo {stage.name} to make it again, or another --run to keep both"
-                )
+        changed = settings_difference(recorded, origin)
+        if not changed and recorded["inputs"] != origin.inputs:
+            changed = first_difference(recorded["inputs"], origin.inputs) + ", by digest: it holds something else now"
+        if changed:
+            raise ConfigError(
+                f"{self.stage(stage.name)}: made with {changed}; "
+                f"use --redo {stage.name} to make it again, or another --run to keep both"
+            )
 
     def drop(self, names: list[str]) -> None:
         """Remove stages so that they are made again."""

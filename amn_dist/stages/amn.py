@@ -61,14 +61,12 @@ class AmnFit:
     def normalisers(self, batch: Batch) -> Tensor:
         labels = self._on_grid(batch)
         foreground = (labels > 0) & (labels != IGNORE)
-        return torch.stack([(labels == 0).sum(), foreground.sum()]).double().cpu()
+        return torch.stack([(labels == 0).sum(), foreground.sum()]).double()
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
-        logits = network(batch.image, batch.tags, dropout=True).float()
+        logits = network(batch.image, batch.tags, dropout=batch.draws or True).float()
         sums = pixel_loss_parts(logits, self._on_grid(batch), self.config.amn.smoothing)
-        background, foreground = (
-            total / count for total, count in zip(sums, pooled.clamp(min=1).tolist(), strict=True)
-        )
+        background, foreground = (total / count for total, count in zip(sums, pooled.clamp(min=1).float(), strict=True))
         return {"background": background, "foreground": foreground, "total": (background + foreground) / 2}
 
     def _on_grid(self, batch: Batch) -> Tensor:

@@ -59,7 +59,7 @@ class ClassifyFit:
         return backbone_and_head(network, self.section)
 
     def normalisers(self, batch: Batch) -> Tensor:
-        return torch.tensor([batch.tags.numel()], dtype=torch.float64)
+        return batch.tags.new_full((1,), batch.tags.numel(), dtype=torch.float64)
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         logits = network(batch.image).float()

@@ -73,12 +73,12 @@ class IcdFit:
         return [{"params": parameters, "lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()]
 
     def normalisers(self, batch: Batch) -> Tensor:
-        return torch.tensor([len(batch)], dtype=torch.float64)
+        return batch.tags.new_full((1,), len(batch), dtype=torch.float64)
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         assert batch.label is not None
-        tags, images = batch.tags, pooled[0].item()
-        seen = network(batch.image, tags, batch.label)
+        tags, images = batch.tags, pooled[0].float()
+        seen = network(batch.image, tags, batch.label, draws=batch.draws)
         target = refine_scores(seen.score.detach(), tags, batch.label)
         parts = {
             "classification": classification_part(seen.cam, tags, seen.inside) / images,

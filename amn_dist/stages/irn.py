@@ -58,17 +58,14 @@ class IrnFit:
         return backbone_and_head(network, self.section)
 
     def normalisers(self, batch: Batch) -> Tensor:
-        return (
-            torch.stack(list(pair_counts(self._on_grid(batch), self.config.irn.radius, self.num_classes)))
-            .double()
-            .cpu()
-        )
+        counts = pair_counts(self._on_grid(batch), self.config.irn.radius, self.num_classes)
+        return torch.stack(list(counts)).double()
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         edge = network(batch.image).float()
         sums = affinity_loss_parts(edge, self._on_grid(batch), self.config.irn.radius, self.num_classes)
         background, foreground, negative = (
-            total / (count + EPSILON) for total, count in zip(sums, pooled.tolist(), strict=True)
+            total / count for total, count in zip(sums, (pooled + EPSILON).float(), strict=True)
         )
         positive = (background + foreground) / 2
         return {"positive": positive, "negative": negative, "total": (positive + negative) / 2}

@@ -72,25 +72,36 @@ class SegmentFit:
             background = (labels == 0).sum()
             valid = (labels != IGNORE).sum()
             counts += [background, valid - background]
-        return torch.stack(counts).double().cpu()
+        return torch.stack(counts).double()
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         outputs = network(batch.image)
-        counts = pooled.view(-1, 2).tolist()
         parts = [
-            self._output_loss(logits.float(), labels, background, foreground)
-            for logits, labels, (background, foreground) in zip(outputs, self._on_grids(batch), counts, strict=True)
+            self._output_loss(logits.float(), labels, counts)
+            for logits, labels, counts in zip(outputs, self._on_grids(batch), pooled.view(-1, 2), strict=True)
         ]
         return {**{f"output{i}": part for i, part in enumerate(parts)}, "total": torch.stack(parts).sum()}
 
-    def _output_loss(self, logits: Tensor, labels: Tensor, background: float, foreground: float) -> Tensor:
+    def _output_loss(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """Loss of one output; counts: f64[2], background and foreground cells of the global batch."""
         loss = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
         if self.config.segment.loss == "ce":
-            return loss.sum() / max(background + foreground, 1)
+            return loss.sum() / counts.sum().clamp(min=1).float()
+        background, foreground = counts.clamp(min=1).float()
         is_background = labels == 0
-        return (loss[is_background].sum() / max(background, 1) + loss[~is_background].sum() / max(foreground, 1)) / 2
+        return (sum_where(loss, is_background) / background + sum_where(loss, ~is_background) / foreground) / 2
 
     def _on_grids(self, batch: Batch) -> Iterator[Tensor]:
         assert batch.label is not None
         for grid in self.grids:
             yield sample_labels(batch.label, grid)
+
+
+def sum_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the values that a mask of their shape takes, a scalar.
+
+    A device adds zeros for the others: to pick values out, it would have to tell the host how many there are.
+    """
+    if values.device.type == "cpu":
+        return values[mask].sum()
+    return (values * mask).sum()

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import torch
 
+from amn_dist.config import EngineSection
 from amn_dist.documents import read_json
 from amn_dist.errors import StageError, printable
 from amn_dist.storage.folders import files_below, remove_folder
@@ -31,13 +32,17 @@ STEP = re.compile(r"[0-9]{6,18}")
 """Name of a checkpoint's folder."""
 
 
+DEVICE_MINUTES = 5.0
+"""Between two checkpoints on a device unless told otherwise: it makes as many steps in seconds as a CPU in an hour."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """Where a checkpoint was taken, and by whom. consumed: global samples. files: bytes by relative path. mark: drawn
-    for every checkpoint, which tells copies of it from others of the same step."""
+    for every checkpoint, which tells copies of it from others of the same step. machine: what its process trained on,
+    such as `cuda in bf16`; empty in those of older versions."""
 
     step: Count
     consumed: Count
@@ -46,6 +51,7 @@ class State:
     processes: Count
     files: dict[str, Count]
     mark: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,13 @@ class StateFiles:
     """Of a State, what must be there."""
 
     files: dict[str, Count]
+
+
+def checkpoint_seconds(section: EngineSection, device: torch.device) -> float:
+    """Seconds there are at least between two checkpoints: `engine.checkpoint_minutes`."""
+    if section.checkpoint_minutes == "auto":
+        return 0.0 if device.type == "cpu" else 60 * DEVICE_MINUTES
+    return 60 * section.checkpoint_minutes
 
 
 def save_checkpoint(folder: Path, engine: Engine, world: World, state: State) -> None:
@@ -87,10 +100,13 @@ def _fault(part: Callable[[], None], world: World) -> str | None:
     return None
 
 
-def resume(folder: Path, build: Callable[[], Engine], world: World, warn: Callable[[str], None]) -> tuple[Engine, int]:
+def resume(
+    folder: Path, build: Callable[[], Engine], world: World, warn: Callable[[str], None], *, machine: str = ""
+) -> tuple[Engine, int]:
     """An engine restored from the newest readable checkpoint, and its step; a new one and 0 without any.
 
-    The checkpoint may be another engine's, ZeRO stage's or number of processes'. Raises StageError, on every rank, when
+    The checkpoint may be another engine's, ZeRO stage's, number of processes' or machine's; of another than `machine`
+    there is a warning. Raises StageError, on every rank, when
     there are checkpoints and none can be read: training does not begin anew over them by itself.
     """
     engine = build()
@@ -99,6 +115,8 @@ def resume(folder: Path, build: Callable[[], Engine], world: World, warn: Callab
         state, fault = _try_load(folder / name, engine)
         if world.sum(torch.tensor([float(fault is not None)], dtype=torch.float64)).item() == 0:
             assert state is not None
+            if state.machine and machine and state.machine != machine:
+                warn(f"{folder / name}: was trained on {state.machine}, goes on on {machine}; results mix the two")
             return engine, state.step
         engine.close()
         unreadable = f"{folder / name}: cannot be read ({fault or 'on another rank'})"

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from amn_dist.config import EngineSection
 from amn_dist.documents import read_json
 from amn_dist.errors import AmnError, ConfigError, PeerLost, ShardError, StageError, printable
@@ -35,6 +37,11 @@ class Fault:
 
 
 KINDS = {kind.__name__: kind for kind in (ConfigError, ShardError, StageError)}
+
+
+def with_processes(engine: EngineSection) -> EngineSection:
+    """The section with a number of processes: `auto` is one for every GPU of this machine."""
+    return engine if engine.processes else engine.model_copy(update={"processes": max(torch.cuda.device_count(), 1)})
 
 
 def train_together(start: Callable[[], None], folder: AnyPath, *, retries: int, tell: Callable[[str], None]) -> None:

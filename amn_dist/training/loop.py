@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,12 +15,15 @@ from torch import nn
 from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.interfaces import Fit, Stepwise
+from amn_dist.models.precision import precision_name
 from amn_dist.records import Batch
 from amn_dist.storage.atomic import atomic_file
 from amn_dist.telemetry import Observe, versions
-from amn_dist.training.checkpoints import State, resume, save_checkpoint
+from amn_dist.training.checkpoints import State, checkpoint_seconds, resume, save_checkpoint
+from amn_dist.training.determinism import algorithms
 from amn_dist.training.engines.engine import Engine, build_engine, joined
-from amn_dist.training.meter import Meter, peak_memory_gib
+from amn_dist.training.ledger import LOOK_EVERY, Ledger, sum_losses
+from amn_dist.training.meter import Meter, Pause, peak_memory_gib
 from amn_dist.training.optimiser import rate_factor
 from amn_dist.training.stopping import stop_on_sigterm
 from amn_dist.training.world import World, check_versions, naming_lost_peers
@@ -32,8 +34,6 @@ CHECKPOINTS = "checkpoints"
 """Folder of a Fit's checkpoints, in its own."""
 STOP = "stop"
 """A file of this name in the Fit's folder asks for what SIGTERM asks for; it reaches gangs on other machines."""
-NAMED_KEYS = 32
-"""Keys an error message spells out."""
 
 BatchesFrom = Callable[[int], Iterator[Batch]]
 
@@ -55,7 +55,13 @@ class FitContext:
     def state(self, step: int) -> State:
         """What a checkpoint after `step` steps says of itself."""
         zero = self.section.zero if self.section.name == "deepspeed" else 0
-        return State(step, step * self.fit.section.batch, self.section.name, zero, self.world.size, {})
+        consumed = step * self.fit.section.batch
+        return State(step, consumed, self.section.name, zero, self.world.size, {}, machine=self.machine)
+
+    @property
+    def machine(self) -> str:
+        """What this process trains on, in words."""
+        return f"{self.world.device.type} in {precision_name(self.section.precision)}"
 
     def save(self, engine: Engine, step: int) -> None:
         """Write a checkpoint; every rank calls it."""
@@ -82,10 +88,11 @@ def fit(
     record every log_every steps, on every rank: step, steps, the parts of the global loss, lr of the first group,
     images_per_s, data_wait (share of time), gradient_norm, memory_gib (peak of this process); or a warning. saved: gets
     the folder of every finished checkpoint, on the first rank.
-    Raises StageError for a loss that is not finite (before the update; the step and the keys are named) and after
-    SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first); PeerLost when another rank is gone.
+    Raises StageError for a loss that is not finite (it was not stepped on; the step and the keys are named) and after
+    SIGTERM or when a file `stop` appears in `folder` (a checkpoint is saved first; on a device up to LOOK_EVERY steps
+    later); PeerLost when another rank is gone.
     """
-    with joined(engine) as world:
+    with joined(engine) as world, algorithms(deterministic=engine.deterministic):
         pieces = count_pieces(fit.section, world.size)
         steps = count_steps(fit.section, samples)
         context = FitContext(fit, Path(folder), engine, world, seed, steps, pieces, observe, saved)
@@ -138,7 +145,10 @@ def _start(context: FitContext) -> tuple[Engine, int]:
         torch.manual_seed(numbered_seed(context.seed, context.fit.name, "network"))
         return build_engine(context.fit, context.section, context.world, pieces=context.pieces)
 
-    return resume(context.folder / CHECKPOINTS, build, context.world, lambda text: context.observe({"warning": text}))
+    def warn(text: str) -> None:
+        context.observe({"warning": text})
+
+    return resume(context.folder / CHECKPOINTS, build, context.world, warn, machine=context.machine)
 
 
 def _run(context: FitContext, engine: Engine, batches_from: BatchesFrom, done: int) -> None:
@@ -153,52 +163,50 @@ def _run(context: FitContext, engine: Engine, batches_from: BatchesFrom, done: i
 
         source = batches_from(done * section.batch)
         stack.callback(getattr(source, "close", lambda: None))
-        meter = Meter(section.batch)
+        meter, ledger = Meter(section.batch), Ledger(context.fit.name, context.world)
+        pause = Pause(checkpoint_seconds(context.section, context.world.device))
         for step in range(done, context.steps):
-            parts, stopping = _step(context, engine, meter.next(source), step, asked)
+            _step(context, engine, meter.next(source), step, asked, ledger)
             now = step + 1
-            if now % section.log_every == 0 or now == context.steps:
-                rate = engine.initial_rates[0] * rate_factor(section, step, context.steps)
-                cost = {"gradient_norm": float(engine.norm), "memory_gib": peak_memory_gib(context.world.device)}
-                context.observe({"step": now, "steps": context.steps, **parts, "lr": rate, **meter.read(), **cost})
-            if now % section.checkpoint_every == 0 or now == context.steps or stopping:
+            last = now == context.steps
+            logs, saves = (last or now % every == 0 for every in (section.log_every, section.checkpoint_every))
+            if logs or saves or len(ledger.unread) >= LOOK_EVERY:
+                ledger.read()
+            if logs:
+                _observe(context, engine, meter, ledger, step)
+            if ledger.stopping or last or (saves and context.world.first(pause.is_over())):
                 context.save(engine, now)
-            if stopping and now < context.steps:
+                pause.begin()
+            if ledger.stopping and not last:
                 raise StageError(f"{context.fit.name}: stopped at step {now}; the same command goes on")
 
 
 def _step(
-    context: FitContext, engine: Engine, batch: Batch, step: int, asked: Callable[[], bool]
-) -> tuple[dict[str, float], bool]:
-    """One update. Returns the parts of the global loss, and whether any rank was asked to stop."""
-    batch = batch.to(context.world.device)
-    pooled = context.world.sum(context.fit.normalisers(batch))
-    torch.manual_seed(numbered_seed(context.seed, context.fit.name, step, context.world.rank))
-    pieces = list(batch.split(context.fit.section.micro_batch or len(batch)))
+    context: FitContext, engine: Engine, batch: Batch, step: int, asked: Callable[[], bool], ledger: Ledger
+) -> None:
+    """One update; the ledger has its losses, and whether this rank was asked to stop."""
+    fit, world = context.fit, context.world
+    draws = tuple(numbered_seed(context.seed, fit.name, step, ordinal) for ordinal in batch.ordinals)
+    batch = replace(batch.to(world.device), draws=draws)
+    pooled = world.sum(fit.normalisers(batch))
+    torch.manual_seed(numbered_seed(context.seed, fit.name, step, world.rank))  # of networks that draw without `draws`
+    pieces = list(batch.split(fit.section.micro_batch or len(batch)))
     parts = list(engine.accumulate(pieces, pooled))
-    names = list(parts[0])
-    local = torch.stack([torch.stack([part[name].double() for name in names]) for part in parts]).cpu()
-    stop = torch.tensor([float(asked())], dtype=torch.float64)
-    sums = context.world.sum(torch.cat([local.sum(0), stop])).tolist()
-    losses = dict(zip(names, sums, strict=False))
-    if not all(map(math.isfinite, sums)):
-        bad = (piece for piece, row in zip(pieces, local, strict=True) if not row.isfinite().all())
-        raise _not_finite(context, step, losses, bad)
-    engine.update(rate_factor(context.fit.section, step, context.steps))
+    losses = sum_losses(parts, [piece.keys for piece in pieces], step=step, stop=asked(), world=world)
+    spoiled = ledger.note(losses)
+    if not engine.guards:
+        ledger.read()
+    engine.update(rate_factor(fit.section, step, context.steps), spoiled if engine.guards else None)
     if isinstance(engine.network, Stepwise):
         engine.network.end_step()
-    return losses, sums[-1] > 0
 
 
-def _not_finite(context: FitContext, step: int, parts: dict[str, float], bad: Iterator[Batch]) -> StageError:
-    """The same error on every rank. bad: this rank's micro-batches with such a loss."""
-    keys = context.world.gather([key for piece in bad for key in piece.keys])
-    named = ", ".join(keys[:NAMED_KEYS]) + (f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else "")
-    losses = ", ".join(f"{name} {value:g}" for name, value in parts.items())
-    return StageError(
-        f"{context.fit.name}: step {step + 1}: the loss is not finite ({losses}) with {named}; it was not stepped on; "
-        "lower the rates or look at these samples"
-    )
+def _observe(context: FitContext, engine: Engine, meter: Meter, ledger: Ledger, step: int) -> None:
+    """Say how the Fit goes after a step that the ledger was read at."""
+    rate = engine.initial_rates[0] * rate_factor(context.fit.section, step, context.steps)
+    cost = {"gradient_norm": float(engine.norm), "memory_gib": peak_memory_gib(context.world.device)}
+    where = {"step": step + 1, "steps": context.steps}
+    context.observe({**where, **ledger.parts, "lr": rate, **meter.read(), **cost})
 
 
 def _save_model(network: nn.Module, path: Path) -> None:

@@ -38,6 +38,22 @@ class Meter:
         return figures
 
 
+@dataclass(slots=True)
+class Pause:
+    """Time between two checkpoints. seconds: how long it lasts."""
+
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self.began = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether it has lasted long enough."""
+        return time.monotonic() - self.began >= self.seconds
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Most memory this process has held so far: on the accelerator if it has one, else resident."""
     if device.type == "cuda":

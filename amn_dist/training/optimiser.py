@@ -15,12 +15,24 @@ POWER = 0.9
 """Exponent of the poly schedule."""
 
 
-def make_optimiser(section: FitSection, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """SGD or Adam with coupled L2; rate and decay come from each group. See FitSection.momentum_slip."""
+def make_optimiser(section: FitSection, groups: list[dict[str, Any]], *, fused: bool = False) -> torch.optim.Optimizer:
+    """SGD or Adam with coupled L2; rate and decay come from each group. See FitSection.momentum_slip.
+
+    fused: one kernel steps all parameters; it can be kept from it (`spare`).
+    """
     if section.optimiser == "adam":
-        return torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8)
+        return torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8, fused=fused)
     momentum = section.weight_decay if section.momentum_slip else section.momentum
-    return torch.optim.SGD(groups, lr=section.lr, momentum=momentum)
+    return torch.optim.SGD(groups, lr=section.lr, momentum=momentum, fused=fused)
+
+
+def spare(optimiser: torch.optim.Optimizer, spoiled: torch.Tensor | None) -> None:
+    """Make the next step of a fused optimiser one that changes nothing where spoiled, f32[] on its device, is 1.
+
+    It is what mixed precision uses to leave out steps whose gradients overflow.
+    """
+    if spoiled is not None:
+        optimiser.found_inf = spoiled  # type: ignore[attr-defined]
 
 
 def rate_factor(section: FitSection, step: int, steps: int) -> float:

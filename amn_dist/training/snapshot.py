@@ -24,21 +24,28 @@ def write_snapshot(folder: Path, network: nn.Module, moments: Sequence[Moments])
     torch.save({"network": network.state_dict(), "moments": list(moments)}, folder / FILE)
 
 
-def read_snapshot(folder: Path, network: nn.Module, trained: Sequence[nn.Parameter]) -> list[Moments]:
-    """Restore the network; returns the moments, fitted to the layout and device of the trained parameters."""
+def read_snapshot(
+    folder: Path, network: nn.Module, trained: Sequence[nn.Parameter], *, fused: bool = False
+) -> list[Moments]:
+    """Restore the network; returns the moments, fitted to the layout and device of the trained parameters.
+
+    fused: of the optimiser, which then wants its counters on the device too, and else on the host.
+    """
     snapshot = torch.load(folder / FILE, map_location="cpu", weights_only=True)
     if len(snapshot["moments"]) != len(trained):
         raise ValueError(f"{len(snapshot['moments'])} trained parameters, expected {len(trained)}")
     network.load_state_dict(snapshot["network"])
     return [
-        {name: _fitted(value, parameter) for name, value in of_parameter.items()}
+        {name: _fitted(value, parameter, fused=fused) for name, value in of_parameter.items()}
         for of_parameter, parameter in zip(snapshot["moments"], trained, strict=True)
     ]
 
 
-def _fitted(value: Any, parameter: nn.Parameter) -> Any:
+def _fitted(value: Any, parameter: nn.Parameter, *, fused: bool) -> Any:
     if isinstance(value, Tensor) and value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    if isinstance(value, Tensor) and fused:
+        return value.to(parameter.device)
     return value
 
 

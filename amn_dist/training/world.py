@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import math
 import os
 import re
 import traceback
@@ -22,6 +23,9 @@ from amn_dist.variables import whole_number
 
 TIMEOUT_S = 600.0
 """How long a rank waits for the others unless told otherwise."""
+
+LEAST_HEARTBEAT_S = 60
+"""Seconds that NCCL's watching thread may take for one look, at least."""
 
 LOST = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe|Timed out waiting")
 """In messages of collectives whose other end is gone."""
@@ -41,12 +45,12 @@ class World:
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum of f64[n] over all processes, on the CPU."""
+        """Sum of f64[n] over all processes, on their device; nobody waits for it there."""
         if self.size == 1:
             return values
         on_device = values.to(self.device)
         distributed.all_reduce(on_device)
-        return on_device.cpu()
+        return on_device
 
     def first(self, value: Any) -> Any:
         """The first rank's value, on every rank."""
@@ -66,7 +70,7 @@ class World:
 
     def wait(self) -> None:
         """Return when every process has come this far."""
-        self.sum(torch.zeros(1, dtype=torch.float64))
+        self.sum(torch.zeros(1, dtype=torch.float64)).tolist()
 
 
 @contextmanager
@@ -137,6 +141,16 @@ def _forget_frames(error: BaseException) -> None:
             errors += [other for other in (raised.__cause__, raised.__context__) if other not in errors]
 
 
+def watchdog_settings(timeout_s: float) -> dict[str, str]:
+    """What NCCL is told, by variable: a rank whose others are silent for so long ends, whatever its host waits for.
+
+    Its collectives raise nothing in the program that asked for them: a thread beside it ends the process (SIGABRT), and
+    a second one does when that thread hangs. Whoever started the process sees it die.
+    """
+    silent_s = str(max(math.ceil(timeout_s), LEAST_HEARTBEAT_S))
+    return {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "3", "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC": silent_s}
+
+
 def _make_group(world: World, **where: Any) -> None:
     # It keeps the group that exists when it is imported, as default arguments; optimisers import it in passing.
     importlib.import_module("torch.distributed.nn.functional")
@@ -144,6 +158,9 @@ def _make_group(world: World, **where: Any) -> None:
 
 
 def _meet(world: World, timeout_s: float) -> None:
+    if _backend(world) == "nccl":
+        for name, value in watchdog_settings(timeout_s).items():
+            os.environ.setdefault(name, value)
     try:
         _make_group(world, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:

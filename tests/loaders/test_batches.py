@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 from amn_dist.config import Loader
 from amn_dist.errors import ConfigError, ShardError
 from amn_dist.loaders.batches import batches
+from amn_dist.loaders.carried import normalised
 from amn_dist.loaders.crops import draw_crop
 from amn_dist.loaders.decode import crop_decoder
 from amn_dist.loaders.decoder import Encoded
@@ -86,6 +87,31 @@ def draw(
     drawn = list(islice(source, count))
     source.close()  # type: ignore[attr-defined]
     return drawn
+
+
+@pytest.mark.parametrize("name", ["torchvision", "dali"])
+def test_crops_for_a_gpu_are_bytes_that_it_normalises(sets: Sets, name: str) -> None:
+    loader = Loader(name=name, threads=2, device="cpu")  # type: ignore[arg-type]
+    for colour in ("imagenet", "caffe"):
+        rule = replace(RULE, colour=colour)
+        drawn = {}
+        for trains_on in ("cpu", "cuda"):
+            source = batches(sets.images, None, rule=rule, batch=4, seed=7, loader=loader, trains_on=trains_on)
+            drawn[trains_on] = list(islice(source, 4))
+            source.close()  # type: ignore[attr-defined]
+        for here, raw in zip(drawn["cpu"], drawn["cuda"], strict=True):
+            assert here.boxes is None and raw.boxes is not None and raw.image.dtype == torch.uint8
+            ready = normalised(raw.to("cpu"), colour)
+            assert ready.boxes is None and ready.keys == here.keys
+            torch.testing.assert_close(ready.image, here.image, rtol=0, atol=0 if name == "torchvision" else 1e-5)
+        assert any((batch.image == 0).all(1).any() for batch in drawn["cpu"])  # some crops jut out
+
+
+def test_bilinear_crops_keep_the_values_between_bytes(sets: Sets) -> None:
+    rule = replace(RULE, interpolation="linear")
+    loader = Loader(name="torchvision", threads=2)
+    batch = next(batches(sets.images, None, rule=rule, batch=4, seed=7, loader=loader, trains_on="cuda"))
+    assert batch.boxes is None and batch.image.dtype == torch.float32
 
 
 def same(first: Batch, second: Batch) -> bool:

@@ -1,6 +1,7 @@
 """A run's folder: what counts as done, as unchanged, as the same."""
 
 import uuid
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
 from amn_dist.methods import stages
 from amn_dist.runs.neighbours import reuse
-from amn_dist.runs.origins import Origin, origin_of
+from amn_dist.runs.origins import Origin, is_of, machine_difference, origin_of
 from amn_dist.runs.pipeline import reopen
 from amn_dist.runs.run import Run, write_json
+from amn_dist.runs.unfinished import difference
 from amn_dist.storage.paths import AnyPath, RemotePath
 
 
@@ -123,6 +125,53 @@ def test_a_sibling_of_equal_origin_is_taken_over_and_outlives_it(root: AnyPath) 
     first.drop(["classify"])
     assert not first.stage("classify").exists()
     assert run.is_done(stage) and run.checkpoint("classify").read_bytes() == b"weights"
+
+
+def on(machine: dict[str, str], made: Origin) -> Origin:
+    """The same origin on another machine."""
+    return replace(made, settings={**made.settings, "resolved": {**made.settings["resolved"], **machine}})
+
+
+def test_an_origin_says_what_auto_came_to() -> None:
+    made = origin(CONFIG, images="1").settings["resolved"]
+    assert made["device"] in ("cpu", "cuda") and made["precision"] in ("bf16", "fp32")
+    assert made["decoding"] in ("cpu", "gpu")
+    asked = Config.model_validate({**CONFIG.model_dump(), "engine": {"precision": "bf16"}, "loader": {"device": "gpu"}})
+    found = origin(asked, images="1").settings["resolved"]
+    assert (found["precision"], found["decoding"]) == ("bf16", "gpu")
+
+
+@pytest.mark.parametrize("machine", [{"device": "other"}, {"precision": "other"}, {"decoding": "other"}])
+def test_work_of_another_machine_is_another_origin(machine: dict[str, str], root: AnyPath) -> None:
+    here = origin(CONFIG, images="1")
+    there = on(machine, here)
+    finished(root / "a", "classify", there)
+    run, stage = Run(root / "b"), stage_named("classify")
+    run.folder.mkdir()
+    assert reuse(run, stage, here) is None and not is_of(there.as_json(), here)
+    name = next(iter(machine))
+    assert difference(there.as_json(), here) == f"setting resolved.{name} other, now {here.settings['resolved'][name]}"
+
+
+def test_what_is_finished_on_another_machine_stays_and_is_named(root: AnyPath) -> None:
+    here = origin(CONFIG, images="1")
+    there = on({"device": "cuda", "precision": "bf16", "decoding": "gpu"}, here)
+    run = finished(root / "a", "classify", there)
+    run.check_unchanged(stage_named("classify"), here)
+    said = machine_difference(there.as_json(), on({"device": "cpu", "precision": "fp32", "decoding": "cpu"}, here))
+    assert said == "made on cuda in bf16, decoded there, what follows on cpu in fp32"
+    assert machine_difference(here.as_json(), here) == ""
+
+
+def test_origins_of_versions_that_did_not_say_it_are_accepted(root: AnyPath) -> None:
+    here = origin(CONFIG, images="1")
+    older = replace(here, settings={name: value for name, value in here.settings.items() if name != "resolved"})
+    finished(root / "a", "classify", older)
+    run, stage = Run(root / "b"), stage_named("classify")
+    run.folder.mkdir()
+    assert is_of(older.as_json(), here) and machine_difference(older.as_json(), here) == ""
+    assert reuse(run, stage, here) == "a"
+    assert not is_of({**older.as_json(), "code": "other"}, here)
 
 
 def test_siblings_are_folders_beside_a_run(root: AnyPath) -> None:

@@ -54,6 +54,7 @@ def together() -> list[dict[str, Any]]:
     return [
         *cases,
         {"folder": "two-uneven-torch", "section": UNEVEN},
+        *[{"folder": f"two-dropout-{engine}", "engine": engine, **DROPOUT} for engine in ("torch", "deepspeed")],
         {"folder": "two-nan-torch", "nan_key": NOT_A_NUMBER},
         {"folder": "two-of-one", "section": {"batch": 1}},
         {"folder": "two-unlike", "section": {"batch": 5, "micro_batch": 2}},
@@ -178,6 +179,12 @@ def test_two_ranks_give_the_curve_of_one(outcome: Outcome, engine: str, zero: in
 
 def test_ranks_may_hold_shares_of_different_size(outcome: Outcome) -> None:
     assert outcome.curve("two-uneven-torch") == pytest.approx(outcome.curve("uneven-torch"), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_dropout_is_drawn_by_sample_and_not_by_rank(outcome: Outcome, engine: str) -> None:
+    assert outcome.curve(f"two-dropout-{engine}") == pytest.approx(outcome.curve("dropout-torch"), rel=1e-5)
+    assert outcome.curve("dropout-torch")[0] != outcome.curve("sgd-torch0")[0]
 
 
 def test_momentum_slip_is_nearly_no_momentum(outcome: Outcome) -> None:

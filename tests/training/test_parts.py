@@ -24,7 +24,7 @@ from amn_dist.training.loop import count_pieces, count_steps
 from amn_dist.training.meter import Meter
 from amn_dist.training.optimiser import freeze_others, make_optimiser, rate_factor, set_rates
 from amn_dist.training.stopping import stop_on_sigterm
-from amn_dist.training.world import World, join_world
+from amn_dist.training.world import World, join_world, watchdog_settings
 
 STATE = State(0, 0, "torch", 0, 1, {})
 
@@ -171,6 +171,13 @@ def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, told: dict[
         join_world()
 
 
+@pytest.mark.parametrize(("timeout_s", "heartbeat_s"), [(600.0, "600"), (90.2, "91"), (5.0, "60")])
+def test_nccl_gives_up_as_late_as_it_is_told(timeout_s: float, heartbeat_s: str) -> None:
+    settings = watchdog_settings(timeout_s)
+    assert settings["TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"] == heartbeat_s
+    assert settings["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+
+
 def test_the_newest_checkpoint_is_taken_and_two_stay(tmp_path: Path) -> None:
     saved(tmp_path, [3, 6, 9, 12])
     assert [path.name for path in complete(tmp_path)] == ["000012", "000009"] and KEEP == 2
@@ -236,6 +243,17 @@ def test_an_unreadable_checkpoint_falls_back_with_a_warning(tmp_path: Path, dama
     value, step, warnings = resumed(tmp_path)
     assert (value, step) == (3.0, 3)
     assert len(warnings) == 1 and "000006: cannot be read" in warnings[0]
+
+
+@pytest.mark.parametrize(("before", "now", "warns"), [("cpu", "cpu", 0), ("cpu", "cuda", 1), ("", "cuda", 0)])
+def test_a_checkpoint_of_another_machine_is_gone_on_from_with_a_warning(
+    before: str, now: str, warns: int, tmp_path: Path
+) -> None:
+    saved(tmp_path, [3], replace(STATE, machine=before))
+    warnings: list[str] = []
+    _, step = resume(tmp_path, shelf, World(), warnings.append, machine=now)
+    assert step == 3 and len(warnings) == warns
+    assert not warns or "000003: was trained on cpu, goes on on cuda; results mix the two" in warnings[0]
 
 
 def test_folders_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -26,6 +26,7 @@ from torch.nn import functional
 from amn_dist.config import EngineSection, FitSection
 from amn_dist.errors import AmnError, ShardError
 from amn_dist.loaders.order import batch_ordinals
+from amn_dist.ops.sample_dropout import sample_dropout
 from amn_dist.records import Batch, CropRule
 from amn_dist.training.engines.engine import joined
 from amn_dist.training.loop import fit
@@ -71,12 +72,12 @@ class TinyNet(nn.Module):
         self.head = nn.Conv2d(8, 3, 1)
         self.dropout, self.lone = dropout, lone
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, draws: Sequence[int] = ()) -> Tensor:
         hidden = functional.relu(self.norm(self.body(functional.relu(self.stem(image)))))
         if self.lone:
             pooled = functional.adaptive_avg_pool2d(hidden.contiguous(memory_format=torch.channels_last), 1)
             return self.head(pooled).expand(-1, -1, SIDE, SIDE)
-        return self.head(functional.dropout(hidden, self.dropout))
+        return self.head(sample_dropout(hidden, draws, self.dropout) if self.dropout else hidden)
 
 
 @dataclass
@@ -108,7 +109,9 @@ class TinyFit:
 
     def losses(self, network: nn.Module, batch: Batch, pooled: Tensor) -> dict[str, Tensor]:
         assert batch.label is not None
-        loss = functional.cross_entropy(network(batch.image), batch.label.long(), ignore_index=255, reduction="none")
+        loss = functional.cross_entropy(
+            network(batch.image, batch.draws), batch.label.long(), ignore_index=255, reduction="none"
+        )
         background = loss[batch.label == 0].sum() / pooled[0]
         foreground = loss[batch.label > 0].sum() / pooled[1]
         return {"background": background, "foreground": foreground, "total": (background + foreground) / 2}

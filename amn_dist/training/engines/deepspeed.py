@@ -15,7 +15,7 @@ from amn_dist.interfaces import Fit
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
 from amn_dist.training.network import training_network
-from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
+from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates, spare
 from amn_dist.training.snapshot import gather_moments, read_snapshot, split_moments, write_snapshot
 from amn_dist.training.world import World, form_group
 
@@ -46,9 +46,11 @@ class DeepSpeedEngine:
         self.pieces = pieces
         # DeepSpeed means over ranks and micro-batches; losses here are parts of one global sum.
         self.scale = float(world.size * pieces)
+        self.guards = world.device.type != "cpu"
+        self.stepped = make_optimiser(fit.section, groups, fused=self.guards)
         self.runner, self.optimiser, _, _ = deepspeed.initialize(
             model=self.network,
-            optimizer=make_optimiser(fit.section, groups),
+            optimizer=self.stepped,
             config=_settings(fit, section, world, pieces),
             dist_init_required=False,
         )
@@ -64,7 +66,8 @@ class DeepSpeedEngine:
                 self.runner.step()
             yield {name: part.detach() for name, part in parts.items()}
 
-    def update(self, factor: float) -> None:
+    def update(self, factor: float, spoiled: Tensor | None = None) -> None:
+        spare(self.stepped, spoiled)
         set_rates(self.optimiser.param_groups, self.initial_rates, factor)
         if not self.zero:  # ZeRO computes it, and no rank has all gradients
             self.norm = gradient_norm(self.trained)
@@ -81,7 +84,7 @@ class DeepSpeedEngine:
             write_snapshot(folder, self.network, moments)
 
     def load(self, folder: Path) -> None:
-        moments = read_snapshot(folder, self.network, self.trained)
+        moments = read_snapshot(folder, self.network, self.trained, fused=self.guards)
         if self.zero:
             split_moments(self.optimiser, self.trained, moments)
             return

@@ -20,23 +20,28 @@ if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
 class Engine(Protocol):
     """A network with its optimiser. The sum of the losses over pieces and ranks is the loss of the global batch.
 
-    initial_rates: learning rate of every optimiser group before the schedule. norm: of the global gradient, a scalar,
-    after an update.
+    initial_rates: learning rate of every optimiser group before the schedule. guards: whether `update` can be told by
+    its device to leave the weights alone. norm: of the global gradient, a scalar, after an update.
     """
 
     network: nn.Module
+    guards: bool
     initial_rates: list[float]
     norm: Tensor
 
     def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Forward and backward of every piece; yields its parts of the loss, detached.
+        """Forward and backward of every piece, then the sum of the gradients over the ranks; yields the parts of the
+        loss of every piece, detached.
 
         Every rank must hand over as many pieces, and exhaust the iterator before `update`.
         """
         ...
 
-    def update(self, factor: float) -> None:
-        """Step the optimiser on the gradient summed over pieces and ranks, at `factor` times the initial rates."""
+    def update(self, factor: float, spoiled: Tensor | None = None) -> None:
+        """Step the optimiser on the gradient summed over pieces and ranks, at `factor` times the initial rates.
+
+        spoiled: f32[] on the device, for engines that guard; where it is 1, weights and moments stay as they are.
+        """
         ...
 
     def save(self, folder: Path) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, distributed, nn
 from amn_dist.interfaces import Fit
 from amn_dist.models.precision import resolve_precision
 from amn_dist.records import Batch
+from amn_dist.training.gradient_sums import GradientSums
 from amn_dist.training.network import training_network
-from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates
+from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates, spare
 from amn_dist.training.snapshot import read_snapshot, write_snapshot
 from amn_dist.training.world import World
 
@@ -38,7 +39,8 @@ class Autocast(nn.Module):
 class TorchEngine:
     """Engine whose ranks hold the same weights and sum their gradients."""
 
-    def __init__(self, fit: Fit, section: EngineSection, world: World) -> None:
+    def __init__(self, fit: Fit, section: EngineSection, world: World, *, fused: bool | None = None) -> None:
+        """fused: step all parameters in one kernel, which guards; None: on a device."""
         self.fit = fit
         self.world = world
         self.network = training_network(fit, world.device).to(memory_format=torch.channels_last)
@@ -46,21 +48,27 @@ class TorchEngine:
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(self.network, groups)
         self.trained = [parameter for group in groups for parameter in group["params"]]
-        self.optimiser = make_optimiser(fit.section, groups)
+        self.guards = world.device.type != "cpu" if fused is None else fused
+        self.optimiser = make_optimiser(fit.section, groups, fused=self.guards)
+        self.sums = GradientSums(self.trained) if world.size > 1 else None
         self.runner = Autocast(self.network, world.device, resolve_precision(section.precision))
         self._share_weights()
 
     def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]:
         self.optimiser.zero_grad(set_to_none=True)
-        for piece in pieces:
+        for number, piece in enumerate(pieces, 1):
+            if self.sums is not None and number == len(pieces):
+                self.sums.begin()
             parts = self.fit.losses(self.runner, piece, pooled)
             parts["total"].backward()
             yield {name: part.detach() for name, part in parts.items()}
+        if self.sums is not None:
+            self.sums.finish()
 
-    def update(self, factor: float) -> None:
-        self._sum_gradients()
+    def update(self, factor: float, spoiled: Tensor | None = None) -> None:
         set_rates(self.optimiser.param_groups, self.initial_rates, factor)
         self.norm = gradient_norm(self.trained)
+        spare(self.optimiser, spoiled)
         self.optimiser.step()
 
     def save(self, folder: Path) -> None:
@@ -69,11 +77,13 @@ class TorchEngine:
             write_snapshot(folder, self.network, moments)
 
     def load(self, folder: Path) -> None:
-        for parameter, moment in zip(self.trained, read_snapshot(folder, self.network, self.trained), strict=True):
+        moments = read_snapshot(folder, self.network, self.trained, fused=self.guards)
+        for parameter, moment in zip(self.trained, moments, strict=True):
             self.optimiser.state[parameter] = moment
 
     def close(self) -> None:
-        pass
+        if self.sums is not None:
+            self.sums.close()
 
     def _share_weights(self) -> None:
         if self.world.size > 1:
@@ -81,13 +91,3 @@ class TorchEngine:
                 shared = tensor.contiguous()
                 distributed.broadcast(shared, src=0)
                 tensor.copy_(shared)
-
-    def _sum_gradients(self) -> None:
-        if self.world.size == 1:
-            return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
-        sums = flat.split([gradient.numel() for gradient in gradients])
-        for parameter, gradient, total in zip(self.trained, gradients, sums, strict=True):
-            parameter.grad = gradient.copy_(total.view(gradient.shape))

@@ -1,4 +1,4 @@
-"""The discriminator's running statistics under real engines: one process, two, and one that was interrupted."""
+"""Running statistics and dropout of whole Fits under real engines: one process, two, and one that was interrupted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-SCRIPT = Path(__file__).with_name("icd_run.py")
+SCRIPT = Path(__file__).with_name("noise_run.py")
 STATISTICS = ("norm.running_mean", "norm.running_var", "sign.running")
 
-TOGETHER: list[dict[str, Any]] = [{"folder": "two", "engine": "torch"}]
+DROPOUT = {"amn": {"fit": "amn"}, "discriminate": {"section": {"cam_head": "deep", "mask_padding": False}}}
+"""Every Fit with dropout."""
+TOGETHER: list[dict[str, Any]] = [
+    {"folder": "two", "engine": "torch"},
+    *[{"folder": f"two-{name}", "engine": "torch", **case} for name, case in DROPOUT.items()],
+]
 ALONE: list[dict[str, Any]] = [
     {"folder": "one", "engine": "torch"},
     {"folder": "pieces", "engine": "torch", "section": {"micro_batch": 2}},
     {"folder": "bf16", "engine": "torch", "precision": "bf16"},
     {"folder": "stopped", "engine": "torch", "stop_at": 3},
     {"folder": "stopped", "engine": "torch"},
+    *[{"folder": f"one-{name}", "engine": "torch", **case} for name, case in DROPOUT.items()],
+    {"folder": "pieces-amn", "engine": "torch", "fit": "amn", "section": {"micro_batch": 2}},
 ]
 DEEP_TOGETHER: list[dict[str, Any]] = [{"folder": "two-deep", "engine": "deepspeed"}]
 DEEP_ALONE: list[dict[str, Any]] = [
@@ -79,6 +86,16 @@ def check_resumed(root: Path, name: str, whole: str) -> None:
 
 def test_two_processes_learn_what_one_learns(trained: Path) -> None:
     check_equal(trained, "two")
+
+
+@pytest.mark.parametrize(
+    ("name", "one"), [*((f"two-{fit}", f"one-{fit}") for fit in DROPOUT), ("pieces-amn", "one-amn")]
+)
+def test_dropout_does_not_depend_on_processes_and_micro_batches(trained: Path, name: str, one: str) -> None:
+    assert curve(trained, name) == pytest.approx(curve(trained, one), rel=1e-4)
+    expected, found = weights(trained, one), weights(trained, name)
+    for tensor, value in expected.items():
+        assert (found[tensor] - value).abs().max() <= 1e-4 * value.abs().max(), tensor
 
 
 def test_after_an_interruption_statistics_and_weights_end_bit_exact(trained: Path) -> None:

@@ -1,6 +1,7 @@
-"""The discriminator trained on noise in a process of its own: `python icd_run.py CASES.json`, as one rank.
+"""Fits that gangs could spoil, trained on noise in a process of their own: `python noise_run.py CASES.json`, a rank.
 
-A case: folder, engine, precision, what differs in its section, and stop_at, the step after which it stops itself.
+A case: folder, engine, fit (`discriminate` or `amn`), precision, what differs in its section, and stop_at, the step
+after which it stops itself.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from amn_dist.config import Config, EngineSection
 from amn_dist.errors import StageError
+from amn_dist.interfaces import Fit
 from amn_dist.loaders.order import batch_ordinals
-from amn_dist.records import Batch
+from amn_dist.records import IGNORE, Batch
+from amn_dist.stages.amn import AmnFit
 from amn_dist.stages.icd import IcdFit
 from amn_dist.training.loop import fit
 
@@ -36,6 +39,9 @@ SECTION = {
     "checkpoint_every": 3,
     "log_every": 1,
 }
+AMN = {name: SECTION[name] for name in ("backbone", "crop", "steps", "checkpoint_every", "log_every")}
+# Adam would make steps of one size out of gradients that are nothing but rounding.
+AMN |= {"optimiser": "sgd", "momentum_slip": False, "lr": 0.05, "lr_head": 0.05}
 
 
 def sample(ordinal: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,12 +55,28 @@ def sample(ordinal: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(3, SIDE, SIDE, generator=random), tags, regions
 
 
-def batches(consumed: int, batch: int, rank: int, world: int) -> Iterator[Batch]:
+def task_of(case: dict[str, Any]) -> Fit:
+    """The Fit of a case."""
+    name = case.get("fit", "discriminate")
+    section = {**(AMN if name == "amn" else SECTION), "batch": 6, **case.get("section", {})}
+    settings = Config.model_validate({"name": "x", name: section})
+    return AmnFit(settings, CLASSES) if name == "amn" else IcdFit(settings, CLASSES)
+
+
+def labels(regions: Tensor, fit: Fit) -> Tensor:
+    """What a Fit learns from: regions, or classes uint8 made of them."""
+    if fit.rule.label == "regions":
+        return regions
+    return torch.where(regions < 0, IGNORE, regions % CLASSES).to(torch.uint8)
+
+
+def batches(fit: Fit, consumed: int, rank: int, world: int) -> Iterator[Batch]:
     """This rank's batches from a global sample on."""
+    batch = fit.section.batch
     for step in count(consumed // batch):
         share = batch_ordinals([9, 9], seed=0, step=step, batch=batch, rank=rank, world=world).tolist()
         images, tags, regions = (torch.stack(part) for part in zip(*map(sample, share), strict=True))
-        yield Batch(tuple(f"key{o}" for o in share), tuple(share), images, tags, regions)
+        yield Batch(tuple(f"key{o}" for o in share), tuple(share), images, tags, labels(regions, fit))
 
 
 def train(case: dict[str, Any]) -> None:
@@ -62,8 +84,7 @@ def train(case: dict[str, Any]) -> None:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     folder = Path(case["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Config.model_validate({"name": "x", "discriminate": {**SECTION, "batch": 6, **case.get("section", {})}})
-    task = IcdFit(settings, CLASSES)
+    task = task_of(case)
 
     def observe(record: dict[str, Any]) -> None:
         with (folder / f"curve-{rank}.jsonl").open("a") as lines:
@@ -74,7 +95,7 @@ def train(case: dict[str, Any]) -> None:
     try:
         fit(
             task,
-            lambda consumed: batches(consumed, task.section.batch, rank, world),
+            lambda consumed: batches(task, consumed, rank, world),
             folder=folder,
             engine=EngineSection.model_validate({"name": case["engine"], "precision": case.get("precision", "fp32")}),
             seed=3,
