@@ -22,7 +22,7 @@ def pair_affinity(edge: Tensor, radius: int) -> Tensor:
     Differentiable once, with the same result every time; of cells that tie, the first on the path gets the gradient.
     """
     affinity: Tensor
-    if edge.is_cuda:
+    if edge.device.type != "cpu":
         from amn_dist.ops.kernels.affinity import PairAffinity
 
         affinity = PairAffinity.apply(edge, radius)
@@ -36,7 +36,7 @@ def pair_labels(labels: Tensor, radius: int, num_classes: int) -> tuple[Tensor, 
 
     Equal background, equal foreground, different. A pair with a label of num_classes or more is in none.
     """
-    if labels.is_cuda:
+    if labels.device.type != "cpu":
         from amn_dist.ops.kernels.affinity import pair_kinds
 
         return pair_kinds(labels, radius, min(num_classes, IGNORE))

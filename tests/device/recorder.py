@@ -21,6 +21,8 @@ from torch.optim import optimizer as optimisers
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils as foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
+from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import JITFunction
 
 from amn_dist.training.world import World
 
@@ -34,6 +36,10 @@ LOWERED = ("conv2d", "linear", "matmul", "mm", "bmm", "addmm")
 RAISED = ("group_norm", "log_softmax", "softmax", "log", "exp", "pow", "sum", "cross_entropy")
 RAISED += ("binary_cross_entropy_with_logits",)
 """Functions that autocast runs in bf16, and in float32, on CUDA; of those used here."""
+
+
+RECORDING: list[Asked] = []
+"""Where launches of our own kernels are written down; the innermost last."""
 
 
 class MetaWorld(World):
@@ -163,7 +169,11 @@ class MetaGenerator(torch.Generator):
 def recording() -> Iterator[Asked]:
     """Writes down what is asked of the device inside."""
     with Recorder() as recorder:
-        yield recorder.asked
+        RECORDING.append(recorder.asked)
+        try:
+            yield recorder.asked
+        finally:
+            RECORDING.pop()
 
 
 def pretend_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,10 +185,19 @@ def pretend_device(monkeypatch: pytest.MonkeyPatch) -> None:
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, lambda: ["cuda", "cpu", "meta"])
     monkeypatch.setattr(torch, "Generator", MetaGenerator)
+    for kind in (JITFunction, InterpretedFunction):
+        monkeypatch.setattr(kind, "__getitem__", lambda kernel, grid: _launched)
     values = {"__float__": float, "__int__": int, "__bool__": bool, "item": float}
     for name, cast in values.items():
         monkeypatch.setattr(Tensor, name, _reading(getattr(Tensor, name), lambda tensor, cast=cast: cast(1)))
     monkeypatch.setattr(Tensor, "tolist", _reading(Tensor.tolist, lambda tensor: torch.ones(tensor.shape).tolist()))
+
+
+def _launched(*arguments: Any, **constants: Any) -> None:
+    """A kernel of our own that is counted instead of run."""
+    assert all(value.device == META for value in arguments if isinstance(value, Tensor)), f"the host's, {_line()}"
+    for asked in RECORDING[-1:]:
+        asked.launches[f"kernel {_line()}"] += 1
 
 
 def _reading(before: Any, value: Any) -> Any:

@@ -29,7 +29,7 @@ PUBLISHED = ("voc12_amn", "voc12_icd", "coco14_amn")
 LAUNCHES = {
     "classify": 383,
     "amn": 585,
-    "irn": 11_821,  # nearly all of them its pair affinity, a launch for every cell of every path
+    "irn": 365,
     "segment balanced": 2965,
     "segment ce": 2917,
     "discriminate": 517,
