@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def origin_of(stage: Stage, context: Context, inputs: dict[str, str]) -> Origin:
         settings["infer"] = {"precision": config.infer.precision}
         settings["resolved"] = resolved(config.infer.precision)
     if stage.map is not None and isinstance(work := stage.map(context), Pretrained):
-        inputs = {**inputs, **{name: file_digest(weights_file(path)) for name, path in work.weight_files.items()}}
+        inputs = {**inputs, **{name: weights_file_digest(path) for name, path in work.weight_files.items()}}
     if stage.seeded:
         settings["seed"] = config.seed
     if stage.verb != "score":
@@ -140,7 +141,7 @@ def imported_origin(config: Config, stage: Stage, file: str, digest: str, num_cl
 
 def weights_digest(weights: str | None) -> dict[str, str]:
     """Digest of a weights file, so that another file under the same name is another input."""
-    return {} if weights in (None, "torchvision") else {"weights": file_digest(weights_file(str(weights)))}
+    return {} if weights in (None, "torchvision") else {"weights": weights_file_digest(str(weights))}
 
 
 def weights_file(weights: str) -> Path:
@@ -151,6 +152,18 @@ def weights_file(weights: str) -> Path:
             f"{printable(weights, PLACE)}: no such weights file; give a .pth or .safetensors path, or `torchvision`"
         )
     return path
+
+
+def weights_file_digest(weights: str) -> str:
+    """sha256 of a weights file, read once while it stays as it is: a run asks for its origins many times."""
+    path = weights_file(weights).resolve()
+    state = path.stat()
+    return _digest_of_state(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest_of_state(path: Path, *state: int) -> str:
+    return file_digest(path)
 
 
 def file_digest(path: AnyPath) -> str:

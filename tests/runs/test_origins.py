@@ -1,5 +1,6 @@
 """A run's folder: what counts as done, as unchanged, as the same."""
 
+import os
 import uuid
 from dataclasses import replace
 from hashlib import sha256
@@ -12,7 +13,7 @@ from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
 from amn_dist.methods import stages
 from amn_dist.runs.neighbours import reuse
-from amn_dist.runs.origins import Origin, is_of, machine_difference, origin_of
+from amn_dist.runs.origins import Origin, is_of, machine_difference, origin_of, weights_file_digest
 from amn_dist.runs.pipeline import reopen
 from amn_dist.runs.run import Run, write_json
 from amn_dist.runs.unfinished import difference
@@ -181,3 +182,12 @@ def test_siblings_are_folders_beside_a_run(root: AnyPath) -> None:
     assert [other.folder.name for other in Run(root / "a").siblings()] == ["b"]
     assert Run(root / "c" / "d").siblings() == []
     assert Run(RemotePath("memory://alone")).siblings() == []
+
+
+def test_weights_that_change_have_another_digest(tmp_path: Path) -> None:
+    weights, digests = tmp_path / "w.pth", []
+    for number, content in enumerate((b"one", b"two")):
+        weights.write_bytes(content)
+        os.utime(weights, ns=(number, number))
+        digests += [weights_file_digest(str(weights)), weights_file_digest(str(weights))]
+    assert digests == [sha256(content).hexdigest() for content in (b"one", b"one", b"two", b"two")]
