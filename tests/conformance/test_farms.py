@@ -159,7 +159,7 @@ def test_a_killed_worker_is_replaced_and_its_chunk_done_again(
     reports = list(farms[name].run(note, range(8)))
     assert finished(reports) == {number: note.seen for number in range(8)}
     assert reports[-1].images == {"first": 56, "second": 56}
-    (warning,) = [report.warning for report in reports if report.warning]
+    (warning,) = deaths(reports)
     # The result of the job before may die with the worker; then that one is the first it owed.
     assert re.match(r"shard \d: its worker", warning) and "farm.workers" in warning
 
@@ -172,7 +172,16 @@ def test_bundles_end_fail_and_die_as_their_chunks_do_alone(farms: dict[str, Farm
         for report in farms[name].run(note, range(12)):
             reports.append(report)
     assert finished(reports) == {number: note.seen for number in range(12) if number not in (1, 4, 6)}
-    assert sum(report.warning is not None for report in reports) == 1
+    assert len(deaths(reports)) == 1
+
+
+def deaths(reports: Sequence[Report]) -> list[str]:
+    """What is said of workers that died. A busy machine may also be told that a new one is long in coming."""
+    warnings = [report.warning for report in reports if report.warning]
+    late = [warning for warning in warnings if warning.startswith("no worker has started")]
+    said = [warning for warning in warnings if "its worker" in warning]
+    assert len(said) + len(late) == len(warnings), warnings
+    return said
 
 
 def test_figures_of_a_report_add_up() -> None:
