@@ -51,9 +51,9 @@ def load_backbone_weights(backbone: Backbone, weights: str | None) -> None:
     fill(backbone.features, layers, where=f"{weights} (for {backbone.name})")
 
 
-def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]:
+def read_tensors(path: str | os.PathLike[str] | RemotePath, *, wrapped: str | None = None) -> dict[str, Tensor]:
     """Tensors of a .safetensors, .pth or .pt file by name, on the CPU; a pickle may hold nothing but tensors. Behind a
-    URL a .safetensors."""
+    URL a .safetensors. wrapped: the entry of a training checkpoint that holds them, where there is one."""
     file = path_of(path)
     if isinstance(file, RemotePath):
         return _fetched(file)
@@ -71,6 +71,8 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
         named = FORBIDDEN.search(str(error))
         reason = printable(error) if named is None else f"it names {printable(named[1])}; nothing of it was run"
         raise ConfigError(f"{file}: cannot be read as weights, expected tensors by name ({reason})") from error
+    if wrapped is not None and isinstance(tensors, dict):
+        tensors = tensors.get(wrapped, tensors)
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ConfigError(f"{file}: found something else than tensors by name; save the network's state_dict alone")
     return tensors
