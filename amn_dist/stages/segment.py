@@ -85,7 +85,7 @@ class SegmentFit:
 
     def _output_loss(self, logits: Tensor, labels: Tensor, background: float, foreground: float) -> Tensor:
         loss = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
-        if self.config.segment.loss == "ce":
+        if self.config.segment.loss != "balanced":
             return loss.sum() / max(background + foreground, 1)
         is_background = labels == 0
         return (loss[is_background].sum() / max(background, 1) + loss[~is_background].sum() / max(foreground, 1)) / 2
