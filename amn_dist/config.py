@@ -190,6 +190,72 @@ class Seed(Strict):
         return self
 
 
+Words = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Part of a prompt."""
+Phrases = Annotated[tuple[Words, ...], Field(max_length=1024), BeforeValidator(_listed)]
+
+
+def _with_a_gap(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError("expected {} once in each, where the name of a class goes")
+    return _some(templates)  # type: ignore[arg-type, return-value]
+
+
+class ClipMapSection(Strict):
+    """Activation maps of a frozen CLIP, without training (clip 2 to 5)."""
+
+    weights: Place = "ViT-B-16.pt"
+    """Weights of CLIP with a vision transformer, in the folder `weights`: OpenAI's archive, or .safetensors, .pt or
+    .pth with the names of OpenAI, open_clip or Hugging Face (clip 7)."""
+    vocabulary: Place = "bpe_simple_vocab_16e6.txt.gz"
+    """OpenAI's file of byte pairs, in the same folder."""
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """Of the MLPs: quick_gelu in OpenAI's weights and those trained like them, gelu in most others of open_clip."""
+    templates: Annotated[Phrases, AfterValidator(_with_a_gap)] = ("a clean origami {}.",)
+    """Sentences that words are put into; features of several are averaged."""
+    names: dict[str, Words] = {}
+    """Words for classes in the place of their names, synonyms included: `bird: bird avian`."""
+    background: Phrases = (
+        *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway"),
+        *("railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley"),
+        *("bridge", "sign"),
+    )
+    """Words that compete with the tags of an image. Published: these on VOC, without keyboard and sign on COCO."""
+    box: float = Field(default=0.4, ge=0, lt=1)
+    """Share of its peak above which a map is strong; boxes around strong parts are sources of refinement. COCO 0.7."""
+    cut_boxes: bool = True
+    """Published boxes end before the last row and column of patches, and tags that live there vanish. Off mends it."""
+    attention_blocks: int = Field(default=8, ge=1, le=256)
+    """Last blocks whose attention is averaged."""
+    sinkhorn: int = Field(default=3, ge=1, le=1000)
+    """Rounds in which columns, then rows, of the attention are made to sum to one."""
+    scale_free: bool = False
+    """Leave the probability of a tag out of its gradient, so that one of next to none (1e-9) keeps its map. Off as
+    published."""
+    half_weights: bool = True
+    """Round linear layers to float16, as the published code does with any file on any device."""
+    half_position: bool = True
+    """Round the resized position table to float16, as published."""
+    precision: Literal["auto", "fp32", "fp16"] = "auto"
+    """Factors of products in all blocks but the last, which is fp32. auto: fp16 on a GPU, fp32 on a CPU. Published:
+    everything in fp16. bf16 is too coarse here."""
+
+
+class ClipSeed(Strict):
+    """Maps of CLIP to labels: one CRF, and 255 where it is not sure (clip 6)."""
+
+    confidence: float = Field(default=0.95, ge=0, le=1)
+    """Least marginal of a label that is decided."""
+    half: bool = True
+    """Maps and energies in float16, as published."""
+    wrap_image: bool = True
+    """Published code hands the CRF a mean-subtracted image whose negative values wrap; off hands it the photograph."""
+    crf: Annotated[Literal["auto", "cpu", "gpu", "pydensecrf", "off"], BeforeValidator(_off)] = "auto"
+    """Backend of the dense CRF, as of other seeds. Off takes the largest map, or background where all are below 1/2,
+    and leaves nothing undecided."""
+
+
 class Refine(Strict):
     """Activation maps of another method, in the place of classify and cam."""
 
@@ -343,8 +409,9 @@ class Segment(FitSection):
     momentum_slip: bool = False
     schedule_every: Count = 10
     """Steps between two changes of the poly rate."""
-    loss: Literal["ce", "balanced"] = "balanced"
-    """Cross-entropy over all pixels, or the mean of its foreground and background means."""
+    loss: Literal["ce", "balanced", "confidence"] = "balanced"
+    """ce: cross-entropy over all decided pixels. balanced: the mean of its foreground and background means. confidence:
+    ce by the name it has in CLIP-ES, where pixels of a label below clip_seed.confidence are undecided (clip 6.3)."""
     branches: AnyScales = (0.5, 0.75)
     """Scales seen beside the full image; their maximum is a fourth output. Empty: one branch only."""
 
@@ -481,16 +548,17 @@ class Config(Strict):
 
     name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the run's folder under runs/."""
-    method: Literal["irn", "amn", "icd", "icd_amn", "refine"] = "amn"
+    method: Literal["irn", "amn", "icd", "icd_amn", "clip", "clip_amn", "refine"] = "amn"
     """irn: CAM seeds into IRN (the baseline). amn: CAM seeds train AMN, AMN's seeds go into IRN. icd, icd_amn: the same
-    two with seeds and maps of the intra-class discriminator in the place of CAM's. refine: amn on maps made elsewhere
-    (`refine.maps`)."""
+    two with seeds and maps of the intra-class discriminator in the place of CAM's. clip, clip_amn: the same two with
+    those of a frozen CLIP. refine: amn on maps made elsewhere (`refine.maps`)."""
     pseudo_mask: Literal["walk", "seed"] = "walk"
-    """Labels of the segmentation network: the walk's masks; or the last seed, without IRN, as ICD is published."""
+    """Labels of the segmentation network: the walk's masks; or the last seed, without IRN, as ICD and CLIP-ES are
+    published."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Initial weights, sample order, crops and dropout follow from it."""
     weights: Place = "weights"
-    """Folder that relative weight files of the backbones lie in."""
+    """Folder that relative weight files of the backbones and of CLIP lie in."""
     data: Data = Data()
     classify: Classify = Classify()
     infer: Infer = Infer()
@@ -500,6 +568,8 @@ class Config(Strict):
     discriminate: Discriminate = Discriminate()
     icd_map: IcdMapSection = IcdMapSection()
     icd_seed: IcdSeed = IcdSeed()
+    clip_map: ClipMapSection = ClipMapSection()
+    clip_seed: ClipSeed = ClipSeed()
     refine: Refine = Refine()
     refine_seed: Seed = Seed()
     amn: Amn = Amn()
@@ -520,11 +590,15 @@ class Config(Strict):
             raise ValueError("method refine begins with maps made elsewhere; name their shard set in refine.maps")
         return self
 
+    def weights_path(self, file: str) -> str:
+        """Where a file of the folder of weights lies."""
+        return str(Path(self.weights) / file)
+
     def initial_weights(self, backbone: BackboneSection) -> str | None:
         """Where a backbone's initial weights come from: `torchvision`, a path, or none."""
         if backbone.weights in (None, "torchvision"):
             return backbone.weights
-        return str(Path(self.weights) / str(backbone.weights))
+        return self.weights_path(str(backbone.weights))
 
 
 def load_config(path: str | os.PathLike[str], settings: tuple[str, ...] = ()) -> Config:

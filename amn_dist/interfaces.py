@@ -136,6 +136,16 @@ class Pretrained(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepared(Protocol):
+    """A Map of which a part is the same for all images. The driver has it made once, before workers open the Map."""
+
+    def prepare(self, folder: str) -> tuple[Map, str]:
+        """Make that part and keep it in the stage's folder, a path or URL; the Map that reads it there, and a line that
+        says what was made."""
+        ...
+
+
 class Tally(Protocol):
     """Shards in, counts out: what a Map is to shards, a Tally is to sums of int64 arrays."""
 

@@ -19,6 +19,8 @@ from amn_dist.records import ACTIVATION
 from amn_dist.shards.format import FieldKind, kind_of
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
+from amn_dist.stages.clip import ClipMap
+from amn_dist.stages.clip_seed import ClipSeedMap
 from amn_dist.stages.icd import IcdFit, IcdMap, icd_colour
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.irn import IrnFit, WalkMap
@@ -175,6 +177,19 @@ ICD_SEED = Stage(
     follows="icd_map",
     makes=(Artefact("icd_seed", "ICD seed", "seed.png"),),
 )
+CLIP_MAP = Stage(
+    "clip_map",
+    "map",
+    map=lambda c: ClipMap(c.config, c.classes),
+    makes=(Artefact("clip_map", "CLIP", ACTIVATION),),
+)
+CLIP_SEED = Stage(
+    "clip_seed",
+    "map",
+    map=lambda c: ClipSeedMap(c.config.clip_seed, needs=_crf_needs(c, "clip_seed")),
+    follows="clip_map",
+    makes=(Artefact("clip_seed", "CLIP seed", "seed.png"),),
+)
 REFINE = Stage(
     "refine",
     "map",
@@ -215,6 +230,7 @@ SCORE = Stage("score", "score")
 STAGES = (
     *(CLASSIFY, CAM, CAM_SEED),
     *(SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED),
+    *(CLIP_MAP, CLIP_SEED),
     *(REFINE, REFINE_SEED),
     *(AMN, AMN_MAP, AMN_SEED),
     *(IRN, WALK),
@@ -230,7 +246,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
     """The stages of the configured method, each after everything it reads."""
     first, activation, seed = _first_stages(config)
     chosen = list(first)
-    if config.method in ("amn", "icd_amn", "refine"):
+    if config.method in ("amn", "icd_amn", "clip_amn", "refine"):
         chosen += [AMN.reading(label=seed), AMN_MAP.reading(seed=seed), AMN_SEED]
         activation, seed = "amn_map", "amn_seed"
     labels = seed
@@ -248,6 +264,8 @@ def _first_stages(config: Config) -> tuple[tuple[Stage, ...], str, str]:
     if config.method in ("icd", "icd_amn"):
         icd_colour(config)  # what cannot be is refused before anything is made
         return (SUPERPIXEL, DISCRIMINATE, ICD_MAP, ICD_SEED), "icd_map", "icd_seed"
+    if config.method in ("clip", "clip_amn"):
+        return (CLIP_MAP, CLIP_SEED), "clip_map", "clip_seed"
     if config.method == "refine":
         return (REFINE, REFINE_SEED), "refine", "refine_seed"
     return (CLASSIFY, CAM, CAM_SEED), "cam", "cam_seed"

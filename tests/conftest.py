@@ -87,6 +87,13 @@ def photographs() -> Path:
 
 
 @pytest.fixture(scope="session")
+def clip_golden() -> Path:
+    """Folder of the golden fixtures of CLIP-ES: all of them where they are at hand, else those of the project."""
+    folder = GOLDEN["photographs"] / "clip"
+    return folder if folder.is_dir() else GOLDEN["drawn"]
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the small real data sets; the test is skipped without it."""
     if not DATA.is_dir():

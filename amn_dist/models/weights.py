@@ -69,8 +69,8 @@ def load_backbone_weights(backbone: Backbone, weights: str | None) -> None:
 
 
 def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]:
-    """Tensors of a .safetensors, .pth or .pt file by name, on the CPU; a pickle may hold nothing but tensors. Behind a
-    URL a .safetensors."""
+    """Tensors of a file of weights (ENDINGS) by name, on the CPU; a pickle may hold nothing but tensors. Behind a URL
+    a .safetensors."""
     file = path_of(path)
     if isinstance(file, RemotePath):
         return _fetched(file)

@@ -21,12 +21,19 @@ CAFFE_MEAN = (104.008, 116.669, 122.675)
 CENTRE = 127.0
 """Mean of every colour in 0..255 that ICD's network subtracts."""
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of RGB in 0..1 that CLIP was trained with."""
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+"""Deviation of RGB in 0..1 that CLIP was trained with."""
+
 COLOURS: dict[str, tuple[np.ndarray, np.ndarray]] = {
     "imagenet": (np.array(MEAN) * 255, np.array(DEVIATION) * 255),
     "caffe": (np.array(CAFFE_MEAN), np.ones(3)),
     "centred": (np.full(3, CENTRE), np.ones(3)),
+    "clip": (np.array(CLIP_MEAN) * 255, np.array(CLIP_DEVIATION) * 255),
 }
-"""Inputs that networks want: mean and deviation of pixels in 0..255, of RGB unless is_bgr (amn 5.2, icd 1.3)."""
+"""Inputs that networks want: mean and deviation of pixels in 0..255, of RGB unless is_bgr (amn 5.2, icd 1.3,
+clip 3.1)."""
 
 
 def is_bgr(colour: str) -> bool:
@@ -36,7 +43,8 @@ def is_bgr(colour: str) -> bool:
 
 def network_input(image: np.ndarray, colour: str) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to f32[..., 3, H, W] as a network wants it. colour: of COLOURS."""
-    return {"imagenet": imagenet_input, "caffe": caffe_input, "centred": centred_input}[colour](image)
+    inputs = {"imagenet": imagenet_input, "caffe": caffe_input, "centred": centred_input, "clip": clip_input}
+    return inputs[colour](image)
 
 
 def centred_input(image: np.ndarray) -> np.ndarray:
@@ -46,8 +54,12 @@ def centred_input(image: np.ndarray) -> np.ndarray:
 
 def imagenet_input(image: np.ndarray) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to f32[..., 3, H, W], normalised in float64."""
-    scaled = (image / 255.0 - MEAN) / DEVIATION
-    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3), np.float32)
+    return _standardised(image, MEAN, DEVIATION)
+
+
+def clip_input(image: np.ndarray) -> np.ndarray:
+    """RGB uint8[..., H, W, 3] to f32[..., 3, H, W] as CLIP was trained, normalised in float64."""
+    return _standardised(image, CLIP_MEAN, CLIP_DEVIATION)
 
 
 def input_pairs(images: Tensor, colour: str = "imagenet") -> Tensor:
@@ -97,6 +109,11 @@ def caffe_input(image: np.ndarray) -> np.ndarray:
     """RGB uint8[..., H, W, 3] to BGR f32[..., 3, H, W] minus the mean."""
     shifted = image[..., ::-1].astype(np.float32) - np.asarray(CAFFE_MEAN, np.float32)
     return np.ascontiguousarray(np.moveaxis(shifted, -1, -3))
+
+
+def _standardised(image: np.ndarray, mean: tuple[float, ...], deviation: tuple[float, ...]) -> np.ndarray:
+    scaled = (image / 255.0 - mean) / deviation
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3), np.float32)
 
 
 @cache

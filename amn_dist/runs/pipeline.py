@@ -18,7 +18,7 @@ from amn_dist.config import Config, EngineSection, dump_config
 from amn_dist.errors import MESSAGE, ConfigError, ShardError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
-from amn_dist.interfaces import Context, Map, parts_of
+from amn_dist.interfaces import Context, Map, Prepared, parts_of
 from amn_dist.methods import ARTEFACTS, Stage, maker_of, scored, stages
 from amn_dist.models.precision import compute_device
 from amn_dist.records import ACTIVATION
@@ -372,8 +372,16 @@ class Pipeline:
         accelerated = self._farm().accelerated
         contexts = [replace(self._context(member), accelerated=accelerated) for member in stream]
         pairs = zip(stream, contexts, strict=True)
-        whole = [member.map(context) for member, context in pairs if member.map is not None]
+        whole = [self._prepared(member, member.map(context)) for member, context in pairs if member.map is not None]
         return tuple(part for step in whole for part in parts_of(step))
+
+    def _prepared(self, stage: Stage, step: Map) -> Map:
+        """The Map with what is made once of it."""
+        if not isinstance(step, Prepared):
+            return step
+        ready, told = step.prepare(str(self.run.stage(stage.name).resolve()))
+        self._say(f"{stage.name}: {told}")
+        return ready
 
     def _stream(self, stage: Stage, wanted: Sequence[Stage]) -> list[Stage]:
         """The maps that run together: what the stage follows, the stage, and what follows it and is wanted."""

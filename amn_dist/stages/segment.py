@@ -85,7 +85,7 @@ class SegmentFit:
     def _output_loss(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         """Loss of one output; counts: f64[2], background and foreground cells of the global batch."""
         loss = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
-        if self.config.segment.loss == "ce":
+        if self.config.segment.loss != "balanced":
             return loss.sum() / counts.sum().clamp(min=1).float()
         background, foreground = counts.clamp(min=1).float()
         is_background = labels == 0

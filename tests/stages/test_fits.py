@@ -126,3 +126,17 @@ def test_amn_without_condition_learns_from_the_per_pixel_loss_alone(condition: b
     other = replace(one, tags=1 - one.tags)
     totals = [float(fit.losses(network, some, fit.normalisers(one))["total"].detach()) for some in (one, other)]
     assert (totals[0] != totals[1]) == condition
+
+
+def test_pixels_of_doubt_are_no_part_of_the_confidence_guided_loss() -> None:
+    section = CONFIG.segment.model_copy(update={"loss": "confidence"})
+    fit = SegmentFit(CONFIG.model_copy(update={"segment": section}), CLASSES)
+    torch.manual_seed(0)
+    network, whole = fit.network().eval(), batch()
+    assert whole.label is not None and (whole.label == 255).any()
+    expected = torch.zeros(())
+    for logits in network.train()(whole.image):
+        labels = sample_labels(whole.label, logits.shape[-2:]).long()
+        expected = expected + torch.nn.functional.cross_entropy(logits, labels, ignore_index=255)
+    total = fit.losses(network, whole, fit.normalisers(whole))["total"]
+    assert torch.allclose(total, expected, rtol=1e-5)
