@@ -15,11 +15,10 @@ from torch.nn import functional
 
 from amn_dist.errors import ConfigError, StageError, quoted
 from amn_dist.models.backbones.backbone import Backbone
-from amn_dist.models.deeplab import DeepLab
+from amn_dist.models.deeplab import DeepLab, segment_network
 from amn_dist.models.weights import load_network
 from amn_dist.ops.normalise import COLOURS, is_bgr
 from amn_dist.runs.pipeline import Pipeline
-from amn_dist.stages.segment import segment_network
 from amn_dist.storage.atomic import commit
 
 PACKAGES = ("onnx", "onnxscript")

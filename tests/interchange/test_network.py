@@ -12,8 +12,8 @@ from PIL import Image
 
 from amn_dist.config import Config
 from amn_dist.interchange.network import SMALLEST, onnx_of, pt2_of, traced
-from amn_dist.models.deeplab import DeepLab
-from amn_dist.stages.segment import image_probabilities, segment_network
+from amn_dist.models.deeplab import DeepLab, segment_network
+from amn_dist.stages.predict import image_probabilities
 
 pytestmark = pytest.mark.slow  # following a network through every size takes torch a minute
 
