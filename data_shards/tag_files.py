@@ -42,8 +42,9 @@ def is_npy(path: Path) -> bool:
 
 def read_vectors(path: Path, classes: int | None = None) -> dict[int | str, np.ndarray]:
     """Multi-hot uint8[C-1] by key of a pickled dictionary. classes: C - 1, where it is known."""
+    content = read_file(path, str(path))
     with named(printable(path, PLACE)):
-        vectors = {key: _vector(key, value) for key, value in read_pickled_dict(read_file(path, str(path))).items()}
+        vectors = {key: _vector(key, value) for key, value in read_pickled_dict(content).items()}
         if not vectors:
             raise ShardError("holds an empty dictionary; expected the tags of images")
         sizes = sorted({len(vector) for vector in vectors.values()})

@@ -14,7 +14,7 @@ from amn_dist.errors import PLACE, ConfigError, ShardError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.shards.index import Index
 from amn_dist.shards.names import SourceFile
-from amn_dist.storage.paths import RemotePath, path_of
+from amn_dist.storage.paths import RemotePath, is_file, path_of
 from data_shards.allowances import STRICT, Allowances
 from data_shards.classes import VOC, multi_hot, read_classes
 from data_shards.pack import pack
@@ -94,9 +94,9 @@ def pack_voc(
 ) -> Index:
     """Pack the images that ROOT/ImageSets/Segmentation/SPLIT.txt lists; tags are the classes of their XML files.
 
-    tags: a file of them instead, cls_labels.npy or a table. masks: folder of truth, in ROOT or anywhere; without it the
-    list says them, or they are looked for in SegmentationClass and its neighbours. Truth is packed when any image of
-    the split has a mask; then all need one. truth: whether it is wanted. classes: file of names in id order,
+    tags: a file of them instead, cls_labels.npy or a table; masks: folder of truth; both in ROOT or anywhere. Without
+    masks the list says them, or they are looked for in SegmentationClass and its neighbours. Truth is packed when any
+    image of the split has a mask; then all need one. truth: whether it is wanted. classes: file of names in id order,
     background first; without it ROOT/classes.txt, or VOC's names. difficult: whether objects marked so count where
     others are. unlabelled: images without an XML file have no tags.
     Raises ShardError naming bad samples; the same call again resumes.
@@ -112,6 +112,8 @@ def pack_voc(
     )
     if allow.trust == "masks" and mask_folder.folder is None:
         raise ConfigError(f"--trust-masks: found no masks under {folder}, expected truth to make tags of")
+    if tags is not None:
+        tags = folder / tags if is_file(folder / tags) else Path(tags)
     tagged = None if tags is None else read_tags(Path(tags), [Path(file).stem for file in images.values()], names)
     reader = VocReader(folder, names, difficult, unlabelled, allow)
     sources = [_source(reader, row, file, mask_folder, tagged, tags) for row, file in images.items()]

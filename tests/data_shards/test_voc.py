@@ -450,6 +450,9 @@ def test_tags_come_from_a_file_or_the_masks_where_there_is_no_xml(root: Path, tm
         pack_voc(root, "train", tmp_path / "out")
     np.save(root / "cls_labels.npy", np.array(tags, dtype=object), allow_pickle=True)
     assert pack_voc(root, "train", tmp_path / "out", tags=root / "cls_labels.npy").digest == digest
+    assert pack_voc(root, "train", tmp_path / "inside", tags="cls_labels.npy").digest == digest
+    with pytest.raises(ShardError, match=r"^absent\.npy: not there$"):
+        pack_voc(root, "train", tmp_path / "absent", tags="absent.npy")
     assert pack_voc(root, "train", tmp_path / "masks", allow=Allowances(trust="masks")).digest == digest
     names = ("disc", "box", "wedge")
     rows = [

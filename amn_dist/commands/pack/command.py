@@ -29,7 +29,9 @@ def pack_voc(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="VOC devkit layout; class names in ROOT/classes.txt.")],
     out: OutAnywhere,
     split: Annotated[str, typer.Option(help="ImageSets/Segmentation/SPLIT.txt, or Main.")] = "train",
-    tags: Annotated[Path | None, typer.Option(help="cls_labels.npy or CSV (file,labels), instead of XML.")] = None,
+    tags: Annotated[
+        Path | None, typer.Option(help="cls_labels.npy or CSV (file,labels), in ROOT or anywhere; no XML.")
+    ] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of masks, in ROOT or anywhere; else it is found.")] = None,
     truth: Annotated[bool, typer.Option("--truth/--no-truth", help="Pack masks, where there are any.")] = True,
     classes: Annotated[
