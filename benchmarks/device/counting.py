@@ -98,9 +98,11 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.rpartition("::")[2]
+        if func.namespace == "prim":  # asks a tensor what it is
+            return func(*args, **kwargs)
         if name in FUSED:
             return self._fused(name, args)
-        if func._overloadpacket not in flop_registry and func._can_decompose():
+        if func.namespace == "aten" and func._overloadpacket not in flop_registry and func._can_decompose():
             # In inference mode operations arrive whole.
             with self:
                 result = func.decompose(*args, **kwargs)
