@@ -1,9 +1,10 @@
 """What does one GPU gain over the published loop on the same GPU, stage by stage, and how far is it from its peak?
 
 Walk, CRF, maps, edges and training steps; each is checked, raced, and stands beside the time that its operations or
-bytes take at the peak measured first. Every part is a process of its own with a limit of its own: one that fails, is
-out of time or lacks a package is named with its reason, and the others go on. torch, triton and numpy are needed; what
-a part needs beyond them, it says. Ends within nine minutes and writes one JSON.
+bytes take at the peak measured first, and what the model of counts says (results/scale.json). Every part is a process
+of its own with a limit of its own: one that fails, is out of time or lacks a package is named with its reason, and the
+others go on. torch, triton and numpy are needed; what a part needs beyond them, it says. Ends within nine minutes and
+writes one JSON.
 
     benchmarks/gpu.sh [--parts walk cam] [--seconds 520] [--tiny --device cpu]
 """
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from amn_dist.errors import printable
-from benchmarks.device.figures import PEAK, Setting, with_floors
+from benchmarks.device.figures import PEAK, Setting, beside_model, predictions, with_floors, with_model
 from benchmarks.harness import write_result
 
 PARTS: dict[str, tuple[str, int]] = {
@@ -109,16 +110,20 @@ def run_all(asked: argparse.Namespace) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
+    model = {} if asked.tiny else predictions()
     for name in asked.parts:
         left = end - time.monotonic()
         limit = left if asked.tiny else min(left, PARTS[name][1])
         made = {"skipped": "no time left"} if left < LEAST_S else run_part(name, asked, limit)
         if "figures" in made:
-            parts[name] = {**made["figures"], "part_s": made["seconds"]}
+            parts[name] = {**with_model(made["figures"], model.get(name, {})), "part_s": made["seconds"]}
         for reasons, word in ((skipped, "skipped"), (failed, "failed")):
             if word in made:
                 reasons[name] = made[word]
-        note = f"{made['seconds']} s" if "figures" in made else made.get("skipped") or f"FAILED {made['failed']}"
+        beside = beside_model(parts[name]) if name in parts else ""
+        note = (
+            f"{made['seconds']} s{beside}" if "figures" in made else made.get("skipped") or f"FAILED {made['failed']}"
+        )
         print(f"{name}: {note}", file=sys.stderr, flush=True)
     taken = round(asked.seconds - (end - time.monotonic()), 1)
     return {"device": asked.device, "tiny": asked.tiny, "parts": with_floors(parts), "skipped": skipped,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +70,29 @@ def _floored(node: Any, peak: dict[str, Any]) -> Any:
     if floors:
         found |= {"floor_s": max(floors), "of_peak": round(max(floors) / node["median_s"], 4)}
     return found
+
+
+def predictions() -> dict[str, dict[str, list[float]]]:
+    """Seconds an image, low and high, that the model of counts gives for parts and their rows (results/scale.json)."""
+    path = Path(__file__).resolve().parents[1] / "results" / "scale.json"
+    return dict(json.loads(path.read_text()).get("gpus", {}).get("parts", {})) if path.is_file() else {}
+
+
+def with_model(part: dict[str, Any], predicted: dict[str, list[float]]) -> dict[str, Any]:
+    """A part's figures, each that the model knows beside what it says: model_s, low and high."""
+    rows = {row: {**part[row], "model_s": seconds} for row, seconds in predicted.items() if row in part}
+    return {**part, **rows}
+
+
+def beside_model(part: dict[str, Any]) -> str:
+    """Measured milliseconds an image of every figure that has a prediction, and that."""
+    rows = [(name, row) for name, row in part.items() if isinstance(row, dict) and "model_s" in row]
+    said = [
+        f"{name} {row['median_s'] * 1e3:.2f} ms an image, by the model {low * 1e3:.2f} to {high * 1e3:.2f}"
+        for name, row in rows
+        for low, high in [row["model_s"]]
+    ]
+    return "; ".join(["", *said])
 
 
 def wide_range() -> None:

@@ -1,7 +1,7 @@
 """Every Map of every method as a GPU would be given it: nothing mixes devices, and the host waits for it once a group.
 
-The tensors have no values (tests/device/fake_cuda.py). A group is three photographs of one size, of one, two and no
-classes; what is remembered by size (matrices, tables) is there already, as it is after the first group of a size.
+The tensors have no values (benchmarks/device/fake_cuda.py). A group is three photographs of one size, of one, two and
+no classes; what is remembered by size (matrices, tables) is there already, as it is after the first group of a size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from amn_dist.stages.clip import ClipWorker
 from amn_dist.stages.icd import icd_network
 from amn_dist.stages.irn import edge_network
 from amn_dist.stages.predict import segment_network
-from tests.device.fake_cuda import Seen, fake_cuda
+from benchmarks.device.fake_cuda import Seen, fake_cuda
 from tests.drawn.clip import SMALL
 
 NAMES = tuple(f"class {number}" for number in range(21))

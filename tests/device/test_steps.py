@@ -20,7 +20,7 @@ from amn_dist.stages.icd import IcdFit
 from amn_dist.training.engines.torch import TorchEngine
 from amn_dist.training.ledger import Ledger
 from amn_dist.training.loop import FitContext, _step
-from tests.device.recorder import META, MetaWorld, pretend_device, recording
+from benchmarks.device.recorder import META, MetaWorld, pretend_device, recording
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 21

@@ -16,13 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
+
+from benchmarks.device.counting import Patches, count_kernel, tensors
 
 PACKAGE = str(Path(__file__).resolve().parents[2] / "amn_dist") + "/"
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim")
@@ -56,7 +57,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.rpartition("::")[2]
-        inputs = list(_tensors((args, kwargs)))
+        inputs = list(tensors((args, kwargs)))
         sparse = [one for one in inputs if one.layout is torch.sparse_csr]
         # Products of sparse matrices have no shapes without values in torch.
         result = inputs[1].new_empty(len(sparse[0]), inputs[1].shape[1]) if sparse else func(*args, **kwargs)
@@ -95,7 +96,7 @@ def here() -> str:
 def fake_cuda() -> Iterator[Seen]:
     """Run code on tensors without values."""
     seen = Seen()
-    with pytest.MonkeyPatch.context() as patch:
+    with Patches() as patch:
         for name in ("__float__", "__int__", "__bool__", "item", "tolist"):
             patch.setattr(Tensor, name, _waiting(getattr(Tensor, name), seen, name))
         patch.setattr(Tensor, "numpy", _numpy(Tensor.numpy))
@@ -128,16 +129,7 @@ def _forget() -> None:
 def _launched(*arguments: Any, **constants: Any) -> None:
     """A kernel that looks where its tensors lie instead of computing."""
     assert all(one.is_cuda for one in arguments if isinstance(one, Tensor)), f"a kernel reads the host's, {here()}"
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+    count_kernel(arguments)
 
 
 def _event(seen: Seen) -> SimpleNamespace:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
 import torch
 from torch import Tensor
 from torch.optim import optimizer as optimisers
@@ -25,13 +24,12 @@ from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 from amn_dist.training.world import World
+from benchmarks.device.counting import KERNELLESS, Patch, count_kernel, tensors
 
 META = torch.device("meta")
 PACKAGE = str(Path(__file__).parents[2] / "amn_dist")
 READS = ("_local_scalar_dense", "nonzero", "masked_select")
 """Operations whose result the host waits for."""
-VIEWS = ("_unsafe_view", "_reshape_alias", "reshape", "detach", "alias", "empty", "new_empty", "empty_like")
-"""Operations without a kernel that do not call themselves views."""
 LOWERED = ("conv2d", "linear", "matmul", "mm", "bmm", "addmm")
 RAISED = ("group_norm", "log_softmax", "softmax", "log", "exp", "pow", "sum", "cross_entropy")
 RAISED += ("binary_cross_entropy_with_logits",)
@@ -71,7 +69,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[-1]
-        seen = [tensor for tensor in _tensors((args, kwargs)) if tensor.device == META]
+        seen = [tensor for tensor in tensors((args, kwargs)) if tensor.device == META]
         if seen and name.startswith(READS):
             self.asked.waits[f"{name} {_line()}"] += 1
             return 1 if name == READS[0] else args[0].new_empty(1, dtype=torch.int64)
@@ -113,8 +111,8 @@ class Recorder(TorchDispatchMode):
                 if not free:
                     self.asked.copies[_line()] += 1
                 return
-        on_device = any(tensor.device == META for tensor in _tensors((args, kwargs, result)))
-        if on_device and not func.is_view and name not in VIEWS:
+        on_device = any(tensor.device == META for tensor in tensors((args, kwargs, result)))
+        if on_device and not func.is_view and name not in KERNELLESS:
             self.asked.launches[f"{name} {_line()}"] += 1
 
 
@@ -176,26 +174,27 @@ def recording() -> Iterator[Asked]:
             RECORDING.pop()
 
 
-def pretend_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_device(patch: Patch) -> None:
     """Let torch do on the meta device what it does on CUDA: autocast, fused optimisers, lists in one kernel, generators
     of its own, values that can be read (each is 1)."""
-    monkeypatch.setattr(torch, "autocast", MetaAutocast)
+    patch.setattr(torch, "autocast", MetaAutocast)
     for name in ("_get_fused_kernels_supported_devices", "_get_foreach_kernels_supported_devices"):
         for module in (optimisers, foreach_utils):
             if hasattr(module, name):
-                monkeypatch.setattr(module, name, lambda: ["cuda", "cpu", "meta"])
-    monkeypatch.setattr(torch, "Generator", MetaGenerator)
+                patch.setattr(module, name, lambda: ["cuda", "cpu", "meta"])
+    patch.setattr(torch, "Generator", MetaGenerator)
     for kind in (JITFunction, InterpretedFunction):
-        monkeypatch.setattr(kind, "__getitem__", lambda kernel, grid: _launched)
+        patch.setattr(kind, "__getitem__", lambda kernel, grid: _launched)
     values = {"__float__": float, "__int__": int, "__bool__": bool, "item": float}
     for name, cast in values.items():
-        monkeypatch.setattr(Tensor, name, _reading(getattr(Tensor, name), lambda tensor, cast=cast: cast(1)))
-    monkeypatch.setattr(Tensor, "tolist", _reading(Tensor.tolist, lambda tensor: torch.ones(tensor.shape).tolist()))
+        patch.setattr(Tensor, name, _reading(getattr(Tensor, name), lambda tensor, cast=cast: cast(1)))
+    patch.setattr(Tensor, "tolist", _reading(Tensor.tolist, lambda tensor: torch.ones(tensor.shape).tolist()))
 
 
 def _launched(*arguments: Any, **constants: Any) -> None:
     """A kernel of our own that is counted instead of run."""
     assert all(value.device == META for value in arguments if isinstance(value, Tensor)), f"the host's, {_line()}"
+    count_kernel(arguments)
     for asked in RECORDING[-1:]:
         asked.launches[f"kernel {_line()}"] += 1
 
@@ -208,16 +207,6 @@ def _reading(before: Any, value: Any) -> Any:
         return value(tensor)
 
     return read
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 def _form(value: Any) -> Any:

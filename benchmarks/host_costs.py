@@ -1,0 +1,78 @@
+"""Core-milliseconds that a host spends on an image beside a GPU: decoding, reading, encoding; measured on one core.
+
+Processor time of this process with all its threads, so that what else runs on the machine counts little; decoders run
+as beside a GPU that leaves decoding to the host. Every round is `images` photographs; a pipeline's start is part of it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amn_dist.loaders.decode import crop_decoder, decode_images
+from amn_dist.loaders.decoder import Encoded
+from amn_dist.shards.format import encode
+from amn_dist.shards.shardset import ShardSet
+from benchmarks.decode import RULE, drawn, groups, loader
+from benchmarks.harness import PHOTOGRAPHS, one_core
+from benchmarks.inputs import drawn_seed, walk_scene
+from data_shards.coco import pack_coco
+
+SIZE, GRID = (480, 640), (120, 160)
+TAGS = 3
+BATCH = 16
+
+
+def measured_hosts(root: Path = PHOTOGRAPHS, *, images: int = 96, rounds: int = 5) -> dict[str, Any]:
+    """Median, least and most core-milliseconds an image by kind of work, and over how many rounds."""
+    one_core()
+    files = list(islice(cycle(sorted((root / "train2014").glob("*.jpg"))), images))
+    if not files:
+        raise SystemExit(f"{root}: found no train2014/*.jpg, expected COCO's layout; name another folder")
+    with tempfile.TemporaryDirectory() as folder:
+        pack_coco(root, "train2014", Path(folder) / "set", shard_size=32)
+        calls = {**_decoders(files), "read": _reading(Path(folder) / "set", images), **_encoders(images)}
+        return {name: _spent(call, images, rounds) for name, call in calls.items()}
+
+
+def _decoders(files: list[Path]) -> dict[str, Callable[[], Any]]:
+    encoded = [(str(n), file.read_bytes()) for n, file in enumerate(files)]
+    crops = drawn(files, RULE)
+    samples = [Encoded(key, content, crop) for (key, content), crop in zip(encoded, crops, strict=True)]
+    cut = crop_decoder(RULE, loader=loader("dali", 1), raw=True)
+    return {
+        "crop": lambda: sum(1 for _ in cut(groups(samples, BATCH))),
+        "photo": lambda: sum(1 for _ in decode_images(encoded, loader=loader("dali", 1))),
+    }
+
+
+def _reading(folder: Path, images: int) -> Callable[[], Any]:
+    shards = ShardSet.open(folder)
+    return lambda: [(shards.image(n % len(shards)), shards.read(n % len(shards), "tags")) for n in range(images)]
+
+
+def _encoders(images: int) -> dict[str, Callable[[], Any]]:
+    maps = walk_scene(*GRID, TAGS, device="cpu")[0].numpy().astype(np.float16)
+    labels = drawn_seed(SIZE, TAGS)
+    return {
+        "maps_f16": lambda: [encode("cam.f16", maps) for _ in range(images)],
+        "labels_png": lambda: [encode("seed.png", labels) for _ in range(images)],
+    }
+
+
+def _spent(call: Callable[[], Any], images: int, rounds: int) -> dict[str, Any]:
+    """Core-milliseconds of one image, after a round that is not counted."""
+    spent = []
+    for _ in range(rounds + 1):
+        start = time.process_time()
+        call()
+        spent.append((time.process_time() - start) / images * 1e3)
+    figures = {"median_ms": statistics.median(spent[1:]), "min_ms": min(spent[1:]), "max_ms": max(spent[1:])}
+    return {**{name: round(value, 4) for name, value in figures.items()}, "rounds": rounds, "images": images}

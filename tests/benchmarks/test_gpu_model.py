@@ -1,0 +1,130 @@
+"""The model of a run on GPUs: what is counted, how time follows from it, and the table that was kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu_model
+from benchmarks.device.counting import Counts, Kernel, Patches, counting
+from benchmarks.device.fake_cuda import fake_cuda
+from benchmarks.device.figures import beside_model, predictions, with_model
+from benchmarks.device.stage_counts import FITS, Pair, map_counts, published, step_counts
+from benchmarks.gpu import PARTS
+from benchmarks.gpu_model import CASES, MASKS, FitPlan, Spent
+from benchmarks.scale import GPUS, gpu_plans
+
+KEPT = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "scale.json").read_text())["gpus"]
+LOW = CASES["low"]
+HOST_MS = {"read": 0.0, "crop": 10.0, "photo": 4.0, "maps_f16": 1.0, "labels_png": 2.0}
+
+
+def kernels(flops: float = 0.0, moved: float = 0.0, launches: int = 1) -> Counts:
+    return Counts([Kernel(flops / launches, moved / launches, torch.bfloat16)] * launches)
+
+
+def test_a_kernel_has_the_operations_and_bytes_of_its_tensors() -> None:
+    with fake_cuda(), torch.inference_mode():
+        x, weight = torch.zeros(2, 3, 8, 8, device="cuda"), torch.zeros(4, 3, 3, 3, device="cuda")
+        bias = torch.zeros(4, device="cuda")
+        with counting() as plain:
+            torch.nn.functional.conv2d(x, weight, padding=1)
+        with counting() as fused:
+            torch.ops.aten.cudnn_convolution_relu(x, weight, bias, [1, 1], [1, 1], [1, 1], 1)
+        with counting() as others:
+            half = x.view(-1)[:4].bfloat16().expand(3, 4)
+            half + half
+            torch.zeros(3).to("cuda")
+    made, taken = 4 * 2 * 4 * 64, 4 * (2 * 3 * 64 + 4 * 27)
+    assert plain.launches == fused.launches == 1
+    assert plain.flops == fused.flops == 2 * (2 * 4 * 64) * 27
+    assert plain.moved == fused.moved == made + taken
+    # A cast; a sum over what is held once; nothing for views and for what crosses the bus.
+    assert [kernel.moved for kernel in others.kernels] == [4 * 4 + 4 * 2, 2 * 4 * 2 + 12 * 2]
+
+
+def test_patches_are_undone() -> None:
+    before = torch.cuda.synchronize
+    with Patches() as patches:
+        patches.setattr(torch.cuda, "synchronize", print)
+        assert torch.cuda.synchronize is print
+    assert torch.cuda.synchronize is before
+
+
+def test_counts_grow_with_pixels_and_photographs() -> None:
+    config = published()
+    small, large = (map_counts("edges", config, size=size, group=2) for size in ((96, 128), (192, 256)))
+    assert small.many.flops == pytest.approx(2 * small.one.flops) and small.many.launches > small.one.launches
+    assert large.one.flops == pytest.approx(4 * small.one.flops, rel=1e-3)
+    assert large.one.launches == small.one.launches
+
+
+def test_a_step_launches_the_same_for_any_batch_and_is_that_of_the_kept_table() -> None:
+    pair = step_counts("irn", published())
+    assert pair.one.launches == pair.many.launches
+    assert pair.many.flops == pytest.approx(32 * pair.one.flops, rel=1e-3)
+    kept = KEPT["counts"]["irn"]
+    assert round(pair.many.flops / 32 / 1e9, 2) == kept["gflop"], "run python -m benchmarks.scale again"
+
+
+def test_time_is_of_what_binds() -> None:
+    case = replace(LOW, bf16=1e12, bytes_per_s=1e9, launch_s=1e-3)
+    both = Counts([*kernels(flops=2e12, moved=1e9).kernels, *kernels(moved=3e9).kernels])
+    spent = gpu_model.on_device(both, case)
+    assert (spent.operations, spent.bytes, spent.launches) == (2.0, 3.0, 0.002)
+    assert spent.device == 5.0 and spent.bound == "bytes"
+    assert gpu_model.on_device(kernels(flops=1e9, launches=10), case).bound == "launches"
+    assert replace(spent, link=4.0).total == 9.0 and replace(spent, link=4.0).bound == "link"
+    assert replace(spent, host=6.0).bound == "host cores" and replace(spent, decoding=7.0).bound == "decode threads"
+    pair = Pair(kernels(flops=1e12), kernels(flops=4e12), 4)
+    assert gpu_model.of_number(pair, 7, case).operations == pytest.approx(7.0)
+
+
+def test_a_step_takes_no_more_gpus_than_pay() -> None:
+    pair = Pair(kernels(flops=1e12), kernels(flops=16e12), 16)
+    plan = FitPlan(100, 16, 10**8)
+    times = [gpu_model.step("classify", plan, pair, HOST_MS, gpus, LOW).total for gpus in (1, 2, 8, 16, 64)]
+    assert times == sorted(times, reverse=True) and times[0] > 6 * times[2] and times[3] == times[4]
+    tiny = Pair(kernels(launches=10), kernels(launches=10), 16)
+    alone, many = (gpu_model.step("classify", plan, tiny, {**HOST_MS, "crop": 0.0}, gpus, LOW) for gpus in (1, 64))
+    assert alone == many and many.link == 0
+    fed = gpu_model.step("classify", plan, tiny, HOST_MS, 1, LOW)
+    assert fed.bound == "host cores" and fed.total == pytest.approx(16 * 0.01 * LOW.host / LOW.cores)
+
+
+def test_groups_hold_a_chunk_of_every_size() -> None:
+    numbers = gpu_model.group_sizes()
+    assert sum(numbers) == pytest.approx(256) and max(numbers) <= 39 and len(numbers) < 30
+    assert 200_000 < gpu_model.mean_pixels() < 480 * 640
+
+
+def test_the_kept_table_adds_up_and_holds_its_assumptions() -> None:
+    assert KEPT["minutes"].keys() == {str(number) for number in GPUS} and KEPT["never_run_on_a_gpu"]
+    for row in KEPT["minutes"].values():
+        for case in CASES:
+            minutes = {stage: entry["minutes"] for stage, entry in row[case]["stages"].items()}
+            assert row[case]["masks_min"] == pytest.approx(sum(minutes[stage] for stage in MASKS), abs=0.06)
+            assert row[case]["all_min"] == pytest.approx(sum(minutes.values()), abs=0.06)
+        assert row["low"]["all_min"] < row["high"]["all_min"]
+    assert KEPT["cases"] == {name: vars(case) for name, case in CASES.items()}
+    assert set(gpu_plans()) == set(FITS)
+    assert len(gpu_model.lines(KEPT["minutes"])) == len(GPUS) * (len(MASKS) + 5)
+
+
+def test_a_measured_figure_stands_beside_its_prediction() -> None:
+    predicted = predictions()
+    assert predicted and predicted.keys() <= PARTS.keys()
+    part = {"ours": {"median_s": 0.004}, "published": {"median_s": 0.02}, "ratio": 5.0}
+    found = with_model(part, {"ours": [0.003, 0.005], "absent": [1.0, 2.0]})
+    assert found == {**part, "ours": {"median_s": 0.004, "model_s": [0.003, 0.005]}}
+    assert beside_model(found) == "; ours 4.00 ms an image, by the model 3.00 to 5.00"
+    assert beside_model(part) == ""
+
+
+def test_the_slower_of_device_and_host_is_the_time() -> None:
+    assert Spent(1.0, 1.0, 0.5, 0.0, 1.5).total == 2.0
+    assert Spent(1.0, 1.0, 0.5, 0.0, 2.5).total == 2.5
