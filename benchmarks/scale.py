@@ -201,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--link-gbit", type=float, default=8.0, help="between CPU processes, Gbit/s")
     parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help="in COCO's layout, for the host's part")
+    parser.add_argument("--cores-alone", action="store_true", help="without GPUs, whose work takes minutes to count")
     asked = parser.parse_args()
     cpu = replace(CPU, bytes_per_s=asked.link_gbit * 1e9 / 8)
     found = measured_cpu()
@@ -209,7 +210,7 @@ def main() -> None:
         "question": "AMN on COCO by stage, predicted: minutes on GPUs, hours on CPU cores",
         "measured": sorted(found.get("image_s", {})),
         "assumptions": {"cpu": asdict(cpu), "image_s": {"cpu": image_s}},
-        "gpus": gpu_prediction(asked.photographs),
+        "gpus": {} if asked.cores_alone else gpu_prediction(asked.photographs),
         "cores": prediction("cpu", cpu, CORES, image_s),
     }
     gangs = RESULTS / "train_gangs.json"

@@ -130,7 +130,9 @@ def test_the_command_lists_checks_and_refuses(tmp_path: Path) -> None:
 
 def test_a_benchmark_is_run_with_its_own_options_and_checked(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()  # the user's own folder of that name is no rival
-    done = amn_bench("scale", "--link-gbit", "4", "--check", "--run", results=tmp_path, cwd=tmp_path)
+    done = amn_bench(
+        *("scale", "--cores-alone", "--link-gbit", "4", "--check", "--run"), results=tmp_path, cwd=tmp_path
+    )
     record = json.loads((tmp_path / "scale.json").read_text())
     assert record["assumptions"]["cpu"]["bytes_per_s"] == 4e9 / 8 and "--link-gbit 4" in record["command"], done.stderr
     # Without train.json beside it nothing was compared.
