@@ -112,9 +112,10 @@ def pack_voc(
     )
     if allow.trust == "masks" and mask_folder.folder is None:
         raise ConfigError(f"--trust-masks: found no masks under {folder}, expected truth to make tags of")
+    tagged = None
     if tags is not None:
         tags = folder / tags if is_file(folder / tags) else Path(tags)
-    tagged = None if tags is None else read_tags(Path(tags), [Path(file).stem for file in images.values()], names)
+        tagged = read_tags(tags, [Path(file).stem for file in images.values()], names)
     reader = VocReader(folder, names, difficult, unlabelled, allow)
     sources = [_source(reader, row, file, mask_folder, tagged, tags) for row, file in images.items()]
     return pack(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 
 from amn_dist.interfaces import Needs
-from amn_dist.loaders.grouping import CRF_IMAGES, Finish, in_batches
+from amn_dist.loaders.seeding import Seeding
 from amn_dist.ops.arrays import as_array
 from amn_dist.ops.clip.seed import confident_labels, confident_labels_on_device, largest_labels, with_background
-from amn_dist.ops.transfer import all_to_device, inference_device, placed, to_host
+from amn_dist.ops.transfer import all_to_device, placed
 from amn_dist.records import Evidence, Sample
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
@@ -22,7 +21,7 @@ if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
 
 
 @dataclass(frozen=True)
-class ClipSeedMap:
+class ClipSeedMap(Seeding):
     """Writes uint8[H, W] labels: 0 background, 1..C-1 classes, 255 undecided. Reads the evidence of its stream.
 
     Beside a network on a GPU (needs="network") the CRFs run there, in batches.
@@ -33,41 +32,19 @@ class ClipSeedMap:
     needs: Needs = "cpu"
     fields: tuple[str, ...] = ("seed.png",)
 
-    def open(self) -> torch.device:
-        return inference_device() if self.needs == "network" else torch.device("cpu")
+    def seed(self, sample: Sample) -> np.ndarray:
+        section, evidence = self.section, self._evidence(sample)
+        return confident_labels(
+            sample.image,
+            as_array(evidence.fine),
+            evidence.classes,
+            confidence=section.confidence,
+            half=section.half,
+            wrap_image=section.wrap_image,
+            backend=None if section.crf == "off" else section.crf,
+        )
 
-    def run(self, opened: torch.device | None, samples: Iterator[Sample]) -> Iterator[Sample]:
-        if opened is not None and opened.type != "cpu":
-            return in_batches(samples, lambda group: self._begin(opened, group), number=CRF_IMAGES)
-        return self._one_by_one(samples)
-
-    def _one_by_one(self, samples: Iterator[Sample]) -> Iterator[Sample]:
-        section = self.section
-        for sample in samples:
-            evidence = self._evidence(sample)
-            seed = confident_labels(
-                sample.image,
-                as_array(evidence.fine),
-                evidence.classes,
-                confidence=section.confidence,
-                half=section.half,
-                wrap_image=section.wrap_image,
-                backend=None if section.crf == "off" else section.crf,
-            )
-            sample.made[self.name] = {"seed.png": seed}
-            yield sample
-
-    def _begin(self, device: torch.device, group: list[Sample]) -> Finish:
-        """Give a batch of CRFs to the device; what is returned waits for the seeds and fills them in."""
-        landing = to_host(self._on_device(device, group))
-
-        def finish() -> None:
-            for sample, seed in zip(group, landing.arrays(), strict=True):
-                sample.made[self.name] = {"seed.png": seed}
-
-        return finish
-
-    def _on_device(self, device: torch.device, group: list[Sample]) -> list[Tensor]:
+    def seeds(self, device: torch.device, group: list[Sample]) -> list[Tensor]:
         section, evidence = self.section, [self._evidence(sample) for sample in group]
         maps = [placed(one.fine, device) for one in evidence]
         classes = all_to_device([with_background(one.classes) for one in evidence], device)

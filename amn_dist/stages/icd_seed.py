@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +10,16 @@ from torch import Tensor
 
 from amn_dist.config import IcdSeed
 from amn_dist.interfaces import Needs
-from amn_dist.loaders.grouping import CRF_IMAGES, Finish, in_batches
+from amn_dist.loaders.seeding import Seeding
 from amn_dist.ops.arrays import as_array
 from amn_dist.ops.seeds import confident_seed, confident_seeds
 from amn_dist.ops.signed import refine_labels, refined_on_device, two_threshold_labels
-from amn_dist.ops.transfer import all_to_device, inference_device, placed, to_host
+from amn_dist.ops.transfer import all_to_device, placed
 from amn_dist.records import Evidence, Sample
 
 
 @dataclass(frozen=True)
-class IcdSeedMap:
+class IcdSeedMap(Seeding):
     """Writes uint8[H, W] labels: 0 background, 1..C-1 classes, 255 undecided. Reads the evidence of its stream.
 
     Beside a network on a GPU (needs="network") the CRFs run there, in batches.
@@ -32,19 +31,9 @@ class IcdSeedMap:
     needs: Needs = "cpu"
     fields: tuple[str, ...] = ("seed.png",)
 
-    def open(self) -> torch.device:
-        return inference_device() if self.needs == "network" else torch.device("cpu")
-
-    def run(self, opened: torch.device | None, samples: Iterator[Sample]) -> Iterator[Sample]:
-        if opened is not None and opened.type != "cpu":
-            return in_batches(samples, lambda group: self._begin(opened, group), number=CRF_IMAGES)
-        return self._one_by_one(samples)
-
-    def _one_by_one(self, samples: Iterator[Sample]) -> Iterator[Sample]:
-        for sample in samples:
-            decode = self._by_sign if self.section.rule == "signed" else self._by_threshold
-            sample.made[self.name] = {"seed.png": decode(sample.image, self._evidence(sample))}
-            yield sample
+    def seed(self, sample: Sample) -> np.ndarray:
+        decode = self._by_sign if self.section.rule == "signed" else self._by_threshold
+        return decode(sample.image, self._evidence(sample))
 
     def _by_sign(self, image: np.ndarray, evidence: Evidence) -> np.ndarray:
         decided = self._decided(evidence)
@@ -59,19 +48,9 @@ class IcdSeedMap:
             return two_threshold_labels(fine, evidence.classes, **thresholds)
         return confident_seed(image, fine, evidence.classes, **thresholds, backend=self.section.crf)
 
-    def _begin(self, device: torch.device, group: list[Sample]) -> Finish:
-        """Give a batch of CRFs to the device; what is returned waits for the seeds and fills them in."""
+    def seeds(self, device: torch.device, group: list[Sample]) -> list[Tensor]:
         images = all_to_device([sample.image for sample in group], device)
-        landing = to_host(self._on_device(images, [self._evidence(sample) for sample in group]))
-
-        def finish() -> None:
-            for sample, seed in zip(group, landing.arrays(), strict=True):
-                sample.made[self.name] = {"seed.png": seed}
-
-        return finish
-
-    def _on_device(self, images: Sequence[Tensor], evidence: Sequence[Evidence]) -> list[Tensor]:
-        device = images[0].device
+        evidence = [self._evidence(sample) for sample in group]
         if self.section.rule == "signed":
             labels = all_to_device([self._decided(one) for one in evidence], device)
             return refined_on_device(images, labels, self.num_classes)
