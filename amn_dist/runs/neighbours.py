@@ -43,12 +43,17 @@ def reuse(run: Run, stage: Stage, origin: Origin, *, tell: Tell = lambda name, w
 def check_whole(run: Run, stage: Stage) -> None:
     """Raise an AmnError or OSError unless a finished Fit or Map holds what its last file says.
 
-    Weights and local shards are compared with their digests. Of shards behind a URL it is the sizes: objects are
-    written whole, and are copied inside the storage without being read.
+    Weights and shards of a local run are compared with their digests. Behind a URL weights must be there and shards
+    have their sizes: objects are written whole, and are copied inside the storage without being read.
     """
     folder = run.stage(stage.name)
     if stage.verb == "fit":
-        return _check_digest(run.checkpoint(stage.name), run.digest(stage))
+        weights, expected = run.checkpoint(stage.name), run.digest(stage)
+        if isinstance(weights, Path):
+            _check_digest(weights, expected)
+        elif not weights.exists():
+            raise StageError(f"{weights}: not found, though {stage.name} is done")
+        return
     shards = ShardSet.open(str(folder))
     for number in range(len(shards.shard_sizes)):
         shards.shard(number)  # its report fits the index
