@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import obstore
@@ -108,18 +108,25 @@ def open_bucket(url: str, provider: Provider) -> tuple[BucketObjects, str]:
 @lru_cache(64)
 def _client(provider: Provider, bucket: str, variables: tuple[str, ...]) -> BucketObjects:
     """variables: what it depends on, for the cache."""
-    endpoint = next(filter(None, (os.environ.get(name) for name in provider.endpoints)), "")
-    if provider is S3:
-        settings = read_settings(os.environ)
-        endpoint = settings.get("endpoint", "")
-        make = _maker(S3Store, bucket, {"checksum_algorithm": "sha256", **settings})
-    elif provider is GCS:
-        make = _maker(GCSStore, bucket, {})
-    else:
-        assert provider is AZURE
-        make = _maker(AzureStore.from_url, f"abfs://{bucket}", {})  # which may name the account too
+    make, endpoint = MAKERS[provider](bucket, next(filter(None, map(os.environ.get, provider.endpoints)), ""))
     return BucketObjects(make, plain=endpoint.startswith("http://"), version=provider.version)
 
 
-def _maker(store: Callable[..., Client], bucket: str, settings: Mapping[str, str]) -> Callable[..., Client]:
-    return lambda **options: store(bucket, **settings, **options)
+def _s3(bucket: str, endpoint: str) -> tuple[Callable[..., Client], str]:
+    """An endpoint may also stand in a file of settings."""
+    settings = read_settings(os.environ)
+    config: Any = {"checksum_algorithm": "sha256", **settings}
+    return partial(S3Store, bucket, config=config), settings.get("endpoint", "")
+
+
+def _gcs(bucket: str, endpoint: str) -> tuple[Callable[..., Client], str]:
+    return partial(GCSStore, bucket), endpoint
+
+
+def _azure(bucket: str, endpoint: str) -> tuple[Callable[..., Client], str]:
+    """The bucket may name the account too."""
+    return partial(AzureStore.from_url, f"abfs://{bucket}"), endpoint
+
+
+MAKERS = {S3: _s3, GCS: _gcs, AZURE: _azure}
+"""A bucket and the endpoint that variables name, to a client still without options and the endpoint that is taken."""

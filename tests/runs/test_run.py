@@ -135,13 +135,6 @@ def test_the_other_method_takes_over_what_is_the_same(finished: Path, data: Path
     assert digests(finished.parent / "irn")["cam_seed"] == digests(finished)["cam_seed"]
 
 
-def test_no_reuse_makes_everything_anew_and_equal_in_two_pools(finished: Path, data: Path) -> None:
-    said = run(data, "amn", finished.parent / "again", "--no-reuse", "--until", "walk", "--set", "farm.pools=two")
-    assert "taken from" not in said
-    again = digests(finished.parent / "again")
-    assert again == {name: digests(finished)[name] for name in again} and "walk" in again
-
-
 def amn(*arguments: str | Path) -> str:
     command = [sys.executable, "-m", "amn_dist", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "200"})
@@ -187,25 +180,27 @@ def test_other_settings_are_refused_and_redone_on_request(finished: Path, data: 
     assert digests(folder)["cam"] != digests(finished)["cam"]
 
 
-@pytest.mark.parametrize(
-    ("sign", "waits"),
-    [
-        (signal.SIGKILL, ("classify/checkpoints/*", "cam_seed/000000.tar", "amn/checkpoints/*", "irn/model*")),
-        (signal.SIGTERM, ("amn/checkpoints/*", "amn_seed/000000.tar")),
-    ],
-    ids=["kill", "term"],
+INTERRUPTIONS = (
+    ("classify/checkpoints/*", signal.SIGKILL),
+    ("cam_seed/000000.tar", signal.SIGKILL),
+    ("amn/checkpoints/*", signal.SIGTERM),
+    ("amn_seed/000000.tar", signal.SIGTERM),
+    ("irn/model*", signal.SIGKILL),
 )
-def test_an_interrupted_run_goes_on_to_the_same_result(
-    finished: Path, data: Path, tmp_path: Path, wait_for: Any, sign: signal.Signals, waits: tuple[str, ...]
+
+
+def test_a_run_made_anew_in_two_pools_and_interrupted_ends_with_the_same_result(
+    finished: Path, data: Path, wait_for: Any
 ) -> None:
-    folder = tmp_path / "r"
-    for pattern in waits:
-        process = start(data, "amn", folder, "--no-reuse")
+    folder, anew = finished.parent / "again", ("--no-reuse", "--set", "farm.pools=two")
+    for pattern, sign in INTERRUPTIONS:
+        process = start(data, "amn", folder, *anew)
         wait_for(lambda: bool(list(folder.glob(pattern))), pattern, process)  # noqa: B023
         os.killpg(process.pid, sign) if sign == signal.SIGKILL else process.terminate()
         said, _ = process.communicate(timeout=300)
         assert process.returncode == (-signal.SIGKILL if sign == signal.SIGKILL else 1), said
-    run(data, "amn", folder, "--no-reuse")
+        assert "taken from" not in said
+    assert "taken from" not in run(data, "amn", folder, *anew)
     assert digests(folder) == digests(finished)
 
 
