@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from amn_dist.config import Config
-from amn_dist.errors import ConfigError
 from amn_dist.interfaces import Context
-from amn_dist.loaders.decode import decoding_device
 from amn_dist.methods import Stage
-from amn_dist.models.precision import compute_device
+from amn_dist.runs.placement import check_training_device
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath
 from amn_dist.telemetry import Observe
@@ -18,17 +16,6 @@ from amn_dist.training.checkpoint_copies import workplace
 
 Labels = tuple[ShardSet, str] | None
 """The set with what a Fit learns from, and the field."""
-
-
-def check_training_device(config: Config) -> None:
-    """Raise ConfigError when a training process here would lack a device that is asked for."""
-    device = compute_device()
-    if config.engine.device == "gpu" and device != "cuda":
-        raise ConfigError(
-            "engine.device gpu: found no GPU that torch can use, and this process would train on the CPU; look at its "
-            "driver (amn doctor), let a cluster's nodes train (--address, engine.processes), or set engine.device=auto"
-        )
-    decoding_device(config.loader, device)
 
 
 def train_here(

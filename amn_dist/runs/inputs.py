@@ -46,7 +46,10 @@ def open_outside(
 
 
 def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, images: ShardSet) -> ShardSet:
-    maps = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
+    try:
+        maps = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
+    except ShardError as error:
+        raise ShardError(f"{stage.name}.{setting}: {error}") from error
     where = f"{stage.name}.{setting}: {maps.url}"
     if ACTIVATION not in maps.fields:
         raise ConfigError(

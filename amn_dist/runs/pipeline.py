@@ -13,21 +13,22 @@ from typing import Any
 
 from rich.console import Console
 
-from amn_dist.caches import socket_folder
 from amn_dist.config import Config, EngineSection, dump_config
 from amn_dist.errors import MESSAGE, ConfigError, ShardError, StageError, printable
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, MapTask, Source
 from amn_dist.interfaces import Context, Map, Prepared, parts_of
 from amn_dist.methods import ARTEFACTS, Stage, maker_of, scored, stages
-from amn_dist.models.precision import compute_device
+from amn_dist.ops.devices import has_gpu
 from amn_dist.records import ACTIVATION
-from amn_dist.runs.fitting import check_training_device, train_here
+from amn_dist.runs.checks import check
+from amn_dist.runs.findings import refuse
+from amn_dist.runs.fitting import train_here
 from amn_dist.runs.inputs import open_images, open_outside
 from amn_dist.runs.journal import Journal, journal
 from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.origins import Origin, file_digest, imported_origin, machine_difference, origin_of
-from amn_dist.runs.placement import check_devices
+from amn_dist.runs.prospect import Prospect
 from amn_dist.runs.run import CLASSES, LAST_FILE, DataFile, Run, read_config, read_json, write_json, write_text
 from amn_dist.runs.scoring import COUNTS, Counts, count_sets, counted_truths, read_counts, score_tables, write_counts
 from amn_dist.runs.unfinished import UNDECIDED, Decision, settle
@@ -109,16 +110,13 @@ class Pipeline:
         member: this process is one of a gang whose leader holds the run and keeps its records.
         """
         wanted = self._wanted(until, only)
-        if self.address is None and (self.config.farm.name == "ray" or self.config.engine.processes > 1):
-            socket_folder()  # refuses paths that are too long for sockets now, not after the first stage
         if member:
             return self._advance_member(wanted[0])
+        dropped = [] if redo is None else self.readers(self.stage(redo))
+        self.check(wanted, dropped, download=True)
         with self.locked():
-            if redo is not None:
-                self.run.drop(self.readers(self.stage(redo)))
-            self._check_machine(wanted)
-            self._check_unchanged(wanted)
-            self.check_devices(wanted)
+            self._check_unchanged([stage for stage in wanted if stage.name not in dropped])
+            self.run.drop(dropped)
             self._settle(stage for stage in wanted if self._is_fed(stage))
             self.describe()
             with contextlib.ExitStack() as stack:
@@ -176,10 +174,25 @@ class Pipeline:
             self.farm.close()
             self.farm = None
 
-    def check_devices(self, wanted: Sequence[Stage]) -> None:
-        """Refuse settings that no worker of this run can do, among stages that are not done."""
-        left = [stage for stage in wanted if stage.verb == "score" or not self.run.is_done(stage)]
-        check_devices(self.config, left, self.farm, self.address)
+    def check(self, wanted: Sequence[Stage], dropped: Sequence[str] = (), *, download: bool = False) -> None:
+        """Refuse what could not be done among stages that are not done, all of it at once; tell what may be amiss.
+
+        dropped: names of stages that are to be made again. download: fetch weights that are still to be had.
+        """
+        left = tuple(stage for stage in wanted if stage.name in dropped or not self.run.is_done(stage))
+        refuse(check(self._prospect(left, download=download)), lambda note: self._say(f"note: {note}"))
+
+    def _prospect(self, left: tuple[Stage, ...], *, download: bool) -> Prospect:
+        return Prospect(
+            self.config,
+            left,
+            self.run.folder,
+            open_sets=lambda: self.sets,
+            open_outside=lambda: self.outside if any(stage.outside for stage in left) else {},
+            farm=self.farm,
+            address=self.address,
+            download=download,
+        )
 
     def describe(self) -> None:
         """Write what the run is: configuration, where its data lies, on what it runs."""
@@ -188,12 +201,6 @@ class Pipeline:
         write_json(folder / CLASSES, list(self.classes))
         write_json(folder / "data.json", {"data": str(self.data.resolve())})
         write_json(folder / "environment.json", environment())
-
-    def _check_machine(self, wanted: Sequence[Stage]) -> None:
-        """Refuse devices that are asked for and not there before any work begins, where this machine will train."""
-        here = with_processes(self.config.engine).processes == 1 or self.config.engine.launcher == "torchrun"
-        if here and any(stage.verb == "fit" and not self.run.is_done(stage) for stage in wanted):
-            check_training_device(self.config)
 
     def _check_unchanged(self, wanted: Sequence[Stage]) -> None:
         """Refuse settings that no longer fit what is finished, before anything of the run is touched."""
@@ -286,7 +293,7 @@ class Pipeline:
         if with_processes(self.config.engine).processes > 1 and "RANK" not in os.environ:
             self._gang(stage, log, log_copy)
         else:
-            if compute_device() == "cuda":
+            if has_gpu():
                 self._stop_farm()  # its workers hold the memory of the device that this process trains on
             self._fit_here(stage, log, log_copy.try_push)
         digest = file_digest(self.run.checkpoint(stage.name))
@@ -470,7 +477,7 @@ class Pipeline:
         write_json(path, tables)
 
     def _say(self, text: str) -> None:
-        self.console.print(printable(text, MESSAGE), markup=False, highlight=False)
+        self.console.print(printable(text, MESSAGE), markup=False, highlight=False, soft_wrap=True)
 
 
 def train_member(folder: AnyPath, data: AnyPath, name: str) -> None:

@@ -1,0 +1,69 @@
+"""Whether disk and memory hold what a run writes and computes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from amn_dist.errors import PLACE, ConfigError, printable
+from amn_dist.ops.devices import has_gpu
+from amn_dist.runs.estimates import Bounds, disk_of_fit, disk_of_map, free_disk, memory_here, memory_of, workers_here
+from amn_dist.runs.findings import Findings
+from amn_dist.runs.prospect import Prospect
+
+NEGLIGIBLE = 2**26
+"""Bytes of disk below which nothing is estimated: small runs are for trying what a full disk does."""
+TIGHT = 1.2
+"""Free disk over the most a run may write below which a note says so."""
+
+
+def check_disk(prospect: Prospect) -> Findings:
+    """A run that the free space of its folder cannot hold, or hardly."""
+    if not isinstance(prospect.folder, Path):
+        return
+    takes = {}
+    for stage in prospect.left:
+        if stage.verb == "fit":
+            with suppress(ConfigError):  # of a backbone that cannot be, which is told beside its weights
+                takes[stage.name] = disk_of_fit(getattr(prospect.config, stage.name))
+        elif stage.verb == "map":
+            takes[stage.name] = disk_of_map(stage.made(prospect.config), prospect.looked[stage.over])
+    whole, free = sum(takes.values(), Bounds()), free_disk(prospect.folder)
+    if whole.least < NEGLIGIBLE or free > TIGHT * whole.most:
+        return
+    largest = sorted(takes, key=lambda name: takes[name].least, reverse=True)[:3]
+    parts = ", ".join(f"{name} {gib(takes[name].least)}" for name in largest)
+    where, told = printable(prospect.folder, PLACE), f"{gib(whole.least)} to {gib(whole.most)} are written"
+    if whole.least > free:
+        yield ConfigError(
+            f"{where}: found {gib(free)} free, expected {gib(whole.least)} at least for what the run writes ({parts}); "
+            "free space, or choose another --run"
+        )
+    else:
+        yield f"{where}: {gib(free)} are free, {told} in all ({parts}); it may become full"
+
+
+def check_memory(prospect: Prospect) -> Findings:
+    """Networks of Maps that memory cannot hold at the largest photograph, or not as many as there are workers."""
+    if prospect.address is not None:
+        return
+    total, available = memory_here()
+    workers, device = workers_here(prospect.config), "GPU" if has_gpu() else "machine"
+    for stage in prospect.left:
+        if stage.verb != "map" or stage.checkpoint is None:
+            continue
+        largest = prospect.looked[stage.over].largest
+        least, scale = memory_of(prospect.config, stage, largest)
+        key = f"{stage.name}.scales" if scale != 1 else stage.name
+        found = (
+            f"{largest.key} ({largest.width}x{largest.height} pixels) at scale {scale:g} takes {gib(least)} at least"
+        )
+        if least > total:
+            yield ConfigError(f"{key}: {found}, this {device} has {gib(total)}; set smaller scales, or reduce it")
+        elif least * (1 if has_gpu() else workers) > available:
+            yield f"{key}: {found}, {workers} worker(s) have {gib(available)}; set fewer farm.workers"
+
+
+def gib(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
