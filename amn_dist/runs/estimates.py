@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from amn_dist.config import Config, FitSection
-from amn_dist.loaders.bounded import WORKING_PIXELS
+from amn_dist.loaders.bounded import working_pixels
 from amn_dist.methods import Artefact, Stage
 from amn_dist.models.backbones.architectures import ARCHITECTURES
 from amn_dist.models.precision import precision_name
@@ -53,10 +53,12 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Looked:
-    """A set as far as it was looked at. entries: samples. images: those of the whole set. tags: classes an image."""
+    """A set as far as it was looked at. entries: samples. images: those of the whole set. classes: C. tags: classes an
+    image is tagged with, on average."""
 
     entries: tuple[Entry, ...]
     images: int
+    classes: int
     tags: float
 
     @property
@@ -78,7 +80,7 @@ def look_at(images: ShardSet) -> Looked:
     entries = tuple(entry for number in numbers for entry in images.shard(number))
     tagged = entries[:: max(len(entries) // TAGS, 1)]
     counts = [float(images.load(entry.ordinal, "tags").sum()) for entry in tagged if "tags" in entry.fields]
-    return Looked(entries, len(images), sum(counts) / max(len(counts), 1))
+    return Looked(entries, len(images), len(images.classes), sum(counts) / max(len(counts), 1))
 
 
 def disk_of_fit(section: FitSection) -> Bounds:
@@ -98,7 +100,7 @@ def disk_of_map(artefacts: Iterable[Artefact], over: Looked) -> Bounds:
     return sum((one.times(over.pixels) for one in values), Bounds(*SAMPLE_BYTES).times(over.images))
 
 
-def memory_of(config: Config, stage: Stage, largest: Entry) -> tuple[float, float]:
+def memory_of(config: Config, stage: Stage, over: Looked) -> tuple[float, float]:
     """Bytes at least that the network of a Map takes for a photograph at the largest scale, and that scale.
 
     What goes into and comes out of the widest convolution, of the image and its mirror image where they go together.
@@ -107,8 +109,9 @@ def memory_of(config: Config, stage: Stage, largest: Entry) -> tuple[float, floa
     backbone = getattr(config, str(stage.checkpoint)).backbone
     scale = max(getattr(section, "scales", (1.0,)))
     mirrored = getattr(section, "flip", hasattr(section, "scales"))
+    largest = over.largest
     value = 2 if precision_name(config.infer.precision) == "bf16" else 4
-    pixels = min(largest.height * largest.width, WORKING_PIXELS) * scale**2
+    pixels = min(largest.height * largest.width, working_pixels(over.classes)) * scale**2
     return pixels * ARCHITECTURES[backbone.name].widest * value * (1 + mirrored), scale
 
 

@@ -53,7 +53,7 @@ def check_memory(prospect: Prospect) -> Findings:
         if stage.verb != "map" or stage.checkpoint is None:
             continue
         largest = prospect.looked[stage.over].largest
-        least, scale = memory_of(prospect.config, stage, largest)
+        least, scale = memory_of(prospect.config, stage, prospect.looked[stage.over])
         key = f"{stage.name}.scales" if scale != 1 else stage.name
         found = (
             f"{largest.key} ({largest.width}x{largest.height} pixels) at scale {scale:g} takes {gib(least)} at least"
