@@ -26,7 +26,7 @@ def check(prospect: Prospect) -> Findings:
     """All faults and notes of a run before it works."""
     if not prospect.left:
         return
-    yield from check_places(prospect.config, prospect.folder, prospect.address)
+    yield from check_places(prospect.config, prospect.run.folder, prospect.address)
     yield from check_devices(prospect.config, prospect.left, prospect.farm, prospect.address)
     yield from check_weights(prospect)
     without_data = list(refused(prospect.open_sets))

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from amn_dist.models.weight_files import backbone_shape
 from amn_dist.ops.devices import has_gpu
 from amn_dist.shards.format import FieldKind
 from amn_dist.shards.shardset import Entry, ShardSet
+from amn_dist.storage.folders import in_parallel
 
 REPORTS, TAGS = 32, 8
 """Shards of a set whose reports are looked at, and samples whose tags are counted, evenly spaced."""
@@ -77,9 +79,9 @@ def look_at(images: ShardSet) -> Looked:
     """Sizes of the photographs of a set, and how many classes they are tagged with."""
     count = len(images.shard_sizes)
     numbers = sorted({place * count // REPORTS for place in range(REPORTS)}) if count > REPORTS else range(count)
-    entries = tuple(entry for number in numbers for entry in images.shard(number))
-    tagged = entries[:: max(len(entries) // TAGS, 1)]
-    counts = [float(images.load(entry.ordinal, "tags").sum()) for entry in tagged if "tags" in entry.fields]
+    entries = tuple(chain.from_iterable(in_parallel(images.shard, numbers)))
+    tagged = [entry.ordinal for entry in entries[:: max(len(entries) // TAGS, 1)] if "tags" in entry.fields]
+    counts = in_parallel(lambda ordinal: float(images.load(ordinal, "tags").sum()), tagged)
     return Looked(entries, len(images), len(images.classes), sum(counts) / max(len(counts), 1))
 
 

@@ -62,11 +62,12 @@ class Pipeline(Experiment):
         return Prospect(
             self.config,
             left,
-            self.run.folder,
+            self.run,
             open_sets=lambda: self.sets,
             open_outside=lambda: self.outside if any(stage.outside for stage in left) else {},
             farm=self.farm,
             address=self.address,
+            reuse=self.reuse,
             download=download,
         )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
-from amn_dist.errors import PLACE, ConfigError, printable
+from amn_dist.errors import PLACE, AmnError, ConfigError, printable
+from amn_dist.methods import Stage
 from amn_dist.ops.devices import has_gpu
 from amn_dist.runs.estimates import Bounds, disk_of_fit, disk_of_map, free_disk, memory_here, memory_of, workers_here
 from amn_dist.runs.findings import Findings
@@ -19,28 +20,22 @@ TIGHT = 1.2
 
 def check_disk(prospect: Prospect) -> Findings:
     """A run that the free space of its folder cannot hold, or hardly."""
-    if not isinstance(prospect.folder, Path):
+    if not isinstance(prospect.run.folder, Path):
         return
-    takes = {}
-    for stage in prospect.left:
-        if stage.verb == "fit":
-            with suppress(ConfigError):  # of a backbone that cannot be, which is told beside its weights
-                takes[stage.name] = disk_of_fit(getattr(prospect.config, stage.name))
-        elif stage.verb == "map":
-            takes[stage.name] = disk_of_map(stage.made(prospect.config), prospect.looked[stage.over])
-    whole, free = sum(takes.values(), Bounds()), free_disk(prospect.folder)
-    if whole.least < NEGLIGIBLE or free > TIGHT * whole.most:
+    takes = {stage.name: bounds for stage in prospect.left if (bounds := _disk_of(prospect, stage)) is not None}
+    whole, free = sum(takes.values(), Bounds()), free_disk(prospect.run.folder)
+    if whole.most < NEGLIGIBLE or free > TIGHT * whole.most:
         return
-    largest = sorted(takes, key=lambda name: takes[name].least, reverse=True)[:3]
-    parts = ", ".join(f"{name} {gib(takes[name].least)}" for name in largest)
-    where, told = printable(prospect.folder, PLACE), f"{gib(whole.least)} to {gib(whole.most)} are written"
+    where = printable(prospect.run.folder, PLACE)
     if whole.least > free:
+        parts = _largest({name: bounds.least for name, bounds in takes.items()})
         yield ConfigError(
             f"{where}: found {gib(free)} free, expected {gib(whole.least)} at least for what the run writes ({parts}); "
             "free space, or choose another --run"
         )
     else:
-        yield f"{where}: {gib(free)} are free, {told} in all ({parts}); it may become full"
+        parts = _largest({name: bounds.most for name, bounds in takes.items()})
+        yield f"{where}: {gib(free)} are free, up to {gib(whole.most)} are written ({parts}); it may become full"
 
 
 def check_memory(prospect: Prospect) -> Findings:
@@ -67,3 +62,23 @@ def check_memory(prospect: Prospect) -> Findings:
 def gib(count: float) -> str:
     """Bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
+
+
+def _largest(takes: Mapping[str, float]) -> str:
+    """The three stages that write most."""
+    names = sorted(takes, key=lambda name: takes[name], reverse=True)[:3]
+    return ", ".join(f"{name} {gib(takes[name])}" for name in names)
+
+
+def _disk_of(prospect: Prospect, stage: Stage) -> Bounds | None:
+    """Bytes a Fit or a Map writes, at least those that are surely not there yet."""
+    if stage.verb == "score":
+        return None
+    try:
+        if stage.verb == "fit":
+            bounds = disk_of_fit(getattr(prospect.config, stage.name))
+        else:
+            bounds = disk_of_map(stage.made(prospect.config), prospect.looked[stage.over])
+        return Bounds(0.0, bounds.most) if prospect.may_be_there(stage) else bounds
+    except AmnError:  # of a backbone that cannot be, or a neighbour's damaged file: told where it is looked at
+        return None

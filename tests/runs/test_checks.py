@@ -296,6 +296,11 @@ def test_a_disk_that_cannot_hold_the_run_is_told(
     large = {"name": "resnet101", "stride": 8, "weights": None, "frozen_taps": 0}
     (fault,), _ = told({"segment.backbone": large}, folder=disk / "run")
     assert fault.startswith(f"{disk / 'run'}: found 100 MiB free, expected 0.") and "(segment 0." in fault
+    (tmp_path / "disk" / "beside" / "segment").mkdir(parents=True)  # a neighbour's may be taken over without space
+    (tmp_path / "disk" / "beside" / "segment" / "done.json").write_text("{}")
+    faults, (note,) = told({"segment.backbone": large}, folder=disk / "run")
+    assert not faults and "may become full" in note
+    assert told({"segment.backbone": large}, folder=disk / "run", reuse=False)[0]
     small_disk(tmp_path / "larger", "1500m")
     _, (note,) = told({"segment.backbone": large}, folder=tmp_path / "larger" / "run")
     assert "may become full" in note
