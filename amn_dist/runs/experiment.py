@@ -33,6 +33,8 @@ class Experiment:
     config: Config
     run: Run
     data: AnyPath
+    data_named: bool = False
+    """Whether `data` was named in this call; then sets of absolute paths that are not there are looked for in it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
     leaving: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
     farm: Farm | None = None
@@ -52,7 +54,7 @@ class Experiment:
     @cached_property
     def sets(self) -> dict[str, ShardSet]:
         """The image sets by role."""
-        return open_images(self.config, self.data)
+        return open_images(self.config, self.data, moved_to=self.data if self.data_named else None)
 
     @cached_property
     def outside(self) -> dict[str, ShardSet]:

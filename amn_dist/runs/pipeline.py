@@ -152,4 +152,4 @@ def reopen(folder: AnyPath, settings: tuple[str, ...] = (), *, data: AnyPath | N
         raise ConfigError(f"{folder}: not a run (config.yaml or data.json is missing); `amn run` makes one")
     recorded = path_of(read_json(folder / "data.json", DataFile).data)
     config, run = read_config(folder / "config.yaml", settings), Run(folder)
-    return Pipeline(config, run, data or recorded, class_table=run.class_table())
+    return Pipeline(config, run, data or recorded, data_named=data is not None, class_table=run.class_table())
