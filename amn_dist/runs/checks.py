@@ -29,9 +29,11 @@ def check(prospect: Prospect) -> Findings:
     yield from check_places(prospect.config, prospect.run.folder, prospect.address)
     yield from check_devices(prospect.config, prospect.left, prospect.farm, prospect.address)
     yield from check_weights(prospect)
-    without_data = list(refused(prospect.open_sets))
+    if all(stage.verb == "score" for stage in prospect.left):  # what was counted may do without the data
+        return
+    without_data = list(refused(lambda: prospect.looked))
     yield from without_data
-    if not without_data and any(stage.verb != "score" for stage in prospect.left):
+    if not without_data:
         yield from refused(prospect.open_outside)
         yield from check_batches(prospect)
         yield from check_crops(prospect)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from amn_dist.config import Config, FitSection
+from amn_dist.errors import ShardError
 from amn_dist.loaders.bounded import working_pixels
 from amn_dist.methods import Artefact, Stage
 from amn_dist.models.backbones.architectures import ARCHITECTURES
@@ -76,7 +77,10 @@ class Looked:
 
 
 def look_at(images: ShardSet) -> Looked:
-    """Sizes of the photographs of a set, and how many classes they are tagged with."""
+    """Sizes of the photographs of a set, and how many classes they are tagged with. Raises ShardError for a damaged
+    set, or one without any."""
+    if not len(images):
+        raise ShardError(f"{images.url}: holds no sample, expected one at least; pack it again")
     count = len(images.shard_sizes)
     numbers = sorted({place * count // REPORTS for place in range(REPORTS)}) if count > REPORTS else range(count)
     entries = tuple(chain.from_iterable(in_parallel(images.shard, numbers)))

@@ -139,7 +139,8 @@ def _check_libraries(config: Config, stages: Sequence[Stage]) -> Findings:
         ("farm.name", "ray", "ray"): config.farm.name == "ray",
         ("engine.launcher", "ray", "ray"): fits and engine.processes > 1 and engine.launcher == "ray",
         ("engine.name", "deepspeed", "deepspeed"): fits and engine.name == "deepspeed",
-        ("loader.name", "dali", "nvidia.dali"): config.loader.name == "dali",
+        ("loader.name", "dali", "nvidia.dali"): config.loader.name == "dali"
+        and any(stage.verb != "score" for stage in stages),
     }
     asked |= {
         (f"{stage.name}.crf", "pydensecrf", "pydensecrf"): _crf(config, stage) == "pydensecrf" for stage in stages
