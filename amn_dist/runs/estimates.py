@@ -82,7 +82,7 @@ def look_at(images: ShardSet) -> Looked:
     if not len(images):
         raise ShardError(f"{images.url}: holds no sample, expected one at least; pack it again")
     count = len(images.shard_sizes)
-    numbers = sorted({place * count // REPORTS for place in range(REPORTS)}) if count > REPORTS else range(count)
+    numbers = sorted({part * count // REPORTS for part in range(REPORTS)}) if count > REPORTS else range(count)
     entries = tuple(chain.from_iterable(in_parallel(images.shard, numbers)))
     tagged = [entry.ordinal for entry in entries[:: max(len(entries) // TAGS, 1)] if "tags" in entry.fields]
     counts = in_parallel(lambda ordinal: float(images.load(ordinal, "tags").sum()), tagged)
@@ -131,10 +131,10 @@ def workers_here(config: Config) -> int:
 
 def free_disk(folder: Path) -> int:
     """Bytes free where a folder is, or will be."""
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return shutil.disk_usage(there).free
 
 
 def memory_here() -> tuple[int, int]:
@@ -142,9 +142,9 @@ def memory_here() -> tuple[int, int]:
     if has_gpu():
         free, total = torch.cuda.mem_get_info()
         return total, free
-    known = _meminfo()
+    meminfo = _meminfo()
     limits = [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0], _cgroup_limit()) if limit > 0]
-    return min([known["MemTotal"], *limits]), min([known["MemAvailable"], *limits])
+    return min([meminfo["MemTotal"], *limits]), min([meminfo["MemAvailable"], *limits])
 
 
 def _meminfo() -> dict[str, int]:
@@ -154,7 +154,7 @@ def _meminfo() -> dict[str, int]:
 
 def _cgroup_limit() -> int:
     """Bytes the control group of this process may have; 0 where nothing limits it."""
-    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
-            return int(Path(place).read_text())
+            return int(Path(path).read_text())
     return 0

@@ -149,8 +149,8 @@ def weights_file(weights: str) -> Path:
     """The path of a weights file. Raises ConfigError when there is none."""
     path = Path(weights)
     if not is_file(path):
-        found = "a folder, not a weights file" if path.is_dir() else "no such weights file"
-        raise ConfigError(f"{printable(weights, PLACE)}: {found}; give a .pth or .safetensors path, or `torchvision`")
+        fault = "a folder, not a weights file" if path.is_dir() else "no such weights file"
+        raise ConfigError(f"{printable(weights, PLACE)}: {fault}; give a .pth or .safetensors path, or `torchvision`")
     return path
 
 

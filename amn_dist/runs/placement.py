@@ -111,13 +111,13 @@ def _check_processes(config: Config) -> Findings:
     """More training processes than this machine, alone, has devices or cores for."""
     engine, gpus, cores = with_processes(config.engine), torch.cuda.device_count(), len(os.sched_getaffinity(0))
     if has_gpu() and engine.processes > gpus:
-        found = f"found {engine.processes}, but this machine has {gpus} GPU(s)"
+        shortage = f"found {engine.processes}, but this machine has {gpus} GPU(s)"
         if engine.launcher == "torchrun":
-            yield ConfigError(f"engine.processes: {found}, expected one for each process; take {gpus}, or auto")
+            yield ConfigError(f"engine.processes: {shortage}, expected one for each process; take {gpus}, or auto")
         elif engine.min_processes > gpus:
-            yield ConfigError(f"engine.min_processes: {engine.min_processes}, engine.processes: {found}; lower both")
+            yield ConfigError(f"engine.min_processes: {engine.min_processes}, engine.processes: {shortage}; lower both")
         else:
-            yield f"engine.processes: {found}; {gpus} will train, after waiting {engine.rejoin_s:g} s for others"
+            yield f"engine.processes: {shortage}; {gpus} will train, after waiting {engine.rejoin_s:g} s for others"
     elif not has_gpu() and engine.processes > max(cores, 1):
         yield f"engine.processes: found {engine.processes}, this machine has {cores} core(s), which they will share"
 

@@ -13,7 +13,7 @@ from amn_dist.runs.findings import Findings
 from amn_dist.runs.prospect import Prospect
 
 NEGLIGIBLE = 2**26
-"""Bytes of disk below which nothing is estimated: small runs are for trying what a full disk does."""
+"""Bytes of disk below which nothing is said: small runs are for trying what a full disk does."""
 TIGHT = 1.2
 """Free disk over the most a run may write below which a note says so."""
 
@@ -24,16 +24,14 @@ def check_disk(prospect: Prospect) -> Findings:
         return
     takes = {stage.name: bounds for stage in prospect.left if (bounds := _disk_of(prospect, stage)) is not None}
     whole, free = sum(takes.values(), Bounds()), free_disk(prospect.run.folder)
-    if whole.most < NEGLIGIBLE or free > TIGHT * whole.most:
-        return
     where = printable(prospect.run.folder, PLACE)
-    if whole.least > free:
+    if whole.least > max(free, NEGLIGIBLE):
         parts = _largest({name: bounds.least for name, bounds in takes.items()})
         yield ConfigError(
             f"{where}: found {gib(free)} free, expected {gib(whole.least)} at least for what the run writes ({parts}); "
             "free space, or choose another --run"
         )
-    else:
+    elif whole.most > max(free / TIGHT, NEGLIGIBLE):
         parts = _largest({name: bounds.most for name, bounds in takes.items()})
         yield f"{where}: {gib(free)} are free, up to {gib(whole.most)} are written ({parts}); it may become full"
 
@@ -50,13 +48,13 @@ def check_memory(prospect: Prospect) -> Findings:
         largest = prospect.looked[stage.over].largest
         least, scale = memory_of(prospect.config, stage, prospect.looked[stage.over])
         key = f"{stage.name}.scales" if scale != 1 else stage.name
-        found = (
+        demand = (
             f"{largest.key} ({largest.width}x{largest.height} pixels) at scale {scale:g} takes {gib(least)} at least"
         )
         if least > total:
-            yield ConfigError(f"{key}: {found}, this {device} has {gib(total)}; set smaller scales, or reduce it")
+            yield ConfigError(f"{key}: {demand}, this {device} has {gib(total)}; set smaller scales, or reduce it")
         elif least * (1 if has_gpu() else workers) > available:
-            yield f"{key}: {found}, {workers} worker(s) have {gib(available)}; set fewer farm.workers"
+            yield f"{key}: {demand}, {workers} worker(s) have {gib(available)}; set fewer farm.workers"
 
 
 def gib(count: float) -> str:

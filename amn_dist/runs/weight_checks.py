@@ -58,6 +58,6 @@ def check_pretrained(prospect: Prospect) -> Findings:
 
 
 def _to_fetch(backbone: BackboneSection, *, now: bool) -> str:
-    place = printable(torchvision_cache(backbone.name), PLACE)
+    file = printable(torchvision_cache(backbone.name), PLACE)
     when = "are downloaded now" if now else "are not on this machine; a run downloads them before its first stage"
-    return f"torchvision's weights for {backbone.name} {when} ({place})"
+    return f"torchvision's weights for {backbone.name} {when} ({file})"
