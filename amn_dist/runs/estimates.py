@@ -132,7 +132,7 @@ def workers_here(config: Config) -> int:
 def free_disk(folder: Path) -> int:
     """Bytes free where a folder is, or will be."""
     there = folder.absolute()
-    while not there.exists() and there != there.parent:
+    while not os.path.exists(there) and there != there.parent:
         there = there.parent
     return shutil.disk_usage(there).free
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -149,7 +150,7 @@ def weights_file(weights: str) -> Path:
     """The path of a weights file. Raises ConfigError when there is none."""
     path = Path(weights)
     if not is_file(path):
-        fault = "a folder, not a weights file" if path.is_dir() else "no such weights file"
+        fault = "a folder, not a weights file" if os.path.isdir(path) else "no such weights file"
         raise ConfigError(f"{printable(weights, PLACE)}: {fault}; give a .pth or .safetensors path, or `torchvision`")
     return path
 

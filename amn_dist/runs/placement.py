@@ -63,7 +63,7 @@ def check_training_device(config: Config) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(
             f"{printable(folder, PLACE)}: found a file, expected a folder for the run; choose another --run"
         )
