@@ -48,10 +48,9 @@ def map_stage(experiment: Experiment, stage: Stage, observe: Observe, wanted: Se
         observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
         reduced += 0 if report.shard is None else count_reduced(images, report.shard)
     if reduced:
-        bound = working_pixels(len(images.classes)) / 1e6
         experiment.say(
-            f"{task.name}: {reduced} photograph(s) of more than {bound:.1f} million pixels were worked on at a smaller "
-            "size, and what was made of them enlarged"
+            f"{task.name}: {reduced} photograph(s) of more than {working_pixels(len(images.classes))} pixels were "
+            "worked on at a smaller size, and what was made of them enlarged"
         )
     for name, folder in folders.items():
         index_all(folder, kind=name, classes=images.classes, count=len(images.shard_sizes))
