@@ -28,7 +28,7 @@ from amn_dist.commands.run import fit, map, run
 from amn_dist.commands.score import score
 from amn_dist.commands.show import show
 from amn_dist.commands.verify import verify
-from amn_dist.errors import AmnError, StageError, printable
+from amn_dist.errors import AmnError, ConfigFaults, StageError, printable
 
 INTERRUPTED = 130
 """The exit code typer makes of Ctrl-C."""
@@ -85,8 +85,8 @@ def main() -> None:
         if debug and not isinstance(error, typer.TyperException):
             raise
         message, code = answer(error)
-        if message:
-            print_line(f"error: {message}", err=True)
+        for line in error.args if isinstance(error, ConfigFaults) else filter(None, [message]):
+            print_line(f"error: {line}", err=True)
         sys.exit(code)
 
 

@@ -77,6 +77,13 @@ class ConfigError(AmnError):
     exit_code = 2
 
 
+class ConfigFaults(ConfigError):
+    """Several faults of a configuration, its files or the machine, told at once: each is one argument, and one line."""
+
+    def __str__(self) -> str:
+        return listed(self.args)
+
+
 class ShardError(AmnError):
     """Input data or a shard set that cannot be used."""
 

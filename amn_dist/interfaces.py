@@ -135,6 +135,11 @@ class Pretrained(Protocol):
         """Path of every file of weights, by a name."""
         ...
 
+    def check_weights(self) -> None:
+        """Raise ConfigError unless the files are there and fit the network, of names and shapes alone where formats
+        have them."""
+        ...
+
 
 @runtime_checkable
 class Prepared(Protocol):

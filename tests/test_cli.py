@@ -110,6 +110,7 @@ def test_mistakes_are_one_line_with_exit_code_2(
 def test_plan_names_stages_of_an_unstarted_run(scenes: Path) -> None:
     (scenes / "c.yaml").write_text(
         "name: x\nmethod: irn\ndata: {train: train, val: null}\nclassify: {batch: 4}\nirn: {batch: 4}\n"
+        "segment: {batch: 4, backbone: {weights: null}}\n"
     )
     planned = amn("plan", "c.yaml", cwd=scenes)
     assert planned.returncode == 0, planned.stderr

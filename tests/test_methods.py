@@ -79,6 +79,9 @@ class Told:
     def weight_files(self) -> Mapping[str, str]:
         return {"text weights": self.file}
 
+    def check_weights(self) -> None:
+        return None
+
     def open(self) -> None:
         return None
 

@@ -76,7 +76,8 @@ def run_methods(
 
     redo: a stage that is made again in each run that has it. decision: about work begun from other settings or code.
     """
-    from amn_dist.runs.pipeline import Pipeline, start_farm
+    from amn_dist.runs.experiment import start_farm
+    from amn_dist.runs.pipeline import Pipeline
     from amn_dist.runs.run import Run
 
     with contextlib.closing(start_farm(configs["amn"])) as farm:

@@ -28,8 +28,8 @@ def plan(
 ) -> None:
     """Say what is done and what is next, with an estimate of its cost; refuse what could not run."""
     planned = pipeline(config, data, run, set, address=address)
-    planned.check_devices(planned.stages)
     print_table(plain_console(), plan_table(planned))
+    planned.check(planned.stages)
 
 
 def plan_table(pipeline: Pipeline) -> Table:

@@ -81,7 +81,8 @@ def pipeline(
 
     loaded = read_config(config, tuple(settings or ()))
     folder = Run(run or Path("runs") / loaded.name)
-    return Pipeline(loaded, folder, data, address=address, reuse=reuse, decision=decision(keep))
+    named = data != Path(".")
+    return Pipeline(loaded, folder, data, data_named=named, address=address, reuse=reuse, decision=decision(keep))
 
 
 def decision(keep: bool) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from amn_dist.errors import AmnError
 from amn_dist.farms.farm import Chunk, Report, Task, failed_shards
+from amn_dist.ops.devices import has_gpu
 
 
 class LocalFarm:
@@ -16,7 +15,7 @@ class LocalFarm:
 
     @property
     def accelerated(self) -> bool:
-        return torch.cuda.is_available()
+        return has_gpu()
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         failures: dict[int, str] = {}

@@ -18,10 +18,14 @@ WORKING_PIXELS, WORKING_VALUES = 2**22, 2**26
 worked on at a smaller size."""
 
 
+def working_pixels(num_classes: int) -> int:
+    """Most pixels of a photograph that memory is held for."""
+    return min(WORKING_PIXELS, WORKING_VALUES // num_classes)
+
+
 def working_size(size: tuple[int, int], num_classes: int) -> tuple[int, int]:
     """The size (H, W) a photograph is worked on at: its own, or the largest of its shape that memory is held for."""
-    pixels = min(WORKING_PIXELS, WORKING_VALUES // num_classes)
-    share = math.sqrt(pixels / (size[0] * size[1]))
+    share = math.sqrt(working_pixels(num_classes) / (size[0] * size[1]))
     return size if share >= 1 else (max(int(size[0] * share), 1), max(int(size[1] * share), 1))
 
 

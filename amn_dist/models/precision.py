@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from amn_dist.ops.devices import has_gpu
+
 # Where float32 is asked for (precision fp32, heads, losses) products have its 24 bits, not the 11 of TF32: that is
 # torch's choice for convolutions unless it is told otherwise.
 torch.backends.cudnn.allow_tf32 = False
@@ -17,11 +19,6 @@ def resolve_precision(name: str = "auto") -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
-def compute_device() -> str:
-    """Kind of device that networks run on here: `cuda` or `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def precision_name(name: str = "auto") -> str:
     """What resolve_precision comes to, as it is configured: `bf16` or `fp32`."""
     return "bf16" if resolve_precision(name) == torch.bfloat16 else "fp32"
@@ -29,7 +26,7 @@ def precision_name(name: str = "auto") -> str:
 
 def native_bf16() -> bool:
     """Whether bf16 is computed by hardware: emulated on a CPU with AVX2 alone it is ten times slower than fp32."""
-    if torch.cuda.is_available():
+    if has_gpu():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(_supports(name) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 

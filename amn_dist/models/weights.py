@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import is_zipfile
 
 import numpy
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
@@ -59,18 +60,25 @@ def load_backbone_weights(backbone: Backbone, weights: str | None) -> None:
     """
     if weights is None:
         return
-    tensors = _torchvision_weights(backbone.name) if weights == "torchvision" else read_tensors(weights)
-    layers = {
+    tensors = torchvision_weights(backbone.name) if weights == "torchvision" else read_tensors(weights)
+    fill(backbone.features, backbone_layers(tensors), where=f"{weights} (for {backbone.name})")
+
+
+def backbone_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model that belong to its backbone, by a backbone's names."""
+    return {
         re.sub(r"^(features|base)\.", "", name): tensor
         for name, tensor in tensors.items()
         if not HEAD.match(name) and not name.endswith(COUNTER)
     }
-    fill(backbone.features, layers, where=f"{weights} (for {backbone.name})")
 
 
-def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]:
+def read_tensors(path: str | os.PathLike[str] | RemotePath, *, shapes_only: bool = False) -> dict[str, Tensor]:
     """Tensors of a file of weights (ENDINGS) by name, on the CPU; a pickle may hold nothing but tensors. Behind a URL
-    a .safetensors."""
+    a .safetensors.
+
+    shapes_only: of a .safetensors on this machine the header alone is read, and tensors lie on torch's meta device.
+    """
     file = path_of(path)
     if isinstance(file, RemotePath):
         return _fetched(file)
@@ -79,7 +87,10 @@ def read_tensors(path: str | os.PathLike[str] | RemotePath) -> dict[str, Tensor]
     try:
         with file.open("rb"):  # safetensors would call a file that may not be read one that is not there
             pass
-        tensors: object = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
+        if file.suffix == ".safetensors":
+            tensors: object = _shapes(file) if shapes_only else load_file(file)
+        else:
+            tensors = _unpickled(file, mapped=shapes_only and is_zipfile(file))
     except Exception as error:  # readers of foreign files raise whatever a broken one makes them stumble over
         named = FORBIDDEN.search(str(error))
         reason = printable(error) if named is None else _foreign(printable(named[1]))
@@ -117,10 +128,19 @@ def _are_tensors(tree: object) -> bool:
     return isinstance(tree, dict) and bool(tree) and all(isinstance(value, Tensor) for value in tree.values())
 
 
-def _unpickled(file: Path) -> object:
-    """A pickle's content; NumPy's scalars and plain arrays may stand beside tensors, and nothing else is called."""
+def _shapes(file: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors without values; the reader compares the size of the file with its header."""
+    with safe_open(file, "pt") as header:  # values are mapped, and read by nobody
+        return {name: header.get_tensor(name).to("meta") for name in header.keys()}  # noqa: SIM118
+
+
+def _unpickled(file: Path, *, mapped: bool = False) -> object:
+    """A pickle's content; NumPy's scalars and plain arrays may stand beside tensors, and nothing else is called.
+
+    mapped: values are read when they are looked at.
+    """
     with torch.serialization.safe_globals(NUMBERS):
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _foreign(name: str) -> str:
@@ -156,13 +176,15 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, wh
             for name, tensor in expected.items()
             if name in found and _kind(found[name]) != _kind(tensor)
         ],
-        "not finite": [
-            name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.float().isfinite().all()
-        ],
+        "not finite": [name for name, tensor in found.items() if tensor.is_floating_point() and not _is_finite(tensor)],
     }
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
         raise ConfigError(f"{where}: the weights do not fit; {listed}; give the weights of this very architecture")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.is_meta or bool(tensor.float().isfinite().all())
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:
@@ -185,22 +207,34 @@ def load_network(network: Network, path: str | os.PathLike[str]) -> Network:
     return network
 
 
-def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    known = ARCHITECTURES[name].torchvision
-    if known is None:
-        raise ConfigError(
-            f"backbone.weights: torchvision has no weights for {name}; give a .pth or .safetensors path, or none"
-        )
+def torchvision_cache(name: str) -> Path:
+    """Where torchvision keeps its weights for a backbone once they are downloaded. Raises ConfigError for one that it
+    has none for."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / _torchvision_names(name)[1]
+
+
+def torchvision_weights(name: str) -> dict[str, Tensor]:
+    """Torchvision's ImageNet weights for a backbone, downloaded where they are not on this machine."""
+    published, _ = _torchvision_names(name)
     import torchvision  # five seconds of imports that only this needs
 
     try:
-        weights = torchvision.models.get_weight(f"{known}.IMAGENET1K_V1")
+        weights = torchvision.models.get_weight(f"{published}.IMAGENET1K_V1")
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # no network, a broken file in the cache, a changed hash
         raise ConfigError(
             f"backbone.weights: torchvision's weights for {name} could not be had ({printable(error)}); "
             f"download them elsewhere and give the path"
         ) from error
+
+
+def _torchvision_names(name: str) -> tuple[str, str]:
+    known = ARCHITECTURES[name].torchvision
+    if known is None:
+        raise ConfigError(
+            f"backbone.weights: torchvision has no weights for {name}; give a .pth or .safetensors path, or none"
+        )
+    return known
 
 
 def _some(names: Iterable[str]) -> str:

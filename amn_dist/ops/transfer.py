@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amn_dist.ops.devices import compute_device
+
 
 def inference_device() -> torch.device:
     """The accelerator when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(compute_device())
 
 
 def to_device(values: np.ndarray, device: torch.device | str) -> Tensor:

@@ -14,10 +14,13 @@ from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath, path_of
 
 
-def open_images(config: Config, data: AnyPath) -> dict[str, ShardSet]:
-    """The image sets by role. Raises ConfigError when their class tables differ."""
+def open_images(config: Config, data: AnyPath, *, moved_to: AnyPath | None = None) -> dict[str, ShardSet]:
+    """The image sets by role. Raises ConfigError when their class tables differ.
+
+    moved_to: where a set of an absolute path that is not there any more lies under its own name, if anywhere.
+    """
     named = {"train": config.data.train, "val": config.data.val}
-    sets = {role: _opened(data, path) for role, path in named.items() if path is not None}
+    sets = {role: _opened(data, path, moved_to) for role, path in named.items() if path is not None}
     if "val" in sets and sets["val"].classes != sets["train"].classes:
         raise ConfigError(
             f"{sets['val'].url}: its classes are not those of the training set "
@@ -26,14 +29,16 @@ def open_images(config: Config, data: AnyPath) -> dict[str, ShardSet]:
     return sets
 
 
-def _opened(data: AnyPath, path: str) -> ShardSet:
+def _opened(data: AnyPath, path: str, moved_to: AnyPath | None) -> ShardSet:
     """A configured set. Raises ShardError, which says what to do where it is not there any more."""
     url = locate(data, path)
     try:
         return ShardSet.open(url)
     except ShardError as error:
-        if "://" in url or os.path.exists(url) or Path(path).is_absolute():
+        if "://" in url or os.path.exists(url):
             raise
+        if Path(path).is_absolute() and moved_to is not None:
+            return ShardSet.open(moved_to / Path(path).name)
         raise ShardError(f"{error}; of a set that was moved, --data says where it lies now") from error
 
 
@@ -46,7 +51,10 @@ def open_outside(
 
 
 def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, images: ShardSet) -> ShardSet:
-    maps = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
+    try:
+        maps = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
+    except ShardError as error:
+        raise ShardError(f"{stage.name}.{setting}: {error}") from error
     where = f"{stage.name}.{setting}: {maps.url}"
     if ACTIVATION not in maps.fields:
         raise ConfigError(

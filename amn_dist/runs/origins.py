@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +15,8 @@ from amn_dist.errors import PLACE, ConfigError, printable
 from amn_dist.interfaces import Context, Pretrained
 from amn_dist.loaders.decode import decoding_device
 from amn_dist.methods import Stage
-from amn_dist.models.precision import compute_device, precision_name
+from amn_dist.models.precision import precision_name
+from amn_dist.ops.devices import compute_device
 from amn_dist.runs.code import code_digests, digest_of
 from amn_dist.storage.paths import AnyPath, is_file
 
@@ -148,9 +150,8 @@ def weights_file(weights: str) -> Path:
     """The path of a weights file. Raises ConfigError when there is none."""
     path = Path(weights)
     if not is_file(path):
-        raise ConfigError(
-            f"{printable(weights, PLACE)}: no such weights file; give a .pth or .safetensors path, or `torchvision`"
-        )
+        fault = "a folder, not a weights file" if os.path.isdir(path) else "no such weights file"
+        raise ConfigError(f"{printable(weights, PLACE)}: {fault}; give a .pth or .safetensors path, or `torchvision`")
     return path
 
 

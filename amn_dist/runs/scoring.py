@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 import zipfile
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from amn_dist.config import Config
-from amn_dist.errors import AmnError
+from amn_dist.errors import AmnError, ShardError, StageError
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, Source, TallyTask
 from amn_dist.methods import scored
-from amn_dist.runs.run import write_bytes
+from amn_dist.runs.experiment import Experiment
+from amn_dist.runs.run import LAST_FILE, read_json, write_bytes, write_json
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.score import ScoreTally, artefact_scores
 from amn_dist.storage.paths import AnyPath
@@ -27,6 +29,41 @@ Counts = dict[str, np.ndarray]
 """Sums by set, artefact and part, as `train/walk/counts`; images of a set as `train/images`. No setting of `score`
 moves them."""
 COUNTS = "counts.npz"
+
+
+def score_stage(experiment: Experiment, observe: Observe) -> None:
+    """Count what was made of every set with a truth; write the counts and the tables they give."""
+    finished = experiment.scored_stages()
+    counts = count_sets(experiment.config, experiment.sets, finished, experiment.join, experiment.workers, observe)
+    write_counts(experiment.run.stage("score") / COUNTS, counts)
+    write_json(experiment.run.stage("score") / LAST_FILE["score"], _tables(experiment, counts, _truths(experiment)))
+
+
+def score_again(experiment: Experiment) -> bool:
+    """Bring the tables up to date from the counts; False where there are no counts."""
+    counts = read_counts(experiment.run.stage("score") / COUNTS)
+    if counts is None:
+        return False
+    _write_tables(experiment, _tables(experiment, counts, _truths(experiment)))
+    return True
+
+
+def score_without_data(experiment: Experiment) -> bool:
+    """Bring the tables up to date where the data is gone; False where it is there.
+
+    Raises ShardError where the counts are not those of what is finished now.
+    """
+    try:
+        return not experiment.sets
+    except ShardError as error:
+        finished, counts = experiment.scored_stages(), read_counts(experiment.run.stage("score") / COUNTS)
+        inputs = (experiment.run.origin("score") or {"inputs": {}})["inputs"]
+        counted = {name: digest for name, digest in inputs.items() if not name.endswith(" set")}
+        if counts is None or counted != {name: experiment.run.digest(experiment.stage(name)) for name in finished}:
+            raise
+        experiment.say(f"score: as counted before; {error}")
+        _write_tables(experiment, _tables(experiment, counts, counted_truths(experiment.config, finished, counts)))
+        return True
 
 
 def count_sets(
@@ -119,3 +156,21 @@ def _sums(task: TallyTask, farm: Farm, observe: Observe) -> Counts:
         for name, value in (report.record or {}).items():
             sums[name] = sums[name] + value if name in sums else value
     return sums
+
+
+def _truths(experiment: Experiment) -> dict[str, bool]:
+    """Whether the images of a set have a truth, by role."""
+    return {over: "gt.png" in images.fields for over, images in experiment.sets.items()}
+
+
+def _tables(experiment: Experiment, counts: Counts, truths: Mapping[str, bool]) -> dict[str, Any]:
+    return score_tables(experiment.config, experiment.classes, truths, experiment.scored_stages(), counts)
+
+
+def _write_tables(experiment: Experiment, tables: dict[str, Any]) -> None:
+    """Write score.json unless it says so already."""
+    path = experiment.run.stage("score") / LAST_FILE["score"]
+    with contextlib.suppress(StageError):
+        if path.is_file() and read_json(path) == tables:
+            return
+    write_json(path, tables)

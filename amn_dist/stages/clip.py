@@ -23,7 +23,7 @@ from amn_dist.models.clip.network import ClipNet
 from amn_dist.models.clip.relevance import last_pass, relevances
 from amn_dist.models.clip.texts import Prompts, TextRows, text_rows, words_of
 from amn_dist.models.clip.tokens import read_tokeniser
-from amn_dist.models.clip.weights import load_clip
+from amn_dist.models.clip.weights import check_clip, load_clip
 from amn_dist.models.inference import batch_pixels, device_of
 from amn_dist.models.weights import read_tensors
 from amn_dist.ops.clip.patches import patch_size, resized
@@ -81,6 +81,11 @@ class ClipMap:
                     f"(docs/operations.md), or name another one"
                 )
         return {f"clip {part}": file for part, file in files.items()}
+
+    def check_weights(self) -> None:
+        """Raise ConfigError unless both files belong to one network that takes the words as configured."""
+        files, shape = self.weight_files, check_clip(self.weight_files["clip weights"])
+        read_tokeniser(files["clip vocabulary"], shape.vocabulary).rows(self.prompts().sentences(), shape.context)
 
     def prompts(self) -> Prompts:
         """The words as configured."""

@@ -26,10 +26,15 @@ from amn_dist.ops.walk.walk import pseudo_masks
 from amn_dist.records import Batch, CropRule, Sample, grid_size
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
-    from amn_dist.config import Config, FitSection
+    from amn_dist.config import Config, FitSection, Irn
 
 EPSILON = 1e-5
 """Added to every pair count, as published."""
+
+
+def least_crop(section: Irn) -> int:
+    """Side of the smallest crop whose stride-4 cells have a pair: sources lie radius - 1 cells from both sides."""
+    return 4 * 2 * (section.radius - 1) + 1
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from amn_dist.errors import ShardError, printable
 from amn_dist.storage.paths import AnyPath, RemotePath
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CONCURRENCY = 16
 """Requests under way at a time."""
@@ -49,11 +52,10 @@ def copy_files(source: AnyPath, target: AnyPath, names: Sequence[str]) -> None:
     in_parallel(lambda name: _copy(source / name, target / name), names)
 
 
-def in_parallel(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
-    """Do some work on every item, in no order; raises what the first that failed raised."""
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What some work yields for every item, done in no order; raises what the first that failed raised."""
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        for _ in pool.map(work, items):
-            pass
+        return list(pool.map(work, items))
 
 
 def _copy(source: AnyPath, target: AnyPath) -> None:

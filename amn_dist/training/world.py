@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from amn_dist.errors import ConfigError, PeerLost, printable
+from amn_dist.ops.devices import has_gpu
 from amn_dist.variables import whole_number
 
 TIMEOUT_S = 600.0
@@ -42,7 +43,7 @@ class World:
     @property
     def device(self) -> torch.device:
         """This process's accelerator, or the CPU."""
-        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        return torch.device("cuda", self.local_rank) if has_gpu() else torch.device("cpu")
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of f64[n] over all processes, on their device; nobody waits for it there."""

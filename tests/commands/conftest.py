@@ -34,6 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"val": None},
         "classify": {**FIT, "long_side": [48, 64]},
         "irn": FIT,
+        "segment": FIT,
         "cam": {"scales": [1.0]},
         "walk": {"pad": None, "steps": 4},
         "engine": {"name": "torch"},

@@ -64,6 +64,18 @@ def test_photographs_are_found_where_they_lie_now(alone: Path, amn: Say, mistake
     assert "<figure" in (tmp_path / "r.html").read_text()
 
 
+def test_a_set_of_an_absolute_path_is_found_where_it_lies_now(
+    alone: Path, amn: Say, mistake: Say, tmp_path: Path
+) -> None:
+    path = alone / "config.yaml"
+    path.write_text(path.read_text().replace("train: train\n", f"train: {tmp_path / 'data' / 'train'}\n"))
+    assert str(tmp_path) in path.read_text()
+    show = ("show", alone, "--out", tmp_path / "s.png")
+    assert "--data says where it lies now" in mistake(*show)
+    assert amn(*show, "--data", tmp_path / "elsewhere").code == 0
+    assert f"{tmp_path / 'none' / 'train'}: cannot be listed" in mistake(*show, "--data", tmp_path / "none")
+
+
 @pytest.mark.parametrize("kept", ["classes.json", "maps"])
 def test_class_names_are_those_of_the_run(alone: AnyPath, kept: str) -> None:
     if kept == "maps":

@@ -37,9 +37,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rows(done: Any) -> dict[str, list[str]]:
+def rows(done: Any, code: int = 0) -> dict[str, list[str]]:
     """The cells of every stage: verb, state, reads, work, time."""
-    assert done.code == 0, done.err
+    assert done.code == code, done.err
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.out.splitlines() if line.startswith("│")]
     return {row[0]: row[1:] for row in cells}
 
@@ -89,15 +89,18 @@ def test_damaged_metrics_count_for_nothing(place: Path, amn: Say) -> None:
 
 
 def test_a_set_smaller_than_a_batch_is_told_before_it_is_tried(place: Path, amn: Say) -> None:
-    found = rows(amn("plan", "c.yaml", "--set", "irn.batch=16", "--set", "segment.batch=16"))
+    done = amn("plan", "c.yaml", "--set", "irn.batch=16", "--set", "segment.batch=16")
+    found = rows(done, code=2)
     assert found["irn"][3] == found["segment"][3] == "none: 10 images, a batch of 16"
+    assert "error: irn.batch 16: the training set has 10 images" in done.err
 
 
 @pytest.mark.parametrize("method", ["amn", "icd", "icd_amn", "refine"])
 def test_every_method_has_a_plan(place: Path, amn: Say, method: str) -> None:
-    found = rows(
-        amn("plan", "c.yaml", "--set", f"method={method}", "--set", "refine.maps=maps", "--set", "amn.batch=5")
-    )
+    asked = (f"method={method}", "refine.maps=maps", "amn.batch=5", "discriminate.batch=5")
+    done = amn("plan", "c.yaml", *(word for setting in asked for word in ("--set", setting)))
+    found = rows(done, code=2 if method == "refine" else 0)
+    assert ("error: refine.maps: " in done.err) == (method == "refine")  # there are none
     followers = [name for name, cells in found.items() if cells[-1].startswith("with ")]
     assert followers and all(name.endswith("_seed") for name in followers) and list(found)[-1] == "score"
     assert method == "icd" or found["amn"][3] == "10 steps of 5"

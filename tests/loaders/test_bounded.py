@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +83,11 @@ def test_a_run_over_photographs_beyond_the_bound_has_masks_of_their_size(
         "farm": {"name": "local"},
         "loader": {"name": "torchvision"},
     }
-    line = Pipeline(Config.model_validate(tree), Run(tmp_path / "run"), tmp_path, console=Console(quiet=True))
+    said = io.StringIO()
+    line = Pipeline(Config.model_validate(tree), Run(tmp_path / "run"), tmp_path, console=Console(file=said))
     line.execute(until="walk")
+    for name in ("cam+cam_seed", "walk"):
+        assert f"{name}: 4 photograph(s) of more than 2000 pixels were worked on at a smaller size" in said.getvalue()
     images = ShardSet.open(str(tmp_path / "train"))
     made = {name: ShardSet.open(str(tmp_path / "run" / name)) for name in ("cam", "cam_seed", "walk")}
     for ordinal in range(len(images)):

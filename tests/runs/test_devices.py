@@ -11,8 +11,8 @@ import torch
 from amn_dist.config import Config, EngineSection, Loader
 from amn_dist.errors import ConfigError
 from amn_dist.loaders.decode import FEW_THREADS, MOST_THREADS, decoding_device, training_threads
-from amn_dist.runs.fitting import check_training_device
 from amn_dist.runs.pipeline import Pipeline
+from amn_dist.runs.placement import check_training_device
 from amn_dist.runs.run import Run
 from amn_dist.training.launchers import with_processes
 

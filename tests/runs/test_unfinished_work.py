@@ -98,8 +98,8 @@ def steps(run: Path) -> list[int]:
 
 def test_without_a_terminal_a_run_stops_with_both_choices(data: Path, trained: Path) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    for verb in (("run",), ("fit", "classify")):
-        ended = amn(data, trained, "--set", "classify.lr=0.002", verb=verb)
+    for verb, more in ((("run",), ("--until", "classify")), (("fit", "classify"), ())):
+        ended = amn(data, trained, "--set", "classify.lr=0.002", *more, verb=verb)
         assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
         for words in (
             "classify: holds a checkpoint of step 4",
@@ -127,7 +127,7 @@ def test_keep_goes_on_and_redo_begins_anew(data: Path, trained: Path) -> None:
 
 
 def test_keep_refuses_another_network(data: Path, trained: Path) -> None:
-    ended = amn(data, trained, "--keep", "--set", "classify.optimiser=sgd")
+    ended = amn(data, trained, "--keep", "--set", "classify.optimiser=sgd", "--until", "classify")
     assert (
         ended.returncode == 2 and "cannot be gone on with" in ended.stderr and "optimiser adam, now sgd" in ended.stderr
     )

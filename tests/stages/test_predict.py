@@ -16,6 +16,7 @@ from amn_dist.interfaces import Context, crf_needs, parts_of
 from amn_dist.methods import STAGES, stages
 from amn_dist.models.deeplab import segment_network
 from amn_dist.records import Sample
+from amn_dist.runs.findings import refuse
 from amn_dist.runs.placement import check_devices
 from amn_dist.stages.predict import LabelsMap, LogitsMap, PredictMap
 
@@ -84,12 +85,12 @@ def test_seeds_are_made_beside_the_network_where_there_is_a_gpu(stage: str, acce
 def test_a_gpu_that_nobody_has_is_refused_with_the_keys() -> None:
     asking = config(method="irn", cam_seed={"crf": "gpu"}, predict={"crf": "gpu"}, farm={"name": "local"})
     with pytest.raises(ConfigError, match=r"cam_seed\.crf, predict\.crf: found gpu, but this machine has none"):
-        check_devices(asking, stages(asking), None, None)
+        refuse(check_devices(asking, stages(asking), None, None))
     with pytest.raises(ConfigError, match=r"^predict\.crf: "):
-        check_devices(asking, [stage for stage in stages(asking) if stage.name != "cam_seed"], LocalFarm(), None)
-    check_devices(config(), stages(config()), None, None)
+        refuse(check_devices(asking, [one for one in stages(asking) if one.name != "cam_seed"], LocalFarm(), None))
+    refuse(check_devices(config(), stages(config()), None, None))
 
 
 def test_a_stage_that_the_method_does_not_have_asks_for_nothing() -> None:
     plain = config(method="irn", icd_seed={"crf": "gpu"}, farm={"name": "local"})
-    check_devices(plain, stages(plain), None, None)
+    refuse(check_devices(plain, stages(plain), None, None))

@@ -46,8 +46,8 @@ classify: &fit
   checkpoint_every: 1
   log_every: 1
   long_side: [72, 96]
-segment:
-  backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}
+irn: {batch: 8, backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}}
+segment: {batch: 8, backbone: {name: small, stride: 8, weights: null, frozen_taps: 0}}
 cam: {scales: [1.0]}
 predict: {crf: "off"}
 data: {val: null}

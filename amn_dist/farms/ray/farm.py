@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-import torch
 
 from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
@@ -19,6 +18,7 @@ from amn_dist.farms.ray.driver import IN_FLIGHT, START_S, TaskDriver
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Pool, WorkerKind
 from amn_dist.farms.schedule import Room, Schedule
+from amn_dist.ops.devices import has_gpu
 
 ALL, NETWORK, CPU = "workers", "network", "cpu"
 """Names of the pools: the only one, or the two a stream is split over."""
@@ -94,7 +94,7 @@ def cluster_has_gpu(section: FarmSection, address: str | None) -> bool:
     """Whether the cluster at an address has a GPU; without an address the one that is or would be started here."""
     if address is not None and not ray.is_initialized():
         connect(section, address)
-    return bool(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else torch.cuda.is_available()
+    return bool(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else has_gpu()
 
 
 def start_here(*, tries: int = 2, **options: Any) -> None:
@@ -109,6 +109,12 @@ def start_here(*, tries: int = 2, **options: Any) -> None:
                 raise
 
 
+def local_cores(section: FarmSection) -> int:
+    """Cores that a cluster of this machine alone is told of: as many as there are, or as the workers ask for."""
+    networks = (section.network_workers or 1) if section.pools == "two" else 0
+    return max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
+
+
 def connect(section: FarmSection, address: str | None) -> None:
     """Join a running cluster, or start one for this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -121,9 +127,7 @@ def connect(section: FarmSection, address: str | None) -> None:
             ray.init(address=address, **quiet)
         else:
             make_token()
-            networks = (section.network_workers or 1) if section.pools == "two" else 0
-            cores = max(len(os.sched_getaffinity(0)), (section.workers + networks) * section.threads)
-            start_here(num_cpus=cores, **quiet)
+            start_here(num_cpus=local_cores(section), **quiet)
     except Exception as error:  # Ray tells some faults by a bare Exception
         where = f"Ray at {printable(address)}" if address else "a Ray cluster on this machine"
         raise StageError(f"{where}: cannot be reached or started ({printable(error)}); see `amn doctor`") from error

@@ -15,6 +15,7 @@ from ray.exceptions import ObjectLostError
 from amn_dist.errors import AmnError
 from amn_dist.farms.farm import Leg, Task
 from amn_dist.farms.schedule import Job
+from amn_dist.ops.devices import has_gpu
 
 Work = tuple[Task, Sequence[Leg]]
 
@@ -46,7 +47,7 @@ class Worker:
 
     def ready(self) -> tuple[str, bool]:
         """Where this worker runs, for people: node address and process id; and whether it sees a GPU."""
-        return f"{ray.util.get_node_ip_address()}, process {os.getpid()}", torch.cuda.is_available()
+        return f"{ray.util.get_node_ip_address()}, process {os.getpid()}", has_gpu()
 
     def do(self, name: str, work: Sequence[Any], job: Job) -> tuple[Any, JobOutcome]:
         """The job's result, and its outcome. work: a handle of the task and its legs, fetched once a task."""

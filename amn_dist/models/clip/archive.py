@@ -48,13 +48,16 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def read_archive(path: Path) -> dict[str, Tensor]:
-    """Tensors of an archive by their dotted names. Raises ConfigError naming the file and what it would not touch."""
+def read_archive(path: Path, *, shapes_only: bool = False) -> dict[str, Tensor]:
+    """Tensors of an archive by their dotted names. Raises ConfigError naming the file and what it would not touch.
+
+    shapes_only: no values are read, and tensors lie on torch's meta device.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             (listing,) = (name for name in archive.namelist() if name.split("/", 1)[-1] == "data.pkl")
             with archive.open(listing) as file:
-                root = Reader(file, archive, listing.removesuffix("data.pkl")).load()
+                root = Reader(file, archive, listing.removesuffix("data.pkl"), shapes_only=shapes_only).load()
             return dict(_tensors(root, ""))
     except Exception as error:  # a foreign pickle stumbles in many ways
         raise ConfigError(
@@ -65,9 +68,9 @@ def read_archive(path: Path) -> dict[str, Tensor]:
 class Reader(pickle.Unpickler):
     """Knows modules as Members, tensors, ordered dictionaries, and nothing else."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
+    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str, *, shapes_only: bool = False) -> None:
         super().__init__(file)
-        self._archive, self._folder = archive, folder
+        self._archive, self._folder, self._shapes_only = archive, folder, shapes_only
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -84,6 +87,9 @@ class Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, kind, key, _, _ = pid
+        if self._shapes_only:
+            size = self._archive.getinfo(f"{self._folder}data/{key}").file_size
+            return torch.empty(size // kind.itemsize, dtype=kind, device="meta")
         values = bytearray(self._archive.read(f"{self._folder}data/{key}"))
         return torch.frombuffer(values, dtype=kind) if values else torch.empty(0, dtype=kind)
 

@@ -22,6 +22,11 @@ class Prompts:
     classes: tuple[str, ...]
     background: tuple[str, ...]
 
+    def sentences(self) -> list[str]:
+        """Every phrase in every template, the templates of a phrase behind each other."""
+        phrases = (*self.classes, *self.background)
+        return [template.replace("{}", phrase) for phrase in phrases for template in self.templates]
+
 
 @dataclass(frozen=True)
 class TextRows:
@@ -49,8 +54,6 @@ def words_of(classes: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...
 
 def text_rows(network: ClipNet, tokeniser: Tokeniser, prompts: Prompts) -> TextRows:
     """Features of every phrase in every template, averaged over the templates."""
-    phrases = (*prompts.classes, *prompts.background)
-    sentences = [template.replace("{}", phrase) for phrase in phrases for template in prompts.templates]
-    ids = torch.from_numpy(tokeniser.rows(sentences, network.shape.context))
+    ids = torch.from_numpy(tokeniser.rows(prompts.sentences(), network.shape.context))
     rows = text_features(network, ids.unflatten(0, (-1, len(prompts.templates))))
     return TextRows(rows[: len(prompts.classes)], rows[len(prompts.classes) :])

@@ -13,8 +13,8 @@ from torch import Tensor
 from amn_dist.errors import PLACE, ConfigError, printable
 from amn_dist.models.clip.archive import is_archive, read_archive
 from amn_dist.models.clip.layers import Activation
-from amn_dist.models.clip.network import ClipNet, shape_of
-from amn_dist.models.weights import fill, read_tensors
+from amn_dist.models.clip.network import ClipNet, ClipShape, shape_of
+from amn_dist.models.weights import check_fit, fill, read_tensors
 
 DROPPED = re.compile(r"(input_resolution|context_length|vocab_size|attn_mask|.*\.position_ids)$")
 """Entries of published files that are no weights."""
@@ -57,20 +57,37 @@ def load_clip(
     Raises ConfigError naming the file and the tensors that are missing, unknown or misshapen.
     """
     where = printable(os.fspath(path), PLACE)
-    file = Path(path)
-    read = read_archive(file) if file.suffix == ".pt" and is_archive(file) else read_tensors(file)
-    tensors = {name: tensor.float() for name, tensor in published_names(read).items()}
-    try:
-        network = ClipNet(shape_of(tensors), activation)
-    except (KeyError, IndexError) as error:
-        raise ConfigError(
-            f"{where}: found no weights of a CLIP with a vision transformer ({printable(error)} is missing); "
-            "give ViT-B-16.pt or another one's"
-        ) from error
+    tensors, shape = _tensors_and_shape(Path(path))
+    network = ClipNet(shape, activation)
     if half_weights:
         tensors = {name: one.half().float() if ROUNDED.match(name) else one for name, one in tensors.items()}
     fill(network, tensors, where=where)
     return network.eval().requires_grad_(False)
+
+
+def check_clip(path: str | os.PathLike[str]) -> ClipShape:
+    """The sizes of a network whose weights a file holds, of names and shapes alone where its format has them.
+
+    Raises ConfigError as load_clip does.
+    """
+    tensors, shape = _tensors_and_shape(Path(path), shapes_only=True)
+    with torch.device("meta"):
+        network = ClipNet(shape)
+    check_fit(network.state_dict(), tensors, where=printable(os.fspath(path), PLACE))
+    return shape
+
+
+def _tensors_and_shape(file: Path, *, shapes_only: bool = False) -> tuple[dict[str, Tensor], ClipShape]:
+    """Tensors of a file by OpenAI's names, in float32, and what they say of the network."""
+    read = read_archive if file.suffix == ".pt" and is_archive(file) else read_tensors
+    tensors = {name: tensor.float() for name, tensor in published_names(read(file, shapes_only=shapes_only)).items()}
+    try:
+        return tensors, shape_of(tensors)
+    except (KeyError, IndexError) as error:
+        raise ConfigError(
+            f"{printable(file, PLACE)}: found no weights of a CLIP with a vision transformer ({printable(error)} is "
+            "missing); give ViT-B-16.pt or another one's"
+        ) from error
 
 
 def published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from amn_dist.errors import ConfigError
 from amn_dist.ops.arrays import Array, as_array, as_floats, same_kind
 from amn_dist.ops.crf.device import mean_field_batch
 from amn_dist.ops.crf.mean_field import mean_field
+from amn_dist.ops.devices import has_gpu
 from amn_dist.ops.normalise import CAFFE_MEAN
 
 Backend = Literal["auto", "cpu", "gpu", "pydensecrf"]
@@ -97,7 +98,7 @@ def _device(backend: Backend, *values: np.ndarray | Tensor) -> torch.device | No
     devices = [value.device for value in values if isinstance(value, Tensor) and value.is_cuda]
     if backend not in ("auto", "gpu") or (backend == "auto" and not devices):
         return None
-    if not torch.cuda.is_available():
+    if not has_gpu():
         raise ConfigError("dense_crf: found no CUDA device for backend gpu, expected one; take backend cpu")
     return devices[-1] if devices else torch.device("cuda")
 

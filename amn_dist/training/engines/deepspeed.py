@@ -13,13 +13,14 @@ from torch import Tensor
 from amn_dist.config import EngineSection
 from amn_dist.interfaces import Fit
 from amn_dist.models.precision import resolve_precision
+from amn_dist.ops.devices import has_gpu
 from amn_dist.records import Batch
 from amn_dist.training.network import training_network
 from amn_dist.training.optimiser import freeze_others, gradient_norm, make_optimiser, set_rates, spare
 from amn_dist.training.snapshot import gather_moments, read_snapshot, split_moments, write_snapshot
 from amn_dist.training.world import World, form_group
 
-if not torch.cuda.is_available():
+if not has_gpu():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
