@@ -40,6 +40,8 @@ from benchmarks.thread_times import KINDS, thread_times
 from data_shards.coco import pack_coco
 
 SHARD = 128
+CORES = 16
+"""Of a host, for each of its GPUs: what a worker is told, whose threads share one here."""
 MEMORY = Path("/dev/shm")
 TARGETS_MS = {"cam+cam_seed": 12, "amn_map+amn_seed": 12, "walk": 8, "predict": 10}
 """Core-milliseconds an image, at most."""
@@ -96,7 +98,7 @@ def running(stream: Stream, config: Config, folder: Path) -> Running:
     source = Source(images.url, joins, config.loader, digest=images.digest)
     folders = tuple(str(folder / step.name) for step in stream.maps)
     task = MapTask(stream.name, source, stream.maps, folders, images.shard_sizes, config.farm.chunk, accelerated=True)
-    (leg,) = task.legs(split=True)
+    (leg,) = (one.fed_by(CORES) for one in task.legs(split=True))
     assert leg.accelerated and leg.source is not None
     opened = [DEVICE if isinstance(step, SeedMap) else FreeNetwork() for step in stream.maps]
     return Running(task, MapWork(leg, leg.source.open(), opened))

@@ -1,4 +1,4 @@
-"""Processor time of a call by kind of thread: its own, those that read ahead, those that encode, those of libraries."""
+"""Processor time of a call by kind of thread: its own, those ahead of it and behind, those of libraries."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.device.counting import Patches
 
-KINDS = ("own", "reading", "encoding", "decoding")
-"""The thread of the call, the one that reads ahead, those that encode; and those of libraries, which decode."""
-NAMES = {"read ahead": "reading", "ahead": "encoding"}
-"""Kinds by what threads are named (loaders/prefetch.py)."""
+KINDS = ("own", "reading", "joining", "encoding", "decoding")
+"""The thread of the call; those that read ahead, join what earlier stages made, encode; and of libraries, decode."""
+NAMES = {"read ahead": "reading", "join": "joining", "ahead": "encoding"}
+"""Kinds by what threads are named (loaders/prefetch.py, farms/stream.py)."""
 
 
 def thread_times(call: Callable[[], Any]) -> dict[str, float]:
@@ -27,7 +27,7 @@ def thread_times(call: Callable[[], Any]) -> dict[str, float]:
             if _kind(thread) is not None:
                 thread.join()
     spent["all"] = (time.process_time() - began) * 1e3
-    spent["decoding"] = spent["all"] - sum(spent[kind] for kind in KINDS[:3])
+    spent["decoding"] = spent["all"] - sum(spent[kind] for kind in KINDS[:-1])
     return spent
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from amn_dist.errors import AmnError
-from amn_dist.farms.farm import Chunk, Report, Task, failed_shards
+from amn_dist.farms.farm import Chunk, Report, Task, failed_shards, fed_by
 
 
 class LocalFarm:
@@ -20,7 +21,8 @@ class LocalFarm:
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         failures: dict[int, str] = {}
-        legs = task.legs(split=False)
+        cores = len(os.sched_getaffinity(0))
+        legs = [fed_by(leg, cores) for leg in task.legs(split=False)]
         works = [leg.open() for leg in legs]
         images = 0
         for number in numbers:

@@ -58,8 +58,9 @@ def _came_back(field: str, count: int, size: tuple[int, int], draw: int) -> np.n
 
 def test_a_stream_runs_as_beside_a_gpu(folder: Path) -> None:
     config = published()
-    run = running(streams(config)[1], config, folder)
+    run = running(streams(config)[3], config, folder)
     assert run.work.leg.accelerated and run.work.leg.together == 256
+    assert run.work.leg.source is not None and run.work.leg.source.loader.threads == 8
     before = torch.Tensor.is_cuda, torch.Tensor.copy_, torch.empty
     with free_device():
         assert torch.zeros(1, device="meta").is_cuda and not torch.zeros(1).is_cuda
