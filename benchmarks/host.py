@@ -34,14 +34,13 @@ from amn_dist.stages.seed import SeedMap
 from benchmarks.coco_like import make_coco_like
 from benchmarks.device.free_device import DEVICE, FreeNetwork, free_device
 from benchmarks.device.stage_counts import CLASSES, published
+from benchmarks.gpu_assumptions import CORES
 from benchmarks.harness import PHOTOGRAPHS, one_core, write_result
 from benchmarks.host_costs import host_parts, sum_of_parts
 from benchmarks.thread_times import KINDS, thread_times
 from data_shards.coco import pack_coco
 
 SHARD = 128
-CORES = 16
-"""Of a host, for each of its GPUs: what a worker is told, whose threads share one here."""
 MEMORY = Path("/dev/shm")
 TARGETS_MS = {"cam+cam_seed": 12, "amn_map+amn_seed": 12, "walk": 8, "predict": 10}
 """Core-milliseconds an image, at most."""
