@@ -26,6 +26,7 @@ class Case:
     """What is assumed of an H200 and its host. Rates are those reached, a second. flops: by type."""
 
     bf16: float
+    """And float16."""
     fp32: float
     fp64: float
     bytes_per_s: float
@@ -48,7 +49,7 @@ class Case:
     """Until a stage's processes have what they need."""
 
     def flops(self, kind: torch.dtype) -> float:
-        return {torch.bfloat16: self.bf16, torch.float64: self.fp64}.get(kind, self.fp32)
+        return {torch.bfloat16: self.bf16, torch.float16: self.bf16, torch.float64: self.fp64}.get(kind, self.fp32)
 
 
 CASES = {
