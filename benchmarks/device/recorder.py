@@ -134,7 +134,9 @@ class _Lowered(TorchFunctionMode):
             return value
         if not (value.is_leaf and value.requires_grad):
             return value.to(torch.bfloat16)
-        return self.weights.setdefault(id(value), value.to(torch.bfloat16))
+        if id(value) not in self.weights:
+            self.weights[id(value)] = value.to(torch.bfloat16)
+        return self.weights[id(value)]
 
 
 def _high(value: Any) -> Any:
