@@ -17,6 +17,11 @@ def resolve_precision(name: str = "auto") -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
+def autocast_type(device: torch.device) -> torch.dtype:
+    """Type that convolutions on a device compute in here: that of an autocast around, else float32."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
 def compute_device() -> str:
     """Kind of device that networks run on here: `cuda` or `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
