@@ -529,7 +529,8 @@ class Loader(Strict):
 
     name: Literal["dali", "torchvision"] = "dali"
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """Threads that read and decode. auto: 2; beside a GPU that trains, the cores of its process, at most 16."""
+    """Threads that read and decode. auto: 2; beside a GPU the cores there are for it, half of them in a Map, at most
+    16."""
     ahead: int = Field(default=2, ge=1, le=1024)
     """Batches prepared ahead of the network."""
     device: Literal["auto", "cpu", "gpu"] = "auto"

@@ -1,7 +1,8 @@
-"""Core-milliseconds that a host spends on an image beside a GPU: decoding, reading, encoding; measured on one core.
+"""Core-milliseconds that a host spends on an image beside a GPU, part by part: reading, decoding, encoding.
 
 Processor time of this process with all its threads, so that what else runs on the machine counts little; decoders run
-as beside a GPU that leaves decoding to the host. Every round is `images` photographs; a pipeline's start is part of it.
+as beside a GPU that leaves decoding to the host. Every round is all photographs; a pipeline's start is part of it.
+benchmarks/host.py measures the streams of Maps as a whole; training has these parts.
 """
 
 from __future__ import annotations
@@ -18,28 +19,48 @@ import numpy as np
 
 from amn_dist.loaders.decode import crop_decoder, decode_images
 from amn_dist.loaders.decoder import Encoded
-from amn_dist.shards.format import encode
+from amn_dist.shards.format import decode, encode
 from amn_dist.shards.shardset import ShardSet
 from benchmarks.decode import RULE, drawn, groups, loader
+from benchmarks.device.free_device import drawn_labels, drawn_maps
 from benchmarks.harness import PHOTOGRAPHS, one_core
-from benchmarks.inputs import drawn_seed, walk_scene
 from data_shards.coco import pack_coco
 
 SIZE, GRID = (480, 640), (120, 160)
 TAGS = 3
 BATCH = 16
+MAPS, LABELS = "activation.f16", "seed.png"
+PARTS: dict[str, tuple[str, ...]] = {
+    "cam": ("read", "photo", "maps_f16"),
+    "cam+cam_seed": ("read", "photo", "maps_f16", "labels_png"),
+    "amn_map": ("read", "photo", "labels_read", "maps_f16"),
+    "amn_map+amn_seed": ("read", "photo", "labels_read", "maps_f16", "labels_png"),
+    "walk": ("read", "photo", "maps_read", "labels_png"),
+    "predict": ("read", "photo", "labels_png", "labels_png"),
+}
+"""What a stream of Maps consists of."""
 
 
 def measured_hosts(root: Path = PHOTOGRAPHS, *, images: int = 96, rounds: int = 5) -> dict[str, Any]:
-    """Median, least and most core-milliseconds an image by kind of work, and over how many rounds."""
+    """Median, least and most core-milliseconds an image by part, and over how many rounds; on one core."""
     one_core()
+    return host_parts(root, images=images, rounds=rounds)
+
+
+def host_parts(root: Path, *, images: int = 96, rounds: int = 5) -> dict[str, Any]:
+    """measured_hosts of photographs in COCO's layout, on the cores this process has."""
     files = list(islice(cycle(sorted((root / "train2014").glob("*.jpg"))), images))
     if not files:
         raise SystemExit(f"{root}: found no train2014/*.jpg, expected COCO's layout; name another folder")
     with tempfile.TemporaryDirectory() as folder:
         pack_coco(root, "train2014", Path(folder) / "set", shard_size=32)
-        calls = {**_decoders(files), "read": _reading(Path(folder) / "set", images), **_encoders(images)}
+        calls = {**_decoders(files), "read": _reading(Path(folder) / "set", images), **_coders(images)}
         return {name: _spent(call, images, rounds) for name, call in calls.items()}
+
+
+def sum_of_parts(stream: str, parts: dict[str, Any]) -> float:
+    """Core-milliseconds of a stream as its parts have them."""
+    return round(sum(parts[name]["median_ms"] for name in PARTS[stream]), 3)
 
 
 def _decoders(files: list[Path]) -> dict[str, Callable[[], Any]]:
@@ -58,12 +79,16 @@ def _reading(folder: Path, images: int) -> Callable[[], Any]:
     return lambda: [(shards.image(n % len(shards)), shards.read(n % len(shards), "tags")) for n in range(images)]
 
 
-def _encoders(images: int) -> dict[str, Callable[[], Any]]:
-    maps = walk_scene(*GRID, TAGS, device="cpu")[0].numpy().astype(np.float16)
-    labels = drawn_seed(SIZE, TAGS)
+def _coders(images: int) -> dict[str, Callable[[], Any]]:
+    """Maps and labels to their bytes and back."""
+    maps = [drawn_maps((TAGS, *GRID), draw).numpy().astype(np.float16) for draw in range(8)]
+    labels = [drawn_labels(SIZE, draw).numpy() for draw in range(8)]
+    coded_maps, coded_labels = [encode(MAPS, one) for one in maps], [encode(LABELS, one) for one in labels]
     return {
-        "maps_f16": lambda: [encode("cam.f16", maps) for _ in range(images)],
-        "labels_png": lambda: [encode("seed.png", labels) for _ in range(images)],
+        "maps_f16": lambda: [encode(MAPS, maps[n % 8]) for n in range(images)],
+        "maps_read": lambda: [decode(MAPS, coded_maps[n % 8]) for n in range(images)],
+        "labels_png": lambda: [encode(LABELS, labels[n % 8]) for n in range(images)],
+        "labels_read": lambda: [decode(LABELS, coded_labels[n % 8]) for n in range(images)],
     }
 
 

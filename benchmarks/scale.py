@@ -1,7 +1,7 @@
 """How long would a run on COCO take on 1 to 64 GPUs, on 2 to 1000 CPU cores? Two models, their assumptions, a check.
 
-GPUs, which were not at hand: counts of operations, bytes and launches, and what the host measured here (gpu_model.py);
-counting takes about four minutes. CPU cores: measured times come from results/train.json and
+GPUs, which were not at hand: counts of operations, bytes and launches (gpu_model.py), and what a host was measured to
+spend (results/host.json); counting takes about four minutes. CPU cores: measured times come from results/train.json and
 train_gangs.json; what is not measured is an assumption and is written down as one. A Fit: a step costs its share of the
 compute, what does not depend on the share, the part of the ring all-reduce of the gradients that does not hide behind
 the backward pass, and a fixed synchronisation; the loader may be the bottleneck. A Map: shards are dealt to workers,
@@ -15,11 +15,9 @@ import json
 import math
 import sys
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import PHOTOGRAPHS, RESULTS, write_result
-from benchmarks.host_costs import measured_hosts
+from benchmarks.harness import RESULTS, write_result
 
 COCO_TRAIN, COCO_VAL = 82_783, 40_504
 GPUS = (1, 8, 64)
@@ -156,39 +154,47 @@ def check(gangs: dict[str, Any], images: int, machine: Machine) -> dict[str, Any
     return rows
 
 
-def gpu_prediction(photographs: Path) -> dict[str, Any]:
+def gpu_prediction() -> dict[str, Any]:
     """Minutes on GPUs by counts, with all that they follow from."""
     # Its counting pretends to be a device; who asks for cores needs none of it.
-    from benchmarks import gpu_model
+    from benchmarks import gpu_assumptions, gpu_model, gpu_times
     from benchmarks.device.stage_counts import CRF_GROUP, map_counts, published, step_counts
 
     config = published()
-    pairs = {stage: step_counts(stage, config) for stage in gpu_model.FITS}
+    pairs = {stage: step_counts(stage, config) for stage in gpu_assumptions.FITS}
     for name in ("cam", "amn_map", "edges", "walk", "predict", "predict with its CRF"):
         pairs[name] = map_counts(name, config)
     pairs["cam_seed"] = map_counts("cam_seed", config, group=CRF_GROUP)
-    hosts = measured_hosts(photographs)
-    host_ms = {name: figures["median_ms"] for name, figures in hosts.items()}
-    tables = gpu_model.tables(gpu_plans(), pairs, host_ms, GPUS)
+    hosts = measured_hosts()
+    tables = gpu_model.tables(gpu_plans(), pairs, hosts, GPUS)
     print(*gpu_model.lines(tables), sep="\n", file=sys.stderr)
     return {
         "never_run_on_a_gpu": True,
         "minutes": tables,
-        "cases": {name: asdict(case) for name, case in gpu_model.CASES.items()},
+        "cases": {name: asdict(case) for name, case in gpu_assumptions.CASES.items()},
         "counts": gpu_model.counted(pairs),
-        "crf_bytes": {name: [gpu_model.crf_bytes(name, case) for case in gpu_model.CASES.values()]
+        "crf_bytes": {name: [gpu_times.crf_bytes(name, case) for case in gpu_assumptions.CASES.values()]
                       for name in ("cam_seed", "predict")},
-        "points_a_pixel": gpu_model.POINTS,
-        "host_ms": hosts,
-        "crops_per_s_of_16_cores": round(gpu_model.CORES / host_ms["crop"] * 1e3),
-        "photograph_pixels": round(gpu_model.mean_pixels()),
+        "points_a_pixel": gpu_assumptions.POINTS,
+        "hosts": hosts,
+        "crops_per_s_of_16_cores": round(gpu_assumptions.CORES / hosts["parts"]["crop"]["median_ms"] * 1e3),
+        "photograph_pixels": round(gpu_times.mean_pixels()),
         "parts": gpu_model.gpu_parts(gpu_plans(), pairs),
     }  # fmt: skip
 
 
+def measured_hosts() -> dict[str, Any]:
+    """What a host spends on an image, by part and by stream of Maps."""
+    path = RESULTS / "host.json"
+    if not path.is_file():
+        raise SystemExit(f"{path}: found nothing, expected what a host spends; run python -m benchmarks.host first")
+    record = json.loads(path.read_text())
+    return {name: record[name] for name in ("parts", "streams")}
+
+
 def gpu_plans() -> dict[str, Any]:
     """Steps, batch and gradients of every Fit."""
-    from benchmarks.gpu_model import FitPlan
+    from benchmarks.gpu_times import FitPlan
 
     plans = {
         stage: FitPlan(math.ceil(epochs * COCO_TRAIN / BATCH[stage]), BATCH[stage], GRADIENT_BYTES[stage])
@@ -200,7 +206,6 @@ def gpu_plans() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--link-gbit", type=float, default=8.0, help="between CPU processes, Gbit/s")
-    parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help="in COCO's layout, for the host's part")
     parser.add_argument("--cores-alone", action="store_true", help="without GPUs, whose work takes minutes to count")
     asked = parser.parse_args()
     cpu = replace(CPU, bytes_per_s=asked.link_gbit * 1e9 / 8)
@@ -210,7 +215,7 @@ def main() -> None:
         "question": "AMN on COCO by stage, predicted: minutes on GPUs, hours on CPU cores",
         "measured": sorted(found.get("image_s", {})),
         "assumptions": {"cpu": asdict(cpu), "image_s": {"cpu": image_s}},
-        "gpus": {} if asked.cores_alone else gpu_prediction(asked.photographs),
+        "gpus": {} if asked.cores_alone else gpu_prediction(),
         "cores": prediction("cpu", cpu, CORES, image_s),
     }
     gangs = RESULTS / "train_gangs.json"

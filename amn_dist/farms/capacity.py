@@ -1,4 +1,4 @@
-"""How many training processes a cluster has room for."""
+"""How many training processes a cluster has room for, and how many cores there are for each of its GPUs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ def process_slots(nodes: Sequence[Mapping[str, float]], *, processes: int) -> Pr
     with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
     if with_gpus:
         room = sum(int(node["GPU"]) for node in with_gpus)
-        cpus = min(int(node.get("CPU", 0) // int(node["GPU"])) for node in with_gpus)
-        return ProcessSlots(min(room, processes), max(cpus, 1), True)
+        return ProcessSlots(min(room, processes), cores_beside(with_gpus), True)
     cores = [int(node.get("CPU", 0)) for node in nodes]
     most = max([sum(cores) // processes, 1])
     cpus = next((cpus for cpus in range(most, 0, -1) if _slots_of(cores, cpus) >= processes), 1)
     return ProcessSlots(min(_slots_of(cores, cpus), processes), cpus, False)
+
+
+def cores_beside(nodes: Sequence[Mapping[str, float]], share: float = 1.0) -> int:
+    """Cores for each holder of a share of a GPU, on the node that has the fewest of them."""
+    with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
+    cores = [int(node.get("CPU", 0) * share // int(node["GPU"])) for node in with_gpus]
+    return max(min(cores, default=1), 1)
 
 
 def shared_slots(cores: int, *, processes: int) -> ProcessSlots:

@@ -53,6 +53,20 @@ def samples_together(leg: Leg) -> int:
     return leg.together if isinstance(leg, Bundling) else 0
 
 
+@runtime_checkable
+class Feeding(Protocol):
+    """A leg that reads for a network."""
+
+    def fed_by(self, cores: int) -> Leg:
+        """The leg where a GPU has so many cores beside it."""
+        ...
+
+
+def fed_by(leg: Leg, cores: int) -> Leg:
+    """A leg for workers that have so many cores for each of their GPUs."""
+    return leg.fed_by(cores) if isinstance(leg, Feeding) else leg
+
+
 class Task(Protocol):
     """Work over shards: every chunk goes through all legs, the parts of a shard are put together once."""
 

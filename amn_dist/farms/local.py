@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from amn_dist.errors import AmnError
-from amn_dist.farms.farm import Chunk, Report, Task, failed_shards
+from amn_dist.farms.farm import Chunk, Report, Task, failed_shards, fed_by
 from amn_dist.ops.devices import has_gpu
 
 
@@ -19,7 +20,8 @@ class LocalFarm:
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         failures: dict[int, str] = {}
-        legs = task.legs(split=False)
+        cores = len(os.sched_getaffinity(0))
+        legs = [fed_by(leg, cores) for leg in task.legs(split=False)]
         works = [leg.open() for leg in legs]
         images = 0
         for number in numbers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from amn_dist.farms.farm import Chunk
 from amn_dist.farms.shortage import noted, telling_shortage
 from amn_dist.interfaces import Map, Needs, Tally
 from amn_dist.loaders.bounded import bounded, enlarged, full_size
-from amn_dist.loaders.decode import decode_images
+from amn_dist.loaders.decode import decode_images, image_threads
 from amn_dist.loaders.evidence import on_host
 from amn_dist.loaders.prefetch import map_ahead, read_ahead
 from amn_dist.ops.arrays import as_array
@@ -39,6 +39,8 @@ AHEAD = 64
 """Samples read before the network asks for them, in a thread of their own."""
 ENCODERS = 4
 """Threads that encode what a GPU's worker has made."""
+JOINERS = 2
+"""Threads that read and decode what earlier stages made, for a GPU's worker."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Source:
     pixels: bool = True
     digest: str | None = None
     """Of the images; a set that has changed since is refused, wherever it is opened."""
+    joiners: int = 0
+    """Threads that read and decode the fields of earlier stages; 0: whoever asks for samples."""
 
     def open(self) -> ReadChunks:
         """Open every set once; returns the function that reads chunks, after comparing the keys of their shards."""
@@ -75,17 +79,24 @@ class Source:
             for other in others.values():
                 images.join(other, shards=tuple(dict.fromkeys(chunk.shard for chunk in chunks)))
             entries = [entry for chunk in chunks for entry in images.shard(chunk.shard)[chunk.start : chunk.stop]]
-            for entry, pixels in zip(entries, self._pixels(images, entries), strict=True):
-                sample = Sample(
-                    key=entry.key,
-                    ordinal=entry.ordinal,
-                    image=pixels,
-                    tags=images.load(entry.ordinal, "tags"),
-                    joined={join.name: sets[join.url].load(entry.ordinal, join.field) for join in self.joins},
-                )
-                yield bounded(sample)
+            parts = zip(entries, self._pixels(images, entries), self._joined(sets, entries), strict=True)
+            for entry, pixels, joined in parts:
+                tags = images.load(entry.ordinal, "tags")
+                yield bounded(Sample(entry.key, entry.ordinal, pixels, tags, joined))
 
         return read
+
+    def _joined(self, sets: Mapping[str, ShardSet], entries: Sequence[Entry]) -> Iterator[dict[str, np.ndarray]]:
+        """What earlier stages made of the samples, by name."""
+
+        def load(entry: Entry) -> dict[str, np.ndarray]:
+            return {join.name: sets[join.url].load(entry.ordinal, join.field) for join in self.joins}
+
+        if not (self.joins and self.joiners):
+            return map(load, entries)
+        groups = ([entry] for entry in entries)
+        ahead = map_ahead(load, groups, threads=self.joiners, depth=2 * self.joiners, name="join")
+        return chain.from_iterable(ahead)
 
     def _pixels(self, images: ShardSet, entries: Sequence[Entry]) -> Iterator[np.ndarray]:
         if not self.pixels:
@@ -115,6 +126,14 @@ class MapLeg:
     def together(self) -> int:
         """Samples that are best read at a time, in whole chunks."""
         return TOGETHER if self.accelerated and self.source is not None else 0
+
+    def fed_by(self, cores: int) -> MapLeg:
+        """The leg where a GPU has so many cores beside it, if it reads for one."""
+        if not self.accelerated or self.source is None:
+            return self
+        loader = self.source.loader
+        threads = loader.model_copy(update={"threads": image_threads(loader, cores)})
+        return replace(self, source=replace(self.source, loader=threads, joiners=JOINERS))
 
     def open(self) -> MapWork:
         read = None if self.source is None else self.source.open()
@@ -219,21 +238,22 @@ def _owned_evidence(evidence: Evidence) -> Evidence:
 def rows_of(
     samples: Iterable[Sample], written: Sequence[tuple[str, tuple[str, ...]]], *, threads: int = 0
 ) -> list[list[Row]]:
-    """Encoded rows by map, of the samples as they come. threads: that encode, beside the one that asks for samples."""
+    """Encoded rows by map, of the samples as they come. threads: that encode, beside the one that asks for samples;
+    labels are then encoded quickly (shards/label_runs.py), for a GPU makes them faster than cores find matches."""
     if not threads:
-        rows = [_rows(sample, written) for sample in samples]
+        rows = [_rows(sample, written, quick=False) for sample in samples]
     else:
-        encoding = partial(_rows, written=written)
+        encoding = partial(_rows, written=written, quick=True)
         groups = ([sample] for sample in samples)
         rows = list(chain.from_iterable(map_ahead(encoding, groups, threads=threads, depth=4 * threads)))
     return [[row[place] for row in rows] for place in range(len(written))]
 
 
-def _rows(sample: Sample, written: Sequence[tuple[str, tuple[str, ...]]]) -> list[Row]:
+def _rows(sample: Sample, written: Sequence[tuple[str, tuple[str, ...]]], *, quick: bool) -> list[Row]:
     """The row of a sample in every map that is written."""
     size = full_size(sample)
     return [
-        (sample.key, size, {f: encode(f, enlarged(f, sample.made[name][f], sample)) for f in fields})
+        (sample.key, size, {f: encode(f, enlarged(f, sample.made[name][f], sample), quick=quick) for f in fields})
         for name, fields in written
     ]
 

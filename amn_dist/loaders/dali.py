@@ -27,7 +27,7 @@ from amn_dist.records import CropRule
 from amn_dist.shards.format import BROKEN
 
 GROUP = 8
-"""Whole photos decoded in one go."""
+"""Whole photos decoded in one go, at least; a pair for every thread."""
 
 Item = TypeVar("Item")
 Labelled = tuple[Encoded, np.ndarray | None]
@@ -65,7 +65,7 @@ def dali_images(
     """Decode (key, bytes) to uint8[H, W, 3] RGB, upright, in order."""
     build = partial(_photo_pipeline, threads=threads, ahead=ahead, device=device)
     checked = ((key, check_photo(key, content)) for key, content in encoded)
-    for _, (images,) in _outputs(build, _groups(checked, GROUP), _photo_columns):
+    for _, (images,) in _outputs(build, _groups(checked, max(GROUP, 2 * threads)), _photo_columns):
         host = _host(images)
         for position in range(len(host)):
             yield np.array(host[position])

@@ -14,7 +14,7 @@ from amn_dist.records import CropRule
 from amn_dist.variables import whole_number
 
 FEW_THREADS = 2
-"""For a farm's worker, which has a core, and beside a network that trains on the cores itself."""
+"""For a farm's worker that has a core, and beside a network that trains on the cores itself."""
 MOST_THREADS = 16
 """Beside a GPU, which asks for about 1,400 crops a second at 7 ms each."""
 
@@ -36,6 +36,15 @@ def training_threads(loader: Loader, trains_on: str) -> int:
         return _threads(loader)
     cores = len(os.sched_getaffinity(0)) // whole_number("LOCAL_WORLD_SIZE", 1, least=1)
     return min(max(cores, FEW_THREADS), MOST_THREADS)
+
+
+def image_threads(loader: Loader, cores: int) -> int:
+    """Threads that decode whole photographs for a GPU with so many cores beside it; `auto` takes half of them.
+
+    Decoding is a third of what a host spends on an image of a Map (benchmarks/results/host.json); the network's own
+    thread, reading and encoding have the other half.
+    """
+    return min(max(cores // 2, FEW_THREADS), MOST_THREADS) if loader.threads == "auto" else loader.threads
 
 
 def leaves_bytes(rule: CropRule, trains_on: str, device: str) -> bool:

@@ -65,6 +65,7 @@ class Grouping:
         """Those of `_held` that no group has taken yet."""
         self._pending: deque[tuple[list[Sample], Finish]] = deque()
         """Groups on a device."""
+        self._held_bytes = 0
 
     def run(self) -> Iterator[Sample]:
         while self._held or self._pull():
@@ -75,7 +76,9 @@ class Grouping:
                     self._take_group()
                 self._pending.popleft()[1]()
                 continue
-            yield self._held.popleft()
+            sample = self._held.popleft()
+            self._held_bytes -= sample.image.nbytes
+            yield sample
 
     def _is_waiting(self, sample: Sample) -> bool:
         return bool(self._waiting) and self._waiting[0] is sample
@@ -99,9 +102,10 @@ class Grouping:
     def _pull(self) -> bool:
         for sample in self._source:
             self._held.append(sample)
+            self._held_bytes += sample.image.nbytes
             self._waiting.append(sample)
             return True
         return False
 
     def _has_room(self) -> bool:
-        return len(self._held) < WINDOW and sum(sample.image.nbytes for sample in self._held) < WINDOW_BYTES
+        return len(self._held) < WINDOW and self._held_bytes < WINDOW_BYTES

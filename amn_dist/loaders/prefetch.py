@@ -13,13 +13,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_ahead(work: Callable[[T], R], groups: Iterable[Iterable[T]], *, threads: int, depth: int) -> Generator[list[R]]:
+def map_ahead(
+    work: Callable[[T], R], groups: Iterable[Iterable[T]], *, threads: int, depth: int, name: str = "ahead"
+) -> Generator[list[R]]:
     """Apply `work` to every item of every group; results in order, `depth` groups begun before they are asked for.
 
-    An exception of `work` is raised where its group would come. Closing the iterator ends the threads.
+    An exception of `work` is raised where its group would come. Closing the iterator ends the threads. name: of theirs.
     """
     pending: deque[list[Future[R]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
         try:
             for group in groups:
                 pending.append([pool.submit(work, item) for item in group])

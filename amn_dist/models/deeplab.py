@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbones.backbone import Backbone, build_backbone
+from amn_dist.models.backbones.frozen_norm import folded_norms
+from amn_dist.models.precision import autocast_type
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
     from amn_dist.config import Config
@@ -34,8 +36,11 @@ class DeepLab(nn.Module):
         In training: a list of the full image's logits [B, C, h, w], each branch's on its own grid, and the
         element-wise maximum of all at [h, w]; without branches the first alone. In evaluation: the maximum.
         """
-        whole = self.logits(image)
-        beside = [self.logits(_scaled(image, scale)) for scale in self.branches]
+        # A device folds frozen norms into the weights of a training step, once for all scales.
+        folding = self.training and torch.is_grad_enabled() and image.device.type != "cpu"
+        with folded_norms(self.backbone, autocast_type(image.device) if folding else None):
+            whole = self.logits(image)
+            beside = [self.logits(_scaled(image, scale)) for scale in self.branches]
         highest = whole
         for logits in beside:
             resized = functional.interpolate(logits, whole.shape[-2:], mode="bilinear", align_corners=False)

@@ -6,15 +6,16 @@ which it has none (few channels, an old card) does the plain ones from then on; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from amn_dist.models.backbones.backbone import Backbone
+from amn_dist.models.device_conv import tried
 from amn_dist.models.fused import Forms, Layer, folded, fuse, geometry
 
 
@@ -103,14 +104,3 @@ class CastBackbone(nn.Module):
 def device_forms(precision: torch.dtype) -> Forms:
     """The layers of a GPU, their weights in this type."""
     return Forms(partial(DeviceConv, precision=precision), partial(DeviceSum, precision=precision))
-
-
-def tried(operation: Callable[[], Any]) -> Tensor | None:
-    """What an operation makes; None where the device has no such operation for these shapes."""
-    try:
-        result: Tensor = operation()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
-        return None
-    return result

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from amn_dist.models.allocator import keep_freed_memory
+from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.fused import fuse
 from amn_dist.models.fused_device import CastBackbone, device_forms
+from amn_dist.models.half_head import HalfAspp
 from amn_dist.models.weights import load_network
 from amn_dist.ops.transfer import inference_device
 
@@ -47,8 +49,8 @@ def load_for_inference(
 def prepare(network: Network, device: torch.device | str, *, precision: torch.dtype = torch.float32) -> Network:
     """Make a trained network with a `backbone` ready to infer, in place; it can no longer be trained or saved.
 
-    precision: bf16 computes the backbone in it. Layers are fused in the form of the device (models/fused.py,
-    models/fused_device.py), on a CPU in float32 alone.
+    precision: bf16 computes the backbone in it, and on a device a dilated head in float16. Layers are fused in the form
+    of the device (models/fused.py, models/fused_device.py), on a CPU in float32 alone.
     """
     network = network.eval().requires_grad_(False)
     if torch.device(device).type != "cpu":
@@ -56,6 +58,8 @@ def prepare(network: Network, device: torch.device | str, *, precision: torch.dt
             fuse(network, device_forms(precision))
         else:
             network.backbone = CastBackbone(network.backbone, precision)  # type: ignore[arg-type]
+            if isinstance(head := getattr(network, "aspp", None), Aspp):
+                network.aspp = HalfAspp(head)
     elif precision != torch.float32:
         network.backbone = MixedBackbone(network.backbone, precision)  # type: ignore[arg-type]
     elif torch.backends.mkldnn.is_available():

@@ -19,6 +19,11 @@ def resolve_precision(name: str = "auto") -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
 
 
+def autocast_type(device: torch.device) -> torch.dtype:
+    """Type that convolutions on a device compute in here: that of an autocast around, else float32."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
 def precision_name(name: str = "auto") -> str:
     """What resolve_precision comes to, as it is configured: `bf16` or `fp32`."""
     return "bf16" if resolve_precision(name) == torch.bfloat16 else "fp32"

@@ -86,7 +86,8 @@ def cell_centres(length: int, cells: int) -> np.ndarray:
 
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Labels [H, W] to (h, w), each cell taking the label at its centre."""
-    return label[np.ix_(cell_centres(label.shape[0], size[0]), cell_centres(label.shape[1], size[1]))]
+    rows, columns = (cell_centres(length, cells) for length, cells in zip(label.shape, size, strict=True))
+    return label.take(rows, 0).take(columns, 1)
 
 
 def sample_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -41,8 +41,8 @@ def decode_float16(data: bytes) -> np.ndarray:
     shape = HEADER.unpack_from(data)[1:]
     if max(shape) > MAX_SIDE:
         raise ShardError(f"is an .f16 field that declares {list(shape)}; expected at most {MAX_SIDE} a side")
-    planes = np.frombuffer(_inflated(data[HEADER.size :], 2 * prod(shape), shape), np.uint8).reshape(2, -1)
-    folded = np.ascontiguousarray(planes.T).view("<u2").reshape(shape)
+    low, high = np.frombuffer(_inflated(data[HEADER.size :], 2 * prod(shape), shape), np.uint8).reshape(2, -1)
+    folded = (high.astype(np.uint16) << 8 | low).reshape(shape)
     residual = (folded >> 1) ^ (-(folded & 1).astype(np.int16)).view(np.uint16)
     bits = residual.cumsum(axis=1, dtype=np.uint16).cumsum(axis=2, dtype=np.uint16)
     return bits.view(np.float16)

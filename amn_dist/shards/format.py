@@ -16,6 +16,7 @@ from PIL import Image
 
 from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.shards.float16 import decode_float16, encode_float16
+from amn_dist.shards.label_runs import encode_runs
 
 MAX_SIDE = 16384
 """Pixels on the longer side of any picture we decode; above it a file is taken for a bomb."""
@@ -66,8 +67,9 @@ def kind_of(field: str) -> FieldKind | None:
     return next((kind for ending, kind in ENDINGS.items() if field.endswith(ending)), None)
 
 
-def encode(field: str, array: np.ndarray) -> bytes:
-    """Bytes of an array under this field; the same array gives the same bytes.
+def encode(field: str, array: np.ndarray, *, quick: bool = False) -> bytes:
+    """Bytes of an array under this field; the same array gives the same bytes. quick: labels in a fifth of the time, as
+    other bytes of the same format.
 
     *.npy: any numeric or boolean array. *.f16: float16[K, h, w], deflated. tags: uint8[C-1] of 0 and 1. *.png:
     uint8[H, W], stored as 8-bit gray; *.u16.png: uint16[H, W], stored as 16-bit gray.
@@ -77,7 +79,7 @@ def encode(field: str, array: np.ndarray) -> bytes:
         case "tags":
             return _checked_tags(array).tobytes()
         case "labels" | "regions":
-            return _encode_png(field, array)
+            return _encode_png(field, array, quick=quick)
         case "array":
             return _encode_npy(field, array)
         case "maps":
@@ -168,10 +170,12 @@ def _checked_tags(tags: np.ndarray) -> np.ndarray:
     return tags
 
 
-def _encode_png(field: str, array: np.ndarray) -> bytes:
+def _encode_png(field: str, array: np.ndarray, *, quick: bool) -> bytes:
     expected = np.uint16 if kind_of(field) == "regions" else np.uint8
     if array.dtype != expected or array.ndim != 2 or not array.size:
         raise ShardError(f"field {field}: found {array.dtype}{list(array.shape)}, expected {expected.__name__}[H, W]")
+    if quick and expected is np.uint8:
+        return encode_runs(array)
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(stream, "PNG", compress_level=6)
     return stream.getvalue()

@@ -118,20 +118,24 @@ class Counting(TorchDispatchMode):
 
     def _fused(self, name: str, args: Any) -> Tensor:
         """A convolution whose sum and ReLU cost no pass of their own."""
-        summed = name == FUSED[1]
-        x, weight = args[:2]
-        bias, stride, padding, dilation, groups = args[4:] if summed else args[2:]
-        result = torch.ops.aten.convolution(
-            x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
-        )
-        flops = float(conv_flop(x, weight, bias, stride, padding, dilation, False, out_val=result))
-        self._note(flops, [x, weight, *([args[2]] if summed else [])], [result])
+        result, (x, weight) = fused_convolution(name, args), args[:2]
+        flops = float(conv_flop(x, weight, None, None, None, None, False, out_val=result))
+        self._note(flops, [x, weight, *([args[2]] if name == FUSED[1] else [])], [result])
         return result
 
     def _note(self, flops: float, given: list[Tensor], made: list[Tensor]) -> None:
         kinds = [tensor.dtype for tensor in given if tensor.is_floating_point()]
         moved = sum(map(size_of, given)) + sum(map(size_of, made))
         self.counts.kernels.append(Kernel(flops, moved, kinds[0] if kinds else torch.float32))
+
+
+def fused_convolution(name: str, args: Any) -> Tensor:
+    """What a fused convolution of cuDNN gives, as far as shapes and types go."""
+    x, weight = args[:2]
+    bias, stride, padding, dilation, groups = args[4:] if name == FUSED[1] else args[2:]
+    steps = (stride, padding, dilation, False, [0] * len(stride), groups)
+    result: Tensor = torch.ops.aten.convolution(x, weight, bias, *steps)
+    return result
 
 
 def _on_device(given: list[Tensor], made: list[Tensor]) -> bool:

@@ -24,7 +24,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 from amn_dist.training.world import World
-from benchmarks.device.counting import KERNELLESS, Patch, count_kernel, tensors
+from benchmarks.device.counting import FUSED, KERNELLESS, Patch, count_kernel, fused_convolution, tensors
 
 META = torch.device("meta")
 PACKAGE = str(Path(__file__).parents[2] / "amn_dist")
@@ -82,7 +82,10 @@ class Recorder(TorchDispatchMode):
         if name.startswith("_fused_"):  # has no kernel for shapes alone
             self.asked.launches[f"{name} {_line()}"] += 1
             return None
-        result = self._shaped(func, args, kwargs) if seen else func(*args, **kwargs)
+        if name in FUSED:
+            result = fused_convolution(name, args)
+        else:
+            result = self._shaped(func, args, kwargs) if seen else func(*args, **kwargs)
         self._note(func, name, args, kwargs, result)
         return result
 
@@ -134,7 +137,9 @@ class _Lowered(TorchFunctionMode):
             return value
         if not (value.is_leaf and value.requires_grad):
             return value.to(torch.bfloat16)
-        return self.weights.setdefault(id(value), value.to(torch.bfloat16))
+        if id(value) not in self.weights:
+            self.weights[id(value)] = value.to(torch.bfloat16)
+        return self.weights[id(value)]
 
 
 def _high(value: Any) -> Any:
@@ -142,17 +147,21 @@ def _high(value: Any) -> Any:
 
 
 class MetaAutocast:
-    """torch.autocast on the meta device."""
+    """torch.autocast on the meta device. active: how many are entered."""
+
+    active: ClassVar[int] = 0
 
     def __init__(self, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True) -> None:
         self.mode = _Lowered() if enabled else None
 
     def __enter__(self) -> None:
         if self.mode is not None:
+            MetaAutocast.active += 1
             self.mode.__enter__()
 
     def __exit__(self, *error: Any) -> None:
         if self.mode is not None:
+            MetaAutocast.active -= 1
             self.mode.__exit__(*error)
 
 
@@ -178,6 +187,8 @@ def pretend_device(patch: Patch) -> None:
     """Let torch do on the meta device what it does on CUDA: autocast, fused optimisers, lists in one kernel, generators
     of its own, values that can be read (each is 1)."""
     patch.setattr(torch, "autocast", MetaAutocast)
+    patch.setattr(torch, "is_autocast_enabled", lambda kind=None: MetaAutocast.active > 0)
+    patch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     for name in ("_get_fused_kernels_supported_devices", "_get_foreach_kernels_supported_devices"):
         for module in (optimisers, foreach_utils):
             if hasattr(module, name):

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_model
+from benchmarks import gpu_model, gpu_times
 from benchmarks.device.counting import Counts, Kernel, Patches, counting
 from benchmarks.device.fake_cuda import fake_cuda
 from benchmarks.device.figures import beside_model, predictions, with_model
 from benchmarks.device.stage_counts import FITS, Pair, map_counts, published, step_counts
 from benchmarks.gpu import PARTS
-from benchmarks.gpu_model import CASES, MASKS, FitPlan, Spent
+from benchmarks.gpu_assumptions import CASES, MASKS
+from benchmarks.gpu_times import FitPlan, Hosts, Spent
 from benchmarks.scale import GPUS, gpu_plans
+from benchmarks.thread_times import KINDS
 
 KEPT = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "scale.json").read_text())["gpus"]
 LOW = CASES["low"]
-HOST_MS = {"read": 0.0, "crop": 10.0, "photo": 4.0, "maps_f16": 1.0, "labels_png": 2.0}
+HOSTS: Hosts = {"parts": {"read": {"median_ms": 0.0}, "crop": {"median_ms": 10.0}}}
 
 
 def kernels(flops: float = 0.0, moved: float = 0.0, launches: int = 1) -> Counts:
@@ -74,32 +76,55 @@ def test_a_step_launches_the_same_for_any_batch_and_is_that_of_the_kept_table() 
 def test_time_is_of_what_binds() -> None:
     case = replace(LOW, bf16=1e12, bytes_per_s=1e9, launch_s=1e-3)
     both = Counts([*kernels(flops=2e12, moved=1e9).kernels, *kernels(moved=3e9).kernels])
-    spent = gpu_model.on_device(both, case)
+    spent = gpu_times.on_device(both, case)
     assert (spent.operations, spent.bytes, spent.launches) == (2.0, 3.0, 0.002)
     assert spent.device == 5.0 and spent.bound == "bytes"
-    assert gpu_model.on_device(kernels(flops=1e9, launches=10), case).bound == "launches"
+    assert gpu_times.on_device(kernels(flops=1e9, launches=10), case).bound == "launches"
     assert replace(spent, link=4.0).total == 9.0 and replace(spent, link=4.0).bound == "link"
     assert replace(spent, host=6.0).bound == "host cores" and replace(spent, decoding=7.0).bound == "decode threads"
     pair = Pair(kernels(flops=1e12), kernels(flops=4e12), 4)
-    assert gpu_model.of_number(pair, 7, case).operations == pytest.approx(7.0)
+    assert gpu_times.of_number(pair, 7, case).operations == pytest.approx(7.0)
 
 
 def test_a_step_takes_no_more_gpus_than_pay() -> None:
     pair = Pair(kernels(flops=1e12), kernels(flops=16e12), 16)
     plan = FitPlan(100, 16, 10**8)
-    times = [gpu_model.step("classify", plan, pair, HOST_MS, gpus, LOW).total for gpus in (1, 2, 8, 16, 64)]
+    times = [gpu_times.step("classify", plan, pair, HOSTS, gpus, LOW).total for gpus in (1, 2, 8, 16, 64)]
     assert times == sorted(times, reverse=True) and times[0] > 6 * times[2] and times[3] == times[4]
+    idle: Hosts = {"parts": {"read": {"median_ms": 0.0}, "crop": {"median_ms": 0.0}}}
     tiny = Pair(kernels(launches=10), kernels(launches=10), 16)
-    alone, many = (gpu_model.step("classify", plan, tiny, {**HOST_MS, "crop": 0.0}, gpus, LOW) for gpus in (1, 64))
+    alone, many = (gpu_times.step("classify", plan, tiny, idle, gpus, LOW) for gpus in (1, 64))
     assert alone == many and many.link == 0
-    fed = gpu_model.step("classify", plan, tiny, HOST_MS, 1, LOW)
+    fed = gpu_times.step("classify", plan, tiny, HOSTS, 1, LOW)
     assert fed.bound == "host cores" and fed.total == pytest.approx(16 * 0.01 * LOW.host / LOW.cores)
 
 
+def test_a_map_waits_for_the_slowest_of_its_threads() -> None:
+    case = replace(LOW, host=1.0, cores=10, launch_s=1e-6)
+    pairs = {name: Pair(kernels(launches=100), kernels(launches=100), 27) for name in ("cam", "cam_seed")}
+
+    def streams(**spent: float) -> Hosts:
+        before = {kind: {"median_ms": 1.0} for kind in ("all", *KINDS)}
+        return {"streams": {"cam": before, "cam+cam_seed": before | {k: {"median_ms": v} for k, v in spent.items()}}}
+
+    def seed(**spent: float) -> Spent:
+        return gpu_times.image("cam_seed", pairs, streams(**spent), case)
+
+    launches = seed().launches
+    assert seed(own=3.0).launches == pytest.approx(launches + 2e-3), "one thread launches and does the rest"
+    assert seed(all=21.0).host == pytest.approx(2e-3 + launches / 10)
+    assert (seed(encoding=9.0).host, seed(joining=9.0).host, seed(reading=9.0).host) == pytest.approx(
+        (2e-3, 4e-3, 8e-3)
+    )
+    assert seed(decoding=9.0).decoding == pytest.approx(1e-3) and seed(decoding=0.5).decoding == 0.0
+    both = gpu_times.image("cam", pairs, streams(all=21.0), case)
+    assert both.host == pytest.approx(1e-3), "a seed's share is not its Map's"
+
+
 def test_groups_hold_a_chunk_of_every_size() -> None:
-    numbers = gpu_model.group_sizes()
+    numbers = gpu_times.group_sizes()
     assert sum(numbers) == pytest.approx(256) and max(numbers) <= 39 and len(numbers) < 30
-    assert 200_000 < gpu_model.mean_pixels() < 480 * 640
+    assert 200_000 < gpu_times.mean_pixels() < 480 * 640
 
 
 def test_the_kept_table_adds_up_and_holds_its_assumptions() -> None:

@@ -30,8 +30,8 @@ LAUNCHES = {
     "classify": 383,
     "amn": 585,
     "irn": 365,
-    "segment balanced": 2965,
-    "segment ce": 2917,
+    "segment balanced": 1727,
+    "segment ce": 1679,
     "discriminate": 517,
     "discriminate masked": 538,
 }

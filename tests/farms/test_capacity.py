@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from amn_dist.farms.capacity import ProcessSlots, process_slots, shared_slots
+from amn_dist.farms.capacity import ProcessSlots, cores_beside, process_slots, shared_slots
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,17 @@ def test_slots_fit_on_their_nodes_and_use_what_there_is(cores: list[int], proces
 def test_one_machine_does_for_any_number() -> None:
     assert shared_slots(2, processes=4) == ProcessSlots(4, 0.5, False)
     assert shared_slots(16, processes=3) == ProcessSlots(3, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "share", "cores"),
+    [
+        ([{"CPU": 128.0, "GPU": 8.0}, {"CPU": 96.0}], 1.0, 16),
+        ([{"CPU": 128.0, "GPU": 8.0}, {"CPU": 24.0, "GPU": 4.0}], 1.0, 6),
+        ([{"CPU": 32.0, "GPU": 1.0}], 0.25, 8),
+        ([{"CPU": 2.0, "GPU": 4.0}], 1.0, 1),
+        ([{"CPU": 8.0}], 1.0, 1),
+    ],
+)
+def test_cores_beside_a_gpu(nodes: list[dict[str, float]], share: float, cores: int) -> None:
+    assert cores_beside(nodes, share) == cores

@@ -10,7 +10,7 @@ import torch
 
 from amn_dist.config import Config, EngineSection, Loader
 from amn_dist.errors import ConfigError
-from amn_dist.loaders.decode import FEW_THREADS, MOST_THREADS, decoding_device, training_threads
+from amn_dist.loaders.decode import FEW_THREADS, MOST_THREADS, decoding_device, image_threads, training_threads
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.placement import check_training_device
 from amn_dist.runs.run import Run
@@ -47,6 +47,12 @@ def test_threads_follow_from_the_cores_beside_a_gpu_alone(monkeypatch: pytest.Mo
     for processes, threads in (("4", 6), ("24", FEW_THREADS)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert training_threads(loader(), "cuda") == threads
+
+
+def test_a_map_beside_a_gpu_decodes_on_half_of_its_cores() -> None:
+    threads = {1: FEW_THREADS, 4: 2, 6: 3, 16: 8, 32: MOST_THREADS, 96: MOST_THREADS}
+    assert {cores: image_threads(loader(), cores) for cores in threads} == threads
+    assert image_threads(loader(threads=5), 16) == 5
 
 
 def test_processes_follow_from_the_gpus_where_they_are_to() -> None:

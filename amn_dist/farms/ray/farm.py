@@ -13,7 +13,8 @@ import ray
 
 from amn_dist.config import FarmSection
 from amn_dist.errors import ConfigError, StageError, printable
-from amn_dist.farms.farm import Report, Task, samples_together
+from amn_dist.farms.capacity import cores_beside
+from amn_dist.farms.farm import Report, Task, fed_by, samples_together
 from amn_dist.farms.ray.driver import IN_FLIGHT, START_S, TaskDriver
 from amn_dist.farms.ray.nodes import bring_token, make_token
 from amn_dist.farms.ray.pool import Pool, WorkerKind
@@ -49,7 +50,7 @@ class RayFarm:
 
     def run(self, task: Task, numbers: Sequence[int]) -> Iterator[Report]:
         self._tasks += 1
-        legs = task.legs(split=CPU in self._pools)
+        legs = [fed_by(leg, self._cores()) for leg in task.legs(split=CPU in self._pools)]
         pools = [leg.needs if CPU in self._pools else ALL for leg in legs]
         last = CPU if CPU in self._pools else ALL
         room = self._room(samples_together(legs[0]))
@@ -64,6 +65,11 @@ class RayFarm:
         )
         store = ray.cluster_resources().get("object_store_memory", 0) / 2
         return Room(waiting, int(self._section.evidence_gib * 2**30 or store))
+
+    def _cores(self) -> int:
+        """Beside each worker that holds a GPU, or a share of one."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return cores_beside(nodes, self._section.gpus_per_worker)
 
     def close(self) -> None:
         self._pools.clear()

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from amn_dist.models.backbones.blueprint import RESIDUAL_GAIN, Blueprint, FixedBatchNorm, initialise_convolutions
+from amn_dist.models.backbones.frozen_norm import ConvNorm
 
 EXPANSION = 4
 """Output channels of a block over the channels of its 3x3 convolution."""
@@ -22,12 +23,10 @@ class CaffeBottleneck(nn.Module):
         self.conv3x3 = _conv_norm(width, width, 3, padding=dilation, dilation=dilation)
         self.increase = _conv_norm(width, channels, 1, gain=RESIDUAL_GAIN)
         self.shortcut = _conv_norm(channels_in, channels, 1, stride=stride) if project else nn.Identity()
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.relu(self.reduce(x))
-        branch = self.increase(self.relu(self.conv3x3(branch)))
-        return self.relu(branch + self.shortcut(x))
+        branch = self.conv3x3.activated(self.reduce.activated(x))
+        return self.increase.activated(branch, self.shortcut(x))
 
 
 def resnet101() -> Blueprint:
@@ -68,6 +67,6 @@ def _conv_norm(
     padding: int = 0,
     dilation: int = 1,
     gain: float = 1.0,
-) -> nn.Sequential:
+) -> ConvNorm:
     conv = nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, bn=FixedBatchNorm(channels, gain=gain, trainable=False)))
+    return ConvNorm(OrderedDict(conv=conv, bn=FixedBatchNorm(channels, gain=gain, trainable=False)))
