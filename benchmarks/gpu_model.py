@@ -74,7 +74,8 @@ class Case:
     """Until a stage's processes have what they need."""
 
     def flops(self, kind: torch.dtype) -> float:
-        return {torch.bfloat16: self.bf16, torch.float64: self.fp64}.get(kind, self.fp32)
+        half = {torch.bfloat16: self.bf16, torch.float16: self.bf16}
+        return {**half, torch.float64: self.fp64}.get(kind, self.fp32)
 
 
 CASES = {

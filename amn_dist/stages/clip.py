@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from amn_dist.errors import PLACE, ConfigError, printable
 from amn_dist.interfaces import Needs
@@ -29,7 +30,7 @@ from amn_dist.models.weights import read_tensors
 from amn_dist.ops.clip.patches import patch_size, resized
 from amn_dist.ops.clip.refine import box_masks, positive_maps, spread, stretched
 from amn_dist.ops.normalise import input_batch
-from amn_dist.ops.transfer import all_to_device, inference_device, to_host
+from amn_dist.ops.transfer import all_to_device, inference_device, to_device, to_host
 from amn_dist.records import ACTIVATION, Sample, grid_size
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.paths import path_of
@@ -102,6 +103,7 @@ class ClipMap:
         network, device = self._network(), inference_device()
         rows = TextRows(**read_tensors(self.texts)) if self.texts else self._text_rows(network)
         keep_freed_memory()
+        network.visual.lower(precision_of(self.config.clip_map.precision, device))
         return ClipWorker(network.to(device), TextRows(rows.classes.to(device), rows.background.to(device)))
 
     def run(self, opened: ClipWorker, samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -146,24 +148,16 @@ def tensors_clip(
         ]
     pixels = resized(images, device, vision.patch)
     grid = tuple(side // vision.patch for side in pixels.shape[1:3])
-    tokens, attention = vision.tokens(
-        input_batch(pixels, "clip"),
-        attention_blocks=section.attention_blocks,
-        precision=precision_of(section.precision, device),
-    )
+    tokens, attention = vision.tokens(input_batch(pixels, "clip"), attention_blocks=section.attention_blocks)
     seen = last_pass(opened.network, tokens)
     attention += seen.weights[:, :, 1:, 1:].sum(1)
     attention /= vision.last.attn.heads * min(section.attention_blocks, len(vision.transformer.resblocks))
     texts = [opened.texts.of_tags(places) for places in all_to_device(present, device)]
     relevance = relevances(opened.network, seen, texts, counts, scale_free=section.scale_free)
-    maps = [positive_maps(one.maps) for one in relevance]
-    inside = _boxes(maps, grid, section)
-    refined = [
-        stretched(spread(weights, of_image, boxes, section.sinkhorn)).unflatten(1, grid)
-        for weights, of_image, boxes in zip(attention, maps, inside, strict=True)
-    ]
+    maps = positive_maps(pad_sequence([one.maps for one in relevance], batch_first=True))
+    refined = stretched(spread(attention, maps, _boxes(maps, grid, section), section.sinkhorn)).unflatten(-1, grid)
     trios = zip(present, refined, images, strict=True)
-    return [_at_both_sizes(places, one, image.shape[:2], device) for places, one, image in trios]
+    return [_at_both_sizes(places, one[: len(places)], image.shape[:2], device) for places, one, image in trios]
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
@@ -172,11 +166,11 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     return torch.float16 if half else torch.float32
 
 
-def _boxes(maps: Sequence[Tensor], grid: tuple[int, ...], section: ClipMapSection) -> list[Tensor]:
-    """Where the sources of refinement are, bool[K, P] of each image, on the device of the maps f32[K, P]."""
-    arrays = to_host(maps).arrays()
-    boxes = [box_masks(one.reshape(-1, *grid), section.box, cut=section.cut_boxes) for one in arrays]
-    return all_to_device([one.reshape(array.shape) for one, array in zip(boxes, arrays, strict=True)], maps[0].device)
+def _boxes(maps: Tensor, grid: tuple[int, ...], section: ClipMapSection) -> Tensor:
+    """Where the sources of refinement are, bool[B, K, P] on the device of the maps f32[B, K, P]."""
+    (array,) = to_host([maps]).arrays()
+    boxes = box_masks(array.reshape(-1, *grid), section.box, cut=section.cut_boxes)
+    return to_device(boxes.reshape(array.shape), maps.device)
 
 
 def _at_both_sizes(places: np.ndarray, maps: Tensor | None, size: tuple[int, ...], device: torch.device) -> TensorMaps:

@@ -16,11 +16,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import conv_flop, flop_registry
+from torch.utils.flop_counter import conv_flop, flop_registry, sdpa_flop
 
 KERNELLESS = ("_unsafe_view", "_reshape_alias", "reshape", "detach", "alias", "empty", "new_empty", "empty_like")
 """Operations without a kernel that do not call themselves views."""
 FUSED = ("cudnn_convolution_relu", "cudnn_convolution_add_relu")
+ATTENTION = "scaled_dot_product_attention"
 DEVICES = ("cuda", "meta")
 
 
@@ -102,6 +103,8 @@ class Counting(TorchDispatchMode):
             return func(*args, **kwargs)
         if name in FUSED:
             return self._fused(name, args)
+        if name == ATTENTION and _on_device(list(tensors(args)), []):
+            return self._attended(*args[:3])
         if func.namespace == "aten" and func._overloadpacket not in flop_registry and func._can_decompose():
             # In inference mode operations arrive whole.
             with self:
@@ -126,6 +129,12 @@ class Counting(TorchDispatchMode):
         )
         flops = float(conv_flop(x, weight, bias, stride, padding, dilation, False, out_val=result))
         self._note(flops, [x, weight, *([args[2]] if summed else [])], [result])
+        return result
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention in one kernel, whose weights never reach the memory."""
+        result = q.new_empty((*q.shape[:-1], v.shape[-1]))
+        self._note(float(sdpa_flop(q, k, v, out_val=result)), [q, k, v], [result])
         return result
 
     def _note(self, flops: float, given: list[Tensor], made: list[Tensor]) -> None:

@@ -91,7 +91,9 @@ def works(stage: Stage, config: Config) -> list[tuple[Map, Callable[[], Any]]]:
 def opened(name: str, config: Config) -> Any:
     if name == "clip_map":
         rows = torch.zeros(len(NAMES) - 1, SMALL.embed, device="cuda")
-        return ClipWorker(ClipNet(SMALL).to("cuda").requires_grad_(False), TextRows(rows, rows[:3]))
+        network = ClipNet(SMALL).to("cuda").requires_grad_(False)
+        network.visual.lower(torch.float16)
+        return ClipWorker(network, TextRows(rows, rows[:3]))
     if name not in NETWORKS:
         return torch.device("cuda")
     return prepare(NETWORKS[name](config, len(NAMES)), "cuda", precision=torch.bfloat16)

@@ -12,7 +12,7 @@ EPSILON = 1e-7
 
 
 def positive_maps(raw: Tensor) -> Tensor:
-    """Maps [K, P] over their ranges, negative parts cut off.
+    """Maps [..., P] over their ranges, negative parts cut off.
 
     Twice: the second pass undoes most of what EPSILON takes from maps whose peak is far below it.
     """
@@ -20,9 +20,9 @@ def positive_maps(raw: Tensor) -> Tensor:
 
 
 def stretched(maps: Tensor) -> Tensor:
-    """Each map [K, P] over its range of values."""
-    low = maps.amin(1, keepdim=True)
-    return (maps - low) / (EPSILON + (maps.amax(1, keepdim=True) - low))
+    """Each map [..., P] over its range of values."""
+    low = maps.amin(-1, keepdim=True)
+    return (maps - low) / (EPSILON + (maps.amax(-1, keepdim=True) - low))
 
 
 def box_masks(maps: np.ndarray, threshold: float, *, cut: bool = True) -> np.ndarray:
@@ -43,23 +43,22 @@ def box_masks(maps: np.ndarray, threshold: float, *, cut: bool = True) -> np.nda
 
 
 def balance(weights: Tensor, rounds: int = 3) -> tuple[Tensor, Tensor]:
-    """Factors of the rows and columns of weights [P, P] after rounds of Sinkhorn's method: columns first, then rows."""
-    rows = torch.ones(len(weights), dtype=weights.dtype, device=weights.device)
-    columns = rows
+    """Factors [..., P] of the rows and columns of weights [..., P, P] after rounds of Sinkhorn's method: columns first,
+    then rows."""
+    rows = torch.ones_like(weights[..., 0, None])
     for _ in range(rounds):
-        columns = 1 / (rows @ weights)
+        columns = 1 / (weights.mT @ rows)
         rows = 1 / (weights @ columns)
-    return rows, columns
+    return rows[..., 0], columns[..., 0]
 
 
 def spread(weights: Tensor, maps: Tensor, inside: Tensor, rounds: int = 3) -> Tensor:
-    """Maps [K, P] of sources inside boxes [K, P], moved twice along balanced, symmetric weights [P, P].
+    """Maps [..., K, P] of sources inside boxes [..., K, P], moved twice along balanced, symmetric weights [..., P, P].
 
     With D the balanced weights and T = (D + D^T) / 2 that is T (T x), in products of a matrix and K vectors.
     """
-    rows, columns = balance(weights, rounds)
-    moved = torch.where(inside, maps, 0).T
-    rows, columns = rows[:, None], columns[:, None]
+    rows, columns = (factors[..., None] for factors in balance(weights, rounds))
+    moved = torch.where(inside, maps, 0).mT
     for _ in range(2):
-        moved = (rows * (weights @ (columns * moved)) + columns * (weights.T @ (rows * moved))) / 2
-    return moved.T
+        moved = (rows * (weights @ (columns * moved)) + columns * (weights.mT @ (rows * moved))) / 2
+    return moved.mT
