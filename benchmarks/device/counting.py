@@ -105,7 +105,7 @@ class Counting(TorchDispatchMode):
             return self._fused(name, args)
         if name == ATTENTION and _on_device(list(tensors(args)), []):
             return self._attended(*args[:3])
-        if func.namespace == "aten" and func._overloadpacket not in flop_registry and func._can_decompose():
+        if self._consists_of_others(func, name):
             # In inference mode operations arrive whole.
             with self:
                 result = func.decompose(*args, **kwargs)
@@ -118,6 +118,15 @@ class Counting(TorchDispatchMode):
             flops = float(formula(*args, **kwargs, out_val=result)) if formula else 0.0
             self._note(flops, list(tensors((args, kwargs))), made)
         return result
+
+    def _consists_of_others(self, func: Any, name: str) -> bool:
+        """Whether it has no kernel, or formula, of its own. Resizing has one, though torch can write it out."""
+        return (
+            func.namespace == "aten"
+            and func._overloadpacket not in flop_registry
+            and not name.startswith("upsample_")
+            and func._can_decompose()
+        )
 
     def _fused(self, name: str, args: Any) -> Tensor:
         """A convolution whose sum and ReLU cost no pass of their own."""

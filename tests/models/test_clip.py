@@ -161,6 +161,7 @@ def test_boxes_reach_the_edge_where_they_are_not_cut() -> None:
     cut, whole = box_masks(maps, 0.4), box_masks(maps, 0.4, cut=False)
     assert not cut[0].any() and whole[0].sum() == 3 and whole[0, 3, 2:].all()
     assert np.array_equal(cut[1], whole[1]) and whole[1].sum() == 4 and whole[1, 1:3, 1:3].all()
+    assert box_masks(maps[:0], 0.4).shape == (0, 4, 5)
 
 
 def test_texts_are_split_as_published(golden: Path) -> None:
