@@ -20,12 +20,12 @@ from amn_dist.loaders.decode import FEW_THREADS
 from benchmarks.coco_like import SIZES, TRAIN, VAL
 from benchmarks.device.counting import Counts
 from benchmarks.device.crfs import moved_bytes
-from benchmarks.device.stage_counts import GROUP, SIZE, Pair
+from benchmarks.device.stage_counts import GROUP, SIZE, TAGS, Pair
 
 FITS = ("classify", "amn", "irn", "segment")
 MAPS = ("cam", "cam_seed", "amn_map", "amn_seed", "walk", "predict")
 MASKS = ("classify", "cam", "cam_seed", "amn", "amn_map", "amn_seed", "irn", "walk")
-STREAMS = ("cam_seed", "amn_seed")
+STREAMS = ("cam_seed", "amn_seed", "clip_seed")
 """Maps that go on with the chunks of the Map before, where they lie: they start nothing and decode nothing."""
 CORES = 16
 """Of a host, for each of its GPUs."""
@@ -36,11 +36,14 @@ HOST_WORK: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(FITS, ("read", "crop")),
     "cam": ("read", "photo", "maps_f16"),
     "amn_map": ("read", "read", "photo", "maps_f16"),
+    "clip_map": ("read", "photo", "maps_f16"),
     "walk": ("read", "read", "photo", "labels_png"),
     "predict": ("read", "photo", "labels_png", "labels_png"),
     **dict.fromkeys(STREAMS, ("labels_png",)),
 }
 ENCODING = ("maps_f16", "labels_png")
+WAITED = {"clip_map": "boxes"}
+"""Work of the host that the device waits for: CLIP's maps go on when their boxes are there."""
 POINTS = {"seed": (0.130, 0.832), "deeplab": (1.156, 1.377)}
 """Lattice points a pixel, over positions and colours, in the mean of 20 photographs of COCO at the stages' kernels."""
 
@@ -107,6 +110,7 @@ class Spent:
     bytes: float
     launches: float
     link: float = 0.0
+    """Of the exchange of gradients; in a Map, for what its host finds out."""
     host: float = 0.0
     decoding: float = 0.0
     """By the few threads that a Map decodes with."""
@@ -187,12 +191,15 @@ def image(stage: str, pairs: dict[str, Pair], host_ms: dict[str, float], case: C
     coding = sum(case.host * host_ms[name] for name in HOST_WORK[stage] if name in ENCODING)
     host = max((sum(work) + python) / case.cores, coding / ENCODERS, python) / 1e3
     decoding = case.host * host_ms["photo"] / FEW_THREADS / 1e3 if "photo" in HOST_WORK[stage] else 0.0
-    return Spent(operations, moved, launches, 0.0, host, decoding)
+    waited = case.host * host_ms[WAITED[stage]] / 1e3 if stage in WAITED else 0.0
+    return Spent(operations, moved, launches, waited, host, decoding)
 
 
 def crf_bytes(stage: str, case: Case) -> int:
-    """Bytes of the CRFs of a 640x480 photograph: two thresholds of three labels, or one over those that compete."""
-    kind, groups, labels = ("deeplab", 1, case.labels) if stage == "predict" else ("seed", 2, 3)
+    """Bytes of the CRFs of a 640x480 photograph: two thresholds of three labels, or one over those that compete, or
+    over three tags and the background."""
+    labelled = {"predict": case.labels, "clip_seed": TAGS + 1}
+    kind, groups, labels = ("deeplab", 1, labelled[stage]) if stage in labelled else ("seed", 2, 3)
     flat, coloured = (round(share * SIZE[0] * SIZE[1]) for share in POINTS[kind])
     return sum(moved_bytes(SIZE, (flat, coloured), groups=groups, labels=labels, iterations=10).values())
 

@@ -159,7 +159,7 @@ def check(gangs: dict[str, Any], images: int, machine: Machine) -> dict[str, Any
 def gpu_prediction(photographs: Path) -> dict[str, Any]:
     """Minutes on GPUs by counts, with all that they follow from."""
     # Its counting pretends to be a device; who asks for cores needs none of it.
-    from benchmarks import gpu_model
+    from benchmarks import clip_model, gpu_model
     from benchmarks.device.stage_counts import CRF_GROUP, map_counts, published, step_counts
 
     config = published()
@@ -167,13 +167,15 @@ def gpu_prediction(photographs: Path) -> dict[str, Any]:
     for name in ("cam", "amn_map", "edges", "walk", "predict", "predict with its CRF"):
         pairs[name] = map_counts(name, config)
     pairs["cam_seed"] = map_counts("cam_seed", config, group=CRF_GROUP)
-    hosts = measured_hosts(photographs)
+    hosts = {**measured_hosts(photographs), "boxes": clip_model.box_host()}
     host_ms = {name: figures["median_ms"] for name, figures in hosts.items()}
     tables = gpu_model.tables(gpu_plans(), pairs, host_ms, GPUS)
-    print(*gpu_model.lines(tables), sep="\n", file=sys.stderr)
+    clip = clip_model.clip_prediction(pairs, host_ms, GPUS)
+    print(*gpu_model.lines(tables), *clip_model.lines(clip), sep="\n", file=sys.stderr)
     return {
         "never_run_on_a_gpu": True,
         "minutes": tables,
+        "clip": clip,
         "cases": {name: asdict(case) for name, case in gpu_model.CASES.items()},
         "counts": gpu_model.counted(pairs),
         "crf_bytes": {name: [gpu_model.crf_bytes(name, case) for case in gpu_model.CASES.values()]

@@ -20,8 +20,9 @@ from amn_dist.interfaces import Needs
 from amn_dist.loaders.evidence import TensorMaps, hand_out
 from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.allocator import keep_freed_memory
+from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.network import ClipNet
-from amn_dist.models.clip.relevance import last_pass, relevances
+from amn_dist.models.clip.relevance import relevances
 from amn_dist.models.clip.texts import Prompts, TextRows, text_rows, words_of
 from amn_dist.models.clip.tokens import read_tokeniser
 from amn_dist.models.clip.weights import load_clip

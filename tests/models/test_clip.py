@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from amn_dist.errors import ConfigError
 from amn_dist.models.clip.archive import is_archive, read_archive
+from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.layers import Activation
 from amn_dist.models.clip.network import ClipNet, text_features
-from amn_dist.models.clip.relevance import feature_gradients, last_pass, relevances
+from amn_dist.models.clip.relevance import feature_gradients, relevances
 from amn_dist.models.clip.texts import Prompts, text_rows, words_of
 from amn_dist.models.clip.tokens import Tokeniser, read_tokeniser
 from amn_dist.models.clip.weights import load_clip

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from amn_dist.config import load_config
+from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.network import ClipNet, position_table, text_features
-from amn_dist.models.clip.relevance import last_pass, relevances
+from amn_dist.models.clip.relevance import relevances
 from amn_dist.models.clip.texts import words_of
 from amn_dist.models.clip.weights import load_clip
 from amn_dist.ops.clip.patches import patch_size, resized

@@ -1,4 +1,4 @@
-"""CLIP's two sides. The image side stops before its last block, whose tokens relevance.py looks at (clip 2.3, 3)."""
+"""CLIP's two sides. The image side stops before its last block, whose tokens last_block.py takes (clip 2.3, 3)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Vision(nn.Module):
 
     def lower(self, precision: torch.dtype) -> None:
         """Round the factors of products in all blocks but the last to a type; sums and tokens keep theirs."""
-        for block in list(self.transformer.resblocks)[:-1]:
+        for block in self.transformer.resblocks[:-1]:
+            assert isinstance(block, Block)
             block.lower(precision)
 
     def tokens(self, x: Tensor, *, attention_blocks: int = 8) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,66 @@
+"""How long would CLIP's maps and seeds of COCO's training set take on GPUs? The model of counts, with those of CLIP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from amn_dist.ops.clip.refine import box_masks
+from benchmarks import gpu_model
+from benchmarks.device.stage_counts import TAGS, Pair, map_counts, published
+from benchmarks.host_costs import _spent
+
+STAGES = ("clip_map", "clip_seed")
+TARGET_MIN = 12
+"""Both, on one GPU with its 16 cores."""
+GROUP = 4
+"""Photographs that are counted together; a further one adds what one of these does."""
+BOX, PATCHES = 0.7, (30, 40)
+
+
+def clip_prediction(pairs: dict[str, Pair], host_ms: dict[str, float], gpus: tuple[int, ...]) -> dict[str, Any]:
+    """Minutes by number of GPUs and case, and what they follow from. pairs: with cam_seed, whose launches a seed has.
+
+    host_ms: core-milliseconds an image by part, with those of boxes.
+    """
+    found = {"clip_map": map_counts("clip_map", published(), group=GROUP)}
+    counts = {**pairs, **found}
+    minutes: dict[str, Any] = {}
+    for number in gpus:
+        cases = gpu_model.CASES.items()
+        by_case = {
+            name: [gpu_model.stage_row(one, {}, counts, host_ms, number, case) for one in STAGES]
+            for name, case in cases
+        }
+        minutes[str(number)] = {
+            name: {**dict(zip(STAGES, rows, strict=True)), "both_min": round(sum(row["minutes"] for row in rows), 1)}
+            for name, rows in by_case.items()
+        }
+    return {
+        "minutes": minutes,
+        "target_min": TARGET_MIN,
+        "counts": gpu_model.counted(found),
+        "crf_bytes": gpu_model.crf_bytes("clip_seed", gpu_model.CASES["low"]),
+    }
+
+
+def box_host(images: int = 96, rounds: int = 5) -> dict[str, Any]:
+    """Core-milliseconds that the boxes of an image's maps take on the host."""
+    noise = torch.rand(images * TAGS, 1, 6, 8, generator=torch.Generator().manual_seed(0))
+    maps = functional.interpolate(noise, size=PATCHES, mode="bicubic")[:, 0].clamp(0, 1).numpy()
+    maps = np.ascontiguousarray(maps / maps.max((1, 2), keepdims=True))
+    return _spent(lambda: box_masks(maps, BOX), images, rounds)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The table as text."""
+    said = []
+    for gpus, row in found["minutes"].items():
+        for stage in STAGES:
+            low, high = (row[case][stage] for case in ("low", "high"))
+            bounds = " / ".join(dict.fromkeys((low["bound"], high["bound"])))
+            said.append(f"  {stage:10s} {low['minutes']:7.1f} - {high['minutes']:7.1f}  {gpus} GPU(s), {bounds}")
+    return said
