@@ -60,7 +60,7 @@ class ClipWorker:
 
 @dataclass(frozen=True)
 class ClipMap:
-    """Writes the stride-4 activation maps of the tagged classes, f16[K, h, w].
+    """Writes the stride-4 activation maps of the tagged classes, f16[K, h, w], stored as those of the patches.
 
     classes: of the set, background first. texts: file of text features, made once a run; they are made here without.
     """
@@ -112,7 +112,8 @@ class ClipMap:
 
         def infer(group: list[Sample]) -> Finish | None:
             images, tags = [sample.image for sample in group], [sample.tags for sample in group]
-            return hand_out(self.name, group, tensors_clip(opened, images, tags, section))
+            maps = patch_maps(opened, images, tags, section)
+            return hand_out(self.name, group, at_both_sizes(images, tags, maps), stored=maps)
 
         def stretched_size(sample: Sample) -> tuple[int, int]:
             return patch_size(sample.image.shape[:2], opened.network.visual.patch)
@@ -131,25 +132,31 @@ class ClipMap:
         return text_rows(network, tokeniser, self.prompts())
 
 
-@torch.inference_mode()
 def tensors_clip(
     opened: ClipWorker, images: Sequence[np.ndarray], tags: Sequence[np.ndarray], section: ClipMapSection
 ) -> list[TensorMaps]:
-    """Maps of images uint8[H, W, 3] whose patches make equal grids, where the network is.
+    """Classes and maps of images uint8[H, W, 3] whose patches make equal grids, where the network is, on the stride-4
+    grid and at the photograph's size. tags: [C-1] multi-hot."""
+    return at_both_sizes(images, tags, patch_maps(opened, images, tags, section))
 
-    tags: [C-1] multi-hot. Maps of patches are resized to the stride-4 grid and to the photograph's size. Their boxes
-    are found on the host, which waits for K maps of an image once a group.
+
+@torch.inference_mode()
+def patch_maps(
+    opened: ClipWorker, images: Sequence[np.ndarray], tags: Sequence[np.ndarray], section: ClipMapSection
+) -> list[Tensor]:
+    """Maps f32[K, h', w'] of the patches of images, as tensors_clip takes them.
+
+    Their boxes are found on the host, which waits for K maps of an image once a group.
     """
     vision, device = opened.network.visual, device_of(opened.network)
     present = [np.flatnonzero(of_image) for of_image in tags]
     counts = [len(places) for places in present]
+    size = patch_size(images[0].shape[:2], vision.patch)
+    grid = size[0] // vision.patch, size[1] // vision.patch
     if not any(counts):
-        return [
-            _at_both_sizes(places, None, image.shape[:2], device) for places, image in zip(present, images, strict=True)
-        ]
-    pixels = resized(images, device, vision.patch)
-    grid = tuple(side // vision.patch for side in pixels.shape[1:3])
-    tokens, attention = vision.tokens(input_batch(pixels, "clip"), attention_blocks=section.attention_blocks)
+        return [torch.zeros(0, *grid, device=device) for _ in images]
+    pixels = input_batch(resized(images, device, vision.patch), "clip")
+    tokens, attention = vision.tokens(pixels, attention_blocks=section.attention_blocks)
     seen = last_pass(opened.network, tokens)
     attention += seen.weights[:, :, 1:, 1:].sum(1)
     attention /= vision.last.attn.heads * min(section.attention_blocks, len(vision.transformer.resblocks))
@@ -157,8 +164,27 @@ def tensors_clip(
     relevance = relevances(opened.network, seen, texts, counts, scale_free=section.scale_free)
     maps = positive_maps(pad_sequence([one.maps for one in relevance], batch_first=True))
     refined = stretched(spread(attention, maps, _boxes(maps, grid, section), section.sinkhorn)).unflatten(-1, grid)
-    trios = zip(present, refined, images, strict=True)
-    return [_at_both_sizes(places, one[: len(places)], image.shape[:2], device) for places, one, image in trios]
+    return [one[:count] for one, count in zip(refined, counts, strict=True)]
+
+
+@torch.inference_mode()
+def at_both_sizes(images: Sequence[np.ndarray], tags: Sequence[np.ndarray], maps: Sequence[Tensor]) -> list[TensorMaps]:
+    """Classes of images, and their maps [K, h', w'] bilinearly on the stride-4 grid and at their sizes."""
+    trios = zip(images, tags, maps, strict=True)
+    return [
+        (
+            (np.flatnonzero(of_image) + 1).astype(np.uint8),
+            _resized(one, grid_size(*image.shape[:2])),
+            _resized(one, image.shape[:2]),
+        )
+        for image, of_image, one in trios
+    ]
+
+
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    if not len(maps):
+        return maps.new_zeros(0, *size)
+    return functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
@@ -172,15 +198,3 @@ def _boxes(maps: Tensor, grid: tuple[int, ...], section: ClipMapSection) -> Tens
     (array,) = to_host([maps]).arrays()
     boxes = box_masks(array.reshape(-1, *grid), section.box, cut=section.cut_boxes)
     return to_device(boxes.reshape(array.shape), maps.device)
-
-
-def _at_both_sizes(places: np.ndarray, maps: Tensor | None, size: tuple[int, ...], device: torch.device) -> TensorMaps:
-    """Classes of an image, and its maps [K, h', w'] on the stride-4 grid and at its size."""
-    sizes = grid_size(*size), size
-    if maps is None or not len(places):
-        coarse, fine = (torch.zeros(0, *one, device=device) for one in sizes)
-    else:
-        coarse, fine = (
-            functional.interpolate(maps[None], size=one, mode="bilinear", align_corners=False)[0] for one in sizes
-        )
-    return (places + 1).astype(np.uint8), coarse, fine
