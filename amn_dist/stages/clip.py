@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from amn_dist.errors import PLACE, ConfigError, printable
+from amn_dist.errors import printable
 from amn_dist.interfaces import Needs
 from amn_dist.loaders.evidence import TensorMaps, hand_out
 from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.allocator import keep_freed_memory
+from amn_dist.models.clip.downloads import SOURCES
 from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.network import ClipNet
 from amn_dist.models.clip.relevance import relevances
@@ -41,13 +41,6 @@ if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
 
 FEATURES, PROMPTS = "text.safetensors", "prompts.json"
 """What is kept of the text side in the stage's folder: features, and the words they are of."""
-SOURCES = {
-    "weights": "OpenAI's ViT-B-16.pt, sha256 5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
-    "vocabulary": (
-        "OpenAI's bpe_simple_vocab_16e6.txt.gz, sha256 924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
-    ),
-}
-"""Files that people download for themselves (docs/operations.md)."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +70,7 @@ class ClipMap:
         """Weights and vocabulary. Raises ConfigError naming the one that is missing, and what to download."""
         files = {part: self.config.weights_path(getattr(self.config.clip_map, part)) for part in SOURCES}
         for part, file in files.items():
-            if not Path(file).is_file():
-                raise ConfigError(
-                    f"clip_map.{part}: {printable(file, PLACE)}: no such file; download {SOURCES[part]} "
-                    f"(docs/operations.md), or name another one"
-                )
+            SOURCES[part].require(f"clip_map.{part}", file)
         return {f"clip {part}": file for part, file in files.items()}
 
     def prompts(self) -> Prompts:
