@@ -175,7 +175,7 @@ def gpu_prediction(photographs: Path) -> dict[str, Any]:
     return {
         "never_run_on_a_gpu": True,
         "minutes": tables,
-        "clip": clip,
+        "clip": {**clip, "groups": clip_model.group_fill(photographs)},
         "cases": {name: asdict(case) for name, case in gpu_model.CASES.items()},
         "counts": gpu_model.counted(pairs),
         "crf_bytes": {name: [gpu_model.crf_bytes(name, case) for case in gpu_model.CASES.values()]
