@@ -123,7 +123,7 @@ CHECKED = {
     "icd_map": (3, 0),
     "icd_seed": (8, 1),
     "icd_seed threshold": (6, 1),
-    "clip_map": (9, 0),
+    "clip_map": (3, 0),
     "clip_seed": (9, 1),
     "refine": (0, 0),
     "walk": (5, 0),
