@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,14 @@ ACTIVATION = "activation.f16"
 def grid_size(height: int, width: int, stride: int = 4) -> tuple[int, int]:
     """Size of the stride-4 grid over an image: (H - 1) // 4 + 1 and the same for W (amn 1.2)."""
     return (height - 1) // stride + 1, (width - 1) // stride + 1
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseMaps:
+    """Maps that are bilinear between few values, and are stored as these: f16[K, h', w'], and (h, w) when read."""
+
+    values: np.ndarray
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Sample:
     image: uint8[H, W, 3] RGB, upright. tags: uint8[C-1] multi-hot. joined: fields of earlier stages by stage name.
     evidence: full-resolution maps of the stage before in the same stream. logits: f32[h, w, C] of a segmentation
     network, classes innermost, from one part of its Map to the next. made: what each stage of the stream yields, by
-    stage name and field.
+    stage name and field: arrays, or CoarseMaps.
     """
 
     key: str
@@ -58,7 +66,7 @@ class Sample:
     joined: dict[str, np.ndarray] = field(default_factory=dict)
     evidence: Evidence | None = None
     logits: np.ndarray | None = None
-    made: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
     """(H, W) of the photograph where the image is a smaller copy of it."""
 

@@ -8,8 +8,12 @@ import torch
 
 FITS = ("classify", "amn", "irn", "segment")
 MASKS = ("classify", "cam", "cam_seed", "amn", "amn_map", "amn_seed", "irn", "walk")
-STREAMS = {"cam_seed": "cam", "amn_seed": "amn_map"}
+STREAMS = {"cam_seed": "cam", "amn_seed": "amn_map", "clip_seed": "clip_map"}
 """Maps that go on with the chunks of the Map before, where they lie: they start nothing and decode nothing."""
+HOST_AS = {"clip_map": "cam", "clip_seed": "cam_seed"}
+"""Maps whose host reads, decodes and writes what that of a measured one does."""
+WAITED = {"clip_map": "boxes"}
+"""Work of the host that the device waits for: CLIP's maps go on when their boxes are there."""
 FIT_PARTS = ("read", "crop")
 """What a host does for an image of a step (host_costs.py)."""
 CORES = 16

@@ -17,8 +17,8 @@ from amn_dist.loaders.decode import image_threads
 from benchmarks.coco_like import SIZES
 from benchmarks.device.counting import Counts
 from benchmarks.device.crfs import moved_bytes
-from benchmarks.device.stage_counts import GROUP, SIZE, Pair
-from benchmarks.gpu_assumptions import CORES, FIT_PARTS, NODE, POINTS, STREAMS, Case
+from benchmarks.device.stage_counts import GROUP, SIZE, TAGS, Pair
+from benchmarks.gpu_assumptions import CORES, FIT_PARTS, HOST_AS, NODE, POINTS, STREAMS, WAITED, Case
 
 Hosts = dict[str, dict[str, Any]]
 """What a host spends (results/host.json): `parts` of an image, and `streams` of Maps by kind of thread."""
@@ -41,6 +41,7 @@ class Spent:
     bytes: float
     launches: float
     link: float = 0.0
+    """Of the exchange of gradients; in a Map, for what its host finds out."""
     host: float = 0.0
     decoding: float = 0.0
     """By the few threads that a Map decodes with."""
@@ -120,11 +121,13 @@ def image(stage: str, pairs: dict[str, Pair], hosts: Hosts, case: Case) -> Spent
     launches += spent_s["own"]
     all_cores = (spent_s["all"] - spent_s["own"] + launches) / case.cores
     host = max(all_cores, spent_s["encoding"] / ENCODERS, spent_s["joining"] / JOINERS, spent_s["reading"])
-    return Spent(operations, moved, launches, 0.0, host, spent_s["decoding"] / image_threads(Loader(), CORES))
+    waited = case.host * hosts["parts"][WAITED[stage]]["median_ms"] / 1e3 if stage in WAITED else 0.0
+    return Spent(operations, moved, launches, waited, host, spent_s["decoding"] / image_threads(Loader(), CORES))
 
 
 def of_host(stage: str, hosts: Hosts) -> dict[str, float]:
     """Core-milliseconds of an image in a Map, by kind of thread; of a seed, what it adds to the Map before."""
+    stage = HOST_AS.get(stage, stage)
     whole = hosts["streams"][f"{STREAMS[stage]}+{stage}" if stage in STREAMS else stage]
     before = hosts["streams"][STREAMS[stage]] if stage in STREAMS else {}
     spent = {kind: row["median_ms"] - before.get(kind, {"median_ms": 0.0})["median_ms"] for kind, row in whole.items()}
@@ -132,8 +135,10 @@ def of_host(stage: str, hosts: Hosts) -> dict[str, float]:
 
 
 def crf_bytes(stage: str, case: Case) -> int:
-    """Bytes of the CRFs of a 640x480 photograph: two thresholds of three labels, or one over those that compete."""
-    kind, groups, labels = ("deeplab", 1, case.labels) if stage == "predict" else ("seed", 2, 3)
+    """Bytes of the CRFs of a 640x480 photograph: two thresholds of three labels, or one over those that compete, or
+    over three tags and the background."""
+    labelled = {"predict": case.labels, "clip_seed": TAGS + 1}
+    kind, groups, labels = ("deeplab", 1, labelled[stage]) if stage in labelled else ("seed", 2, 3)
     flat, coloured = (round(share * SIZE[0] * SIZE[1]) for share in POINTS[kind])
     return sum(moved_bytes(SIZE, (flat, coloured), groups=groups, labels=labels, iterations=10).values())
 

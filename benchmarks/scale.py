@@ -15,9 +15,10 @@ import json
 import math
 import sys
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, write_result
+from benchmarks.harness import PHOTOGRAPHS, RESULTS, write_result
 
 COCO_TRAIN, COCO_VAL = 82_783, 40_504
 GPUS = (1, 8, 64)
@@ -154,10 +155,10 @@ def check(gangs: dict[str, Any], images: int, machine: Machine) -> dict[str, Any
     return rows
 
 
-def gpu_prediction() -> dict[str, Any]:
+def gpu_prediction(photographs: Path) -> dict[str, Any]:
     """Minutes on GPUs by counts, with all that they follow from."""
     # Its counting pretends to be a device; who asks for cores needs none of it.
-    from benchmarks import gpu_assumptions, gpu_model, gpu_times
+    from benchmarks import clip_model, gpu_assumptions, gpu_model, gpu_times
     from benchmarks.device.stage_counts import CRF_GROUP, map_counts, published, step_counts
 
     config = published()
@@ -166,11 +167,14 @@ def gpu_prediction() -> dict[str, Any]:
         pairs[name] = map_counts(name, config)
     pairs["cam_seed"] = map_counts("cam_seed", config, group=CRF_GROUP)
     hosts = measured_hosts()
+    hosts["parts"]["boxes"] = clip_model.box_host()
     tables = gpu_model.tables(gpu_plans(), pairs, hosts, GPUS)
-    print(*gpu_model.lines(tables), sep="\n", file=sys.stderr)
+    clip = clip_model.clip_prediction(pairs, hosts, GPUS)
+    print(*gpu_model.lines(tables), *clip_model.lines(clip), sep="\n", file=sys.stderr)
     return {
         "never_run_on_a_gpu": True,
         "minutes": tables,
+        "clip": {**clip, "groups": clip_model.group_fill(photographs)},
         "cases": {name: asdict(case) for name, case in gpu_assumptions.CASES.items()},
         "counts": gpu_model.counted(pairs),
         "crf_bytes": {name: [gpu_times.crf_bytes(name, case) for case in gpu_assumptions.CASES.values()]
@@ -206,6 +210,7 @@ def gpu_plans() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--link-gbit", type=float, default=8.0, help="between CPU processes, Gbit/s")
+    parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help="in COCO's layout, for sizes of groups")
     parser.add_argument("--cores-alone", action="store_true", help="without GPUs, whose work takes minutes to count")
     asked = parser.parse_args()
     cpu = replace(CPU, bytes_per_s=asked.link_gbit * 1e9 / 8)
@@ -215,7 +220,7 @@ def main() -> None:
         "question": "AMN on COCO by stage, predicted: minutes on GPUs, hours on CPU cores",
         "measured": sorted(found.get("image_s", {})),
         "assumptions": {"cpu": asdict(cpu), "image_s": {"cpu": image_s}},
-        "gpus": {} if asked.cores_alone else gpu_prediction(),
+        "gpus": {} if asked.cores_alone else gpu_prediction(asked.photographs),
         "cores": prediction("cpu", cpu, CORES, image_s),
     }
     gangs = RESULTS / "train_gangs.json"

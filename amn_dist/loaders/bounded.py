@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from amn_dist.ops.resize import resize_image, resize_label
-from amn_dist.records import Sample, grid_size
+from amn_dist.records import CoarseMaps, Sample, grid_size
 from amn_dist.shards.format import kind_of
 
 WORKING_PIXELS, WORKING_VALUES = 2**22, 2**26
@@ -44,8 +44,10 @@ def full_size(sample: Sample) -> tuple[int, int]:
     return sample.size or (sample.image.shape[0], sample.image.shape[1])
 
 
-def enlarged(field: str, values: np.ndarray, sample: Sample) -> np.ndarray:
+def enlarged(field: str, values: np.ndarray | CoarseMaps, sample: Sample) -> np.ndarray | CoarseMaps:
     """A field that was made of a sample, at the size its photograph asks for."""
+    if isinstance(values, CoarseMaps):
+        return values if sample.size is None else replace(values, size=grid_size(*sample.size))
     if sample.size is None or kind_of(field) not in ("labels", "regions", "maps"):
         return values
     return resized(values, sample.size)

@@ -10,28 +10,35 @@ from torch import Tensor
 
 from amn_dist.loaders.grouping import Finish
 from amn_dist.ops.transfer import to_host
-from amn_dist.records import ACTIVATION, Evidence, Sample
+from amn_dist.records import ACTIVATION, CoarseMaps, Evidence, Sample
 
 TensorMaps = tuple[np.ndarray, Tensor, Tensor]
 """classes uint8[K] (1-based), coarse f32[K, h, w], fine f32[K, H, W], both where the network is."""
 
 
 def hand_out(
-    stage: str, group: Sequence[Sample], maps: Sequence[TensorMaps], decided: Sequence[Tensor] = ()
+    stage: str,
+    group: Sequence[Sample],
+    maps: Sequence[TensorMaps],
+    decided: Sequence[Tensor] = (),
+    stored: Sequence[Tensor] = (),
 ) -> Finish | None:
     """Give samples their maps as evidence, and the coarse ones as what the stage yields. decided: labels uint8[H, W] of
-    a network that decides.
+    a network that decides. stored: maps [K, h', w'] that the coarse ones are bilinear between, yielded in their place.
 
-    From a device coarse maps and labels come in one go, which the function returned waits for; the fine maps stay.
+    From a device all but the fine maps come in one go, which the function returned waits for; these stay.
     """
 
     def take(arrays: list[np.ndarray]) -> None:
-        labels: list[np.ndarray | None] = [*arrays[len(maps) :]] if decided else [None for _ in maps]
-        for sample, (classes, _, fine), coarse, own in zip(group, maps, arrays[: len(maps)], labels, strict=True):
-            sample.evidence = Evidence(classes, coarse, fine if fine.is_cuda else fine.numpy(), own)
-            sample.made[stage] = {ACTIVATION: coarse.astype(np.float16)}
+        coarse, rest = arrays[: len(maps)], iter(arrays[len(maps) :])
+        labels = [next(rest) if decided else None for _ in maps]
+        few = [next(rest) if stored else None for _ in maps]
+        for sample, (classes, _, fine), many, own, values in zip(group, maps, coarse, labels, few, strict=True):
+            sample.evidence = Evidence(classes, many, fine if fine.is_cuda else fine.numpy(), own)
+            half = (many if values is None else values).astype(np.float16)
+            sample.made[stage] = {ACTIVATION: half if values is None else CoarseMaps(half, many.shape[1:])}
 
-    return to_host([*(coarse for _, coarse, _ in maps), *decided]).then(take)
+    return to_host([*(coarse for _, coarse, _ in maps), *decided, *stored]).then(take)
 
 
 def on_host(samples: Sequence[Sample]) -> list[Sample]:

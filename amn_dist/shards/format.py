@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from amn_dist.errors import ShardError, printable, quoted
+from amn_dist.records import CoarseMaps
 from amn_dist.shards.float16 import decode_float16, encode_float16
 from amn_dist.shards.label_runs import encode_runs
 
@@ -67,13 +68,15 @@ def kind_of(field: str) -> FieldKind | None:
     return next((kind for ending, kind in ENDINGS.items() if field.endswith(ending)), None)
 
 
-def encode(field: str, array: np.ndarray, *, quick: bool = False) -> bytes:
+def encode(field: str, array: np.ndarray | CoarseMaps, *, quick: bool = False) -> bytes:
     """Bytes of an array under this field; the same array gives the same bytes. quick: labels in a fifth of the time, as
     other bytes of the same format.
 
-    *.npy: any numeric or boolean array. *.f16: float16[K, h, w], deflated. tags: uint8[C-1] of 0 and 1. *.png:
-    uint8[H, W], stored as 8-bit gray; *.u16.png: uint16[H, W], stored as 16-bit gray.
+    *.npy: any numeric or boolean array. *.f16: float16[K, h, w], deflated, or CoarseMaps, which are read as such. tags:
+    uint8[C-1] of 0 and 1. *.png: uint8[H, W], stored as 8-bit gray; *.u16.png: uint16[H, W], stored as 16-bit gray.
     """
+    if isinstance(array, CoarseMaps):
+        return _encode_maps(field, array)
     array = np.asarray(array)
     match kind_of(field):
         case "tags":
@@ -181,7 +184,7 @@ def _encode_png(field: str, array: np.ndarray, *, quick: bool) -> bytes:
     return stream.getvalue()
 
 
-def _encode_maps(field: str, array: np.ndarray) -> bytes:
+def _encode_maps(field: str, array: np.ndarray | CoarseMaps) -> bytes:
     try:
         return encode_float16(array)
     except ShardError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,14 +12,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
-from amn_dist.errors import PLACE, ConfigError, printable
+from amn_dist.errors import printable
 from amn_dist.interfaces import Needs
 from amn_dist.loaders.evidence import TensorMaps, hand_out
 from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.allocator import keep_freed_memory
+from amn_dist.models.clip.downloads import SOURCES
+from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.network import ClipNet
-from amn_dist.models.clip.relevance import last_pass, relevances
+from amn_dist.models.clip.relevance import relevances
 from amn_dist.models.clip.texts import Prompts, TextRows, text_rows, words_of
 from amn_dist.models.clip.tokens import read_tokeniser
 from amn_dist.models.clip.weights import check_clip, load_clip
@@ -29,7 +31,7 @@ from amn_dist.models.weights import read_tensors
 from amn_dist.ops.clip.patches import patch_size, resized
 from amn_dist.ops.clip.refine import box_masks, positive_maps, spread, stretched
 from amn_dist.ops.normalise import input_batch
-from amn_dist.ops.transfer import all_to_device, inference_device, to_host
+from amn_dist.ops.transfer import all_to_device, inference_device, to_device, to_host
 from amn_dist.records import ACTIVATION, Sample, grid_size
 from amn_dist.storage.atomic import commit
 from amn_dist.storage.paths import path_of
@@ -39,13 +41,6 @@ if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic
 
 FEATURES, PROMPTS = "text.safetensors", "prompts.json"
 """What is kept of the text side in the stage's folder: features, and the words they are of."""
-SOURCES = {
-    "weights": "OpenAI's ViT-B-16.pt, sha256 5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
-    "vocabulary": (
-        "OpenAI's bpe_simple_vocab_16e6.txt.gz, sha256 924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
-    ),
-}
-"""Files that people download for themselves (docs/operations.md)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class ClipWorker:
 
 @dataclass(frozen=True)
 class ClipMap:
-    """Writes the stride-4 activation maps of the tagged classes, f16[K, h, w].
+    """Writes the stride-4 activation maps of the tagged classes, f16[K, h, w], stored as those of the patches.
 
     classes: of the set, background first. texts: file of text features, made once a run; they are made here without.
     """
@@ -75,11 +70,7 @@ class ClipMap:
         """Weights and vocabulary. Raises ConfigError naming the one that is missing, and what to download."""
         files = {part: self.config.weights_path(getattr(self.config.clip_map, part)) for part in SOURCES}
         for part, file in files.items():
-            if not Path(file).is_file():
-                raise ConfigError(
-                    f"clip_map.{part}: {printable(file, PLACE)}: no such file; download {SOURCES[part]} "
-                    f"(docs/operations.md), or name another one"
-                )
+            SOURCES[part].require(f"clip_map.{part}", file)
         return {f"clip {part}": file for part, file in files.items()}
 
     def check_weights(self) -> None:
@@ -107,6 +98,7 @@ class ClipMap:
         network, device = self._network(), inference_device()
         rows = TextRows(**read_tensors(self.texts)) if self.texts else self._text_rows(network)
         keep_freed_memory()
+        network.visual.lower(precision_of(self.config.clip_map.precision, device))
         return ClipWorker(network.to(device), TextRows(rows.classes.to(device), rows.background.to(device)))
 
     def run(self, opened: ClipWorker, samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -114,7 +106,8 @@ class ClipMap:
 
         def infer(group: list[Sample]) -> Finish | None:
             images, tags = [sample.image for sample in group], [sample.tags for sample in group]
-            return hand_out(self.name, group, tensors_clip(opened, images, tags, section))
+            maps = patch_maps(opened, images, tags, section)
+            return hand_out(self.name, group, at_both_sizes(images, tags, maps), stored=maps)
 
         def stretched_size(sample: Sample) -> tuple[int, int]:
             return patch_size(sample.image.shape[:2], opened.network.visual.patch)
@@ -133,42 +126,59 @@ class ClipMap:
         return text_rows(network, tokeniser, self.prompts())
 
 
-@torch.inference_mode()
 def tensors_clip(
     opened: ClipWorker, images: Sequence[np.ndarray], tags: Sequence[np.ndarray], section: ClipMapSection
 ) -> list[TensorMaps]:
-    """Maps of images uint8[H, W, 3] whose patches make equal grids, where the network is.
+    """Classes and maps of images uint8[H, W, 3] whose patches make equal grids, where the network is, on the stride-4
+    grid and at the photograph's size. tags: [C-1] multi-hot."""
+    return at_both_sizes(images, tags, patch_maps(opened, images, tags, section))
 
-    tags: [C-1] multi-hot. Maps of patches are resized to the stride-4 grid and to the photograph's size. Their boxes
-    are found on the host, which waits for K maps of an image once a group.
+
+@torch.inference_mode()
+def patch_maps(
+    opened: ClipWorker, images: Sequence[np.ndarray], tags: Sequence[np.ndarray], section: ClipMapSection
+) -> list[Tensor]:
+    """Maps f32[K, h', w'] of the patches of images, as tensors_clip takes them.
+
+    Their boxes are found on the host, which waits for K maps of an image once a group.
     """
     vision, device = opened.network.visual, device_of(opened.network)
     present = [np.flatnonzero(of_image) for of_image in tags]
     counts = [len(places) for places in present]
+    size = patch_size(images[0].shape[:2], vision.patch)
+    grid = size[0] // vision.patch, size[1] // vision.patch
     if not any(counts):
-        return [
-            _at_both_sizes(places, None, image.shape[:2], device) for places, image in zip(present, images, strict=True)
-        ]
-    pixels = resized(images, device, vision.patch)
-    grid = tuple(side // vision.patch for side in pixels.shape[1:3])
-    tokens, attention = vision.tokens(
-        input_batch(pixels, "clip"),
-        attention_blocks=section.attention_blocks,
-        precision=precision_of(section.precision, device),
-    )
+        return [torch.zeros(0, *grid, device=device) for _ in images]
+    pixels = input_batch(resized(images, device, vision.patch), "clip")
+    tokens, attention = vision.tokens(pixels, attention_blocks=section.attention_blocks)
     seen = last_pass(opened.network, tokens)
     attention += seen.weights[:, :, 1:, 1:].sum(1)
     attention /= vision.last.attn.heads * min(section.attention_blocks, len(vision.transformer.resblocks))
     texts = [opened.texts.of_tags(places) for places in all_to_device(present, device)]
     relevance = relevances(opened.network, seen, texts, counts, scale_free=section.scale_free)
-    maps = [positive_maps(one.maps) for one in relevance]
-    inside = _boxes(maps, grid, section)
-    refined = [
-        stretched(spread(weights, of_image, boxes, section.sinkhorn)).unflatten(1, grid)
-        for weights, of_image, boxes in zip(attention, maps, inside, strict=True)
+    maps = positive_maps(pad_sequence([one.maps for one in relevance], batch_first=True))
+    refined = stretched(spread(attention, maps, _boxes(maps, grid, section), section.sinkhorn)).unflatten(-1, grid)
+    return [one[:count] for one, count in zip(refined, counts, strict=True)]
+
+
+@torch.inference_mode()
+def at_both_sizes(images: Sequence[np.ndarray], tags: Sequence[np.ndarray], maps: Sequence[Tensor]) -> list[TensorMaps]:
+    """Classes of images, and their maps [K, h', w'] bilinearly on the stride-4 grid and at their sizes."""
+    trios = zip(images, tags, maps, strict=True)
+    return [
+        (
+            (np.flatnonzero(of_image) + 1).astype(np.uint8),
+            _resized(one, grid_size(*image.shape[:2])),
+            _resized(one, image.shape[:2]),
+        )
+        for image, of_image, one in trios
     ]
-    trios = zip(present, refined, images, strict=True)
-    return [_at_both_sizes(places, one, image.shape[:2], device) for places, one, image in trios]
+
+
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    if not len(maps):
+        return maps.new_zeros(0, *size)
+    return functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
@@ -177,20 +187,8 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     return torch.float16 if half else torch.float32
 
 
-def _boxes(maps: Sequence[Tensor], grid: tuple[int, ...], section: ClipMapSection) -> list[Tensor]:
-    """Where the sources of refinement are, bool[K, P] of each image, on the device of the maps f32[K, P]."""
-    arrays = to_host(maps).arrays()
-    boxes = [box_masks(one.reshape(-1, *grid), section.box, cut=section.cut_boxes) for one in arrays]
-    return all_to_device([one.reshape(array.shape) for one, array in zip(boxes, arrays, strict=True)], maps[0].device)
-
-
-def _at_both_sizes(places: np.ndarray, maps: Tensor | None, size: tuple[int, ...], device: torch.device) -> TensorMaps:
-    """Classes of an image, and its maps [K, h', w'] on the stride-4 grid and at its size."""
-    sizes = grid_size(*size), size
-    if maps is None or not len(places):
-        coarse, fine = (torch.zeros(0, *one, device=device) for one in sizes)
-    else:
-        coarse, fine = (
-            functional.interpolate(maps[None], size=one, mode="bilinear", align_corners=False)[0] for one in sizes
-        )
-    return (places + 1).astype(np.uint8), coarse, fine
+def _boxes(maps: Tensor, grid: tuple[int, ...], section: ClipMapSection) -> Tensor:
+    """Where the sources of refinement are, bool[B, K, P] on the device of the maps f32[B, K, P]."""
+    (array,) = to_host([maps]).arrays()
+    boxes = box_masks(array.reshape(-1, *grid), section.box, cut=section.cut_boxes)
+    return to_device(boxes.reshape(array.shape), maps.device)

@@ -16,11 +16,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import conv_flop, flop_registry
+from torch.utils.flop_counter import conv_flop, flop_registry, sdpa_flop
 
 KERNELLESS = ("_unsafe_view", "_reshape_alias", "reshape", "detach", "alias", "empty", "new_empty", "empty_like")
 """Operations without a kernel that do not call themselves views."""
 FUSED = ("cudnn_convolution_relu", "cudnn_convolution_add_relu")
+ATTENTION = "scaled_dot_product_attention"
 DEVICES = ("cuda", "meta")
 
 
@@ -102,7 +103,9 @@ class Counting(TorchDispatchMode):
             return func(*args, **kwargs)
         if name in FUSED:
             return self._fused(name, args)
-        if func.namespace == "aten" and func._overloadpacket not in flop_registry and func._can_decompose():
+        if name == ATTENTION and _on_device(list(tensors(args)), []):
+            return self._attended(*args[:3])
+        if self._consists_of_others(func, name):
             # In inference mode operations arrive whole.
             with self:
                 result = func.decompose(*args, **kwargs)
@@ -116,11 +119,26 @@ class Counting(TorchDispatchMode):
             self._note(flops, list(tensors((args, kwargs))), made)
         return result
 
+    def _consists_of_others(self, func: Any, name: str) -> bool:
+        """Whether it has no kernel, or formula, of its own. Resizing has one, though torch can write it out."""
+        return (
+            func.namespace == "aten"
+            and func._overloadpacket not in flop_registry
+            and not name.startswith("upsample_")
+            and func._can_decompose()
+        )
+
     def _fused(self, name: str, args: Any) -> Tensor:
         """A convolution whose sum and ReLU cost no pass of their own."""
         result, (x, weight) = fused_convolution(name, args), args[:2]
         flops = float(conv_flop(x, weight, None, None, None, None, False, out_val=result))
         self._note(flops, [x, weight, *([args[2]] if name == FUSED[1] else [])], [result])
+        return result
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention in one kernel, whose weights never reach the memory."""
+        result = q.new_empty((*q.shape[:-1], v.shape[-1]))
+        self._note(float(sdpa_flop(q, k, v, out_val=result)), [q, k, v], [result])
         return result
 
     def _note(self, flops: float, given: list[Tensor], made: list[Tensor]) -> None:

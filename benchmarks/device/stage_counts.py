@@ -13,10 +13,13 @@ import torch
 
 from amn_dist.config import Config, EngineSection, load_config
 from amn_dist.interfaces import Fit, Map
+from amn_dist.models.clip.network import ClipNet, ClipShape
+from amn_dist.models.clip.texts import TextRows
 from amn_dist.models.inference import ACCELERATOR_PIXELS, prepare
 from amn_dist.records import Batch, Evidence, Sample, grid_size
 from amn_dist.stages.amn import AmnFit, AmnMap, amn_network
 from amn_dist.stages.classify import CamMap, ClassifyFit, cam_network
+from amn_dist.stages.clip import ClipMap, ClipWorker
 from amn_dist.stages.irn import IrnFit, WalkMap, edge_network, images_edge
 from amn_dist.stages.predict import PredictMap, segment_network
 from amn_dist.stages.seed import SeedMap
@@ -29,6 +32,8 @@ from benchmarks.device.fake_cuda import fake_cuda
 from benchmarks.device.recorder import META, MetaWorld, pretend_device, recording
 
 CLASSES, TAGS = 81, 3
+BACKGROUND = 23
+"""Words of the background that CLIP's tags compete with."""
 SIZE = (480, 640)
 FITS: dict[str, Callable[[Config, int], Fit]] = {
     "classify": ClassifyFit,
@@ -120,6 +125,7 @@ def _works(config: Config, size: tuple[int, int]) -> dict[str, Callable[[], Call
         "cam": lambda: through(CamMap(config, CLASSES, ""), ready(cam_network(config, CLASSES))),
         "amn_map": lambda: through(AmnMap(config, CLASSES, ""), ready(amn_network(config, CLASSES))),
         "edges": edges,
+        "clip_map": lambda: through(ClipMap(config, ("background",)), clip_worker()),
         "walk": lambda: through(WalkMap(config, CLASSES, "", "amn_map"), ready(edge_network(config))),
         "cam_seed": lambda: through(seeds, torch.device("cuda")),
         "predict": lambda: through(PredictMap(raw, CLASSES, "", True), ready(segment_network(config, CLASSES))),
@@ -127,6 +133,15 @@ def _works(config: Config, size: tuple[int, int]) -> dict[str, Callable[[], Call
             PredictMap(config, CLASSES, "", True), ready(segment_network(config, CLASSES))
         ),
     }
+
+
+def clip_worker() -> ClipWorker:
+    """ViT-B/16 without values, with the words of COCO; inside `fake_cuda`."""
+    shape = ClipShape(text_depth=1, vocabulary=1024)
+    rows = torch.zeros(CLASSES - 1 + BACKGROUND, shape.embed, device="cuda")
+    network = ClipNet(shape).to("cuda").requires_grad_(False)
+    network.visual.lower(torch.float16)
+    return ClipWorker(network, TextRows(rows[: CLASSES - 1], rows[CLASSES - 1 :]))
 
 
 def _drain(step: Map, network: Any, samples: Iterator[Sample]) -> None:

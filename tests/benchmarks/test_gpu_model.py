@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_model, gpu_times
+from benchmarks import clip_model, gpu_model, gpu_times
 from benchmarks.device.counting import Counts, Kernel, Patches, counting
 from benchmarks.device.fake_cuda import fake_cuda
 from benchmarks.device.figures import beside_model, predictions, with_model
@@ -138,6 +138,25 @@ def test_the_kept_table_adds_up_and_holds_its_assumptions() -> None:
     assert KEPT["cases"] == {name: vars(case) for name, case in CASES.items()}
     assert set(gpu_plans()) == set(FITS)
     assert len(gpu_model.lines(KEPT["minutes"])) == len(GPUS) * (len(MASKS) + 5)
+
+
+def test_clips_kept_table_adds_up() -> None:
+    clip = KEPT["clip"]
+    assert clip["minutes"].keys() == KEPT["minutes"].keys() and clip["target_min"] == clip_model.TARGET_MIN
+    for row in clip["minutes"].values():
+        for case in CASES:
+            both = sum(row[case][stage]["minutes"] for stage in clip_model.STAGES)
+            assert row[case]["both_min"] == pytest.approx(both, abs=0.06)
+        assert row["low"]["both_min"] < row["high"]["both_min"]
+    assert len(clip_model.lines(clip)) == len(GPUS) * len(clip_model.STAGES)
+
+
+def test_a_host_that_is_waited_for_adds_to_the_device() -> None:
+    pair = Pair(kernels(flops=1e9), kernels(flops=4e9), 4)
+    waiting, free = (
+        gpu_model.image("clip_map", {"clip_map": pair}, waited_for(milliseconds), LOW) for milliseconds in (3.0, 0.0)
+    )
+    assert waiting.device - free.device == pytest.approx(3e-3 * LOW.host)
 
 
 def test_a_measured_figure_stands_beside_its_prediction() -> None:

@@ -91,7 +91,9 @@ def works(stage: Stage, config: Config) -> list[tuple[Map, Callable[[], Any]]]:
 def opened(name: str, config: Config) -> Any:
     if name == "clip_map":
         rows = torch.zeros(len(NAMES) - 1, SMALL.embed, device="cuda")
-        return ClipWorker(ClipNet(SMALL).to("cuda").requires_grad_(False), TextRows(rows, rows[:3]))
+        network = ClipNet(SMALL).to("cuda").requires_grad_(False)
+        network.visual.lower(torch.float16)
+        return ClipWorker(network, TextRows(rows, rows[:3]))
     if name not in NETWORKS:
         return torch.device("cuda")
     return prepare(NETWORKS[name](config, len(NAMES)), "cuda", precision=torch.bfloat16)
@@ -121,7 +123,7 @@ CHECKED = {
     "icd_map": (3, 0),
     "icd_seed": (8, 1),
     "icd_seed threshold": (6, 1),
-    "clip_map": (9, 0),
+    "clip_map": (3, 0),
     "clip_seed": (9, 1),
     "refine": (0, 0),
     "walk": (5, 0),

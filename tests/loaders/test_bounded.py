@@ -15,7 +15,7 @@ from amn_dist.errors import StageError
 from amn_dist.farms.shortage import telling_shortage
 from amn_dist.loaders import bounded as module
 from amn_dist.loaders.bounded import bounded, enlarged, full_size, resized
-from amn_dist.records import ACTIVATION, Sample, grid_size
+from amn_dist.records import ACTIVATION, CoarseMaps, Sample, grid_size
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
 from amn_dist.shards.shardset import ShardSet
@@ -59,6 +59,8 @@ def test_a_large_one_is_small_with_all_that_lies_over_it(monkeypatch: pytest.Mon
     assert enlarged("mask.png", sample.joined["seed"], sample).shape == (90, 120)
     assert enlarged(ACTIVATION, sample.joined["activation"], sample).shape == (1, *grid_size(90, 120))
     assert enlarged(ACTIVATION, sample.joined["nothing"], sample).shape == (0, *grid_size(90, 120))
+    stored = CoarseMaps(sample.joined["activation"][:, :3, :4], (12, 15))
+    assert enlarged(ACTIVATION, stored, sample) == CoarseMaps(stored.values, grid_size(90, 120))
 
 
 def test_labels_that_are_enlarged_and_reduced_again_are_the_same() -> None:

@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from amn_dist.errors import ConfigError
 from amn_dist.models.clip.archive import is_archive, read_archive
+from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.layers import Activation
 from amn_dist.models.clip.network import ClipNet, text_features
-from amn_dist.models.clip.relevance import feature_gradients, last_pass, relevances
+from amn_dist.models.clip.relevance import feature_gradients, relevances
 from amn_dist.models.clip.texts import Prompts, text_rows, words_of
 from amn_dist.models.clip.tokens import Tokeniser, read_tokeniser
 from amn_dist.models.clip.weights import load_clip
@@ -88,6 +89,35 @@ def test_a_batch_is_its_images() -> None:
         assert torch.allclose(together[place].maps, alone.maps, rtol=1e-9, atol=1e-12)
 
 
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=2, max_size=4),
+    seed=st.integers(0, 9),
+    single=st.booleans(),
+)
+def test_a_padded_batch_is_its_images(sizes: list[tuple[int, int]], seed: int, single: bool) -> None:
+    network = draw_clip(seed=seed)
+    vision, images = network.visual, [torch.randn(3, 16 * height, 16 * width) for height, width in sizes]
+    if not single:
+        network.double()
+    images = images if single else [image.double() for image in images]
+    texts = [
+        functional.normalize(torch.randn(number + 4, SMALL.embed).to(images[0]), dim=1) for number in range(len(sizes))
+    ]
+    tags, patches = list(range(len(sizes))), [height * width for height, width in sizes]
+    tokens, total, own = vision.padded_tokens(images, attention_blocks=2)
+    assert own.sum(1).tolist() == [1 + number for number in patches]
+    tokens = torch.where(own[..., None], tokens, 1e3)  # junk in the padding
+    together = relevances(network, last_pass(network, tokens, own), texts, tags, patches=patches)
+    for place, image in enumerate(images):
+        x, attention = vision.tokens(image[None], attention_blocks=2)
+        (alone,) = relevances(network, last_pass(network, x), [texts[place]], [tags[place]])
+        near, inside = 1e-5 if single else 1e-10, total[place, : patches[place], : patches[place]]
+        assert torch.allclose(attention[0], inside, rtol=near, atol=near)
+        assert torch.allclose(together[place].probabilities, alone.probabilities, atol=near)
+        largest = alone.maps.abs().max() if alone.maps.numel() else 0
+        assert torch.allclose(together[place].maps, alone.maps, atol=float(near * largest))
+
+
 def test_attention_is_summed_over_the_last_blocks() -> None:
     network, image = draw_clip(), torch.randn(1, 3, 32, 48)
     vision = network.visual
@@ -105,7 +135,8 @@ def test_factors_in_float16_leave_sums_in_float32() -> None:
     network, image = draw_clip(), torch.randn(1, 3, 32, 48)
     with torch.inference_mode():
         tokens, total = network.visual.tokens(image)
-        rough, rough_total = network.visual.tokens(image, precision=torch.float16)
+        network.visual.lower(torch.float16)
+        rough, rough_total = network.visual.tokens(image)
     assert rough.dtype == rough_total.dtype == torch.float32
     assert 0 < (rough - tokens).abs().max() <= 0.02 * tokens.abs().max()
     assert (rough_total - total).abs().max() <= 0.02 * total.abs().max()
@@ -131,6 +162,7 @@ def test_boxes_reach_the_edge_where_they_are_not_cut() -> None:
     cut, whole = box_masks(maps, 0.4), box_masks(maps, 0.4, cut=False)
     assert not cut[0].any() and whole[0].sum() == 3 and whole[0, 3, 2:].all()
     assert np.array_equal(cut[1], whole[1]) and whole[1].sum() == 4 and whole[1, 1:3, 1:3].all()
+    assert box_masks(maps[:0], 0.4).shape == (0, 4, 5)
 
 
 def test_texts_are_split_as_published(golden: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from amn_dist.config import load_config
+from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.network import ClipNet, position_table, text_features
-from amn_dist.models.clip.relevance import last_pass, relevances
+from amn_dist.models.clip.relevance import relevances
 from amn_dist.models.clip.texts import words_of
 from amn_dist.models.clip.weights import load_clip
 from amn_dist.ops.clip.patches import patch_size, resized
@@ -139,6 +141,22 @@ def test_a_picture_through_the_whole_script(
             near(value, arrays[name], tolerance[name.removeprefix("out_")])
     # The published float32 gradient cancels where a tag is nearly sure.
     near(fine[1].half(), arrays["out_attn_highres"], {"abs": 0.05} if meta["saturated"] else tolerance["attn_highres"])
+
+
+@pytest.mark.parametrize("case", ["voc_0", "coco_1"])
+def test_float16_factors_move_no_box(
+    clip_golden: Path, networks: dict[str, ClipNet], tmp_path: Path, case: str
+) -> None:
+    meta, arrays = read(clip_golden, f"clip_forward_{case}")
+    network = copy.deepcopy(network_of(networks, clip_golden, meta["weights"], tmp_path))
+    network.visual.lower(torch.float16)
+    image, keys = arrays["in_image"], arrays["out_keys"]
+    fg, bg = texts_of(clip_golden, meta, network)
+    tokens, _ = network.visual.tokens(input_batch(resized([image], torch.device("cpu")), "clip"))
+    (relevance,) = relevances(network, last_pass(network, tokens), [torch.cat([fg[keys], bg])], [len(keys)])
+    cam = positive_maps(relevance.maps).view(arrays["out_cam"].shape)
+    near(cam, arrays["out_cam"], {"abs": 5e-3})
+    assert np.array_equal(box_masks(cam.numpy(), meta["box_threshold"]), arrays["out_mask"].astype(bool))
 
 
 @pytest.mark.parametrize("kind", ["voc", "coco", "vitb16"])

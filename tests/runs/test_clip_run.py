@@ -18,6 +18,7 @@ from amn_dist.ops.clip.seed import confident_labels
 from amn_dist.records import IGNORE, Sample, grid_size
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
+from amn_dist.shards.format import decode, encode
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.clip import ClipMap, tensors_clip
 from data_shards.synthetic import pack_synthetic
@@ -140,6 +141,12 @@ def test_photographs_of_one_grid_go_together(root: Path) -> None:
     samples = [Sample(str(n), n, image, tags[n]) for n, image in enumerate(images)]
     assert [sample.key for sample in step.run(opened, iter(samples))] == ["0", "1", "2", "3"]
     assert all("activation.f16" in sample.made["clip_map"] for sample in samples)
+    for sample in samples:  # stored as the patches', read as the stride-4 grid
+        stored = sample.made["clip_map"]["activation.f16"]
+        assert sample.evidence is not None and stored.values.shape[1:] < stored.size
+        read = decode("activation.f16", encode("activation.f16", stored))
+        assert read.shape[1:] == grid_size(*sample.image.shape[:2])
+        assert np.abs(read - sample.evidence.coarse).max(initial=0) <= 2**-10
 
 
 SIZES = ((40, 60, 3), (48, 64, 3), (33, 49, 3), (47, 50, 3))

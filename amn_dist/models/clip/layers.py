@@ -29,18 +29,24 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def project(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v [B, heads, L, d] of tokens [B, L, D]."""
-        rows = functional.linear(z, self.in_proj_weight, self.in_proj_bias)
+        """q, k and v [B, heads, L, d] of tokens [B, L, D], in the type of the weights."""
+        rows = functional.linear(z.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
         q, k, v = rows.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def forward(self, z: Tensor, *, causal: bool = False, total: Tensor | None = None) -> Tensor:
-        """Attended tokens. total: f32[B, P, P], to which the weights between patches are added, summed over heads."""
+    def forward(
+        self, z: Tensor, *, causal: bool = False, total: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
+        """Attended tokens. total: f32[B, P, P], to which the weights between patches are added, summed over heads.
+
+        own: bool[B, L], false for padding, which nobody attends to.
+        """
         q, k, v = self.project(z)
         if total is None:
-            attended = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            mask = None if own is None else own[:, None, None]
+            attended = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         else:
-            attended = _attend_and_count(q, k, v, total)
+            attended = _attend_and_count(q, k, v, total, own)
         return self.out_proj(joined(attended))
 
 
@@ -53,7 +59,7 @@ class Mlp(nn.Module):
         self.activate, self.slope = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.activate(self.c_fc(x)))
+        return self.c_proj(self.activate(self.c_fc(x.to(self.c_fc.weight.dtype))))
 
 
 class Block(nn.Module):
@@ -64,9 +70,16 @@ class Block(nn.Module):
         self.ln_1, self.attn = nn.LayerNorm(width), Attention(width)
         self.ln_2, self.mlp = nn.LayerNorm(width), Mlp(width, activation)
 
-    def forward(self, x: Tensor, *, causal: bool = False, total: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), causal=causal, total=total)
+    def forward(
+        self, x: Tensor, *, causal: bool = False, total: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), causal=causal, total=total, own=own)
         return x + self.mlp(self.ln_2(x))
+
+    def lower(self, precision: torch.dtype) -> None:
+        """Round the factors of products to a type; norms, sums and tokens keep theirs."""
+        self.attn.to(precision)
+        self.mlp.to(precision)
 
 
 class Transformer(nn.Module):
@@ -82,15 +95,18 @@ def joined(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).flatten(2)
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) over the keys."""
-    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
+def attention_weights(q: Tensor, k: Tensor, own: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) over the keys [B, heads, L, d] that are no padding (own: bool[B, L])."""
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    if own is not None:
+        scores = scores.masked_fill(~own[:, None, None], -torch.inf)
+    return scores.softmax(-1)
 
 
-def _attend_and_count(q: Tensor, k: Tensor, v: Tensor, total: Tensor) -> Tensor:
+def _attend_and_count(q: Tensor, k: Tensor, v: Tensor, total: Tensor, own: Tensor | None) -> Tensor:
     """Attended values; the weights of one head (on a CPU) or of all exist at a time."""
-    if q.device.type != "cpu":
-        weights = attention_weights(q, k)
+    if q.device.type != "cpu" or own is not None:
+        weights = attention_weights(q, k, own)
         total += weights[:, :, 1:, 1:].sum(1, dtype=total.dtype)
         return weights @ v
     attended = torch.empty_like(v)

@@ -1,13 +1,14 @@
-"""CLIP's two sides. The image side stops before its last block, whose tokens relevance.py looks at (clip 2.3, 3)."""
+"""CLIP's two sides. The image side stops before its last block, whose tokens last_block.py takes (clip 2.3, 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from amn_dist.models.clip.layers import Activation, Block, Transformer
 
@@ -62,26 +63,35 @@ class Vision(nn.Module):
         """Position table [1 + P, D] of a grid."""
         return position_table(self.positional_embedding, self.grid, size, half=self.half_position)
 
-    def tokens(
-        self, x: Tensor, *, attention_blocks: int = 8, precision: torch.dtype = torch.float32
-    ) -> tuple[Tensor, Tensor]:
-        """Tokens before the last block, and attention between patches f32[B, P, P] summed over heads and blocks.
+    def lower(self, precision: torch.dtype) -> None:
+        """Round the factors of products in all blocks but the last to a type; sums and tokens keep theirs."""
+        for block in self.transformer.resblocks[:-1]:
+            assert isinstance(block, Block)
+            block.lower(precision)
 
-        attention_blocks: how many of all blocks count, from behind; the last one's share is not in yet. precision: of
-        the factors of products; sums and tokens keep to that of the weights.
+    def tokens(self, x: Tensor, *, attention_blocks: int = 8) -> tuple[Tensor, Tensor]:
+        """Tokens before the last block of images f32[B, 3, h patches, w patches], and attention between their patches
+        f32[B, P, P] summed over heads and blocks.
+
+        attention_blocks: how many of all blocks count, from behind; the last one's share is not in yet.
         """
-        with torch.autocast(x.device.type, dtype=precision, enabled=precision != torch.float32):
-            return self._tokens(x, attention_blocks)
+        return self._through_blocks(self.embedded(x), attention_blocks, None)
 
-    def _tokens(self, x: Tensor, attention_blocks: int) -> tuple[Tensor, Tensor]:
-        x = self.embedded(x)
+    def padded_tokens(self, images: Sequence[Tensor], *, attention_blocks: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+        """`tokens` of images f32[3, H, W] of any grids, as many as the largest has, and which are an image's own,
+        bool[B, L]; what stands at the others, behind them, means nothing."""
+        parts = [self.embedded(image[None])[0] for image in images]
+        own = pad_sequence([torch.ones(len(part), dtype=torch.bool, device=part.device) for part in parts], True)
+        return *self._through_blocks(pad_sequence(parts, True), attention_blocks, own), own
+
+    def _through_blocks(self, x: Tensor, attention_blocks: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
         patches = x.shape[1] - 1
         total = torch.zeros(
             len(x), patches, patches, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device
         )
         blocks = self.transformer.resblocks
         for number, block in enumerate(blocks[:-1]):
-            x = block(x, total=total if number >= len(blocks) - attention_blocks else None)
+            x = block(x, total=total if number >= len(blocks) - attention_blocks else None, own=own)
         return x, total
 
 

@@ -9,44 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from amn_dist.models.clip.layers import Block, attention_weights, joined
+from amn_dist.models.clip.last_block import LastPass, Normed, image_of
+from amn_dist.models.clip.layers import Block
 from amn_dist.models.clip.network import ClipNet
-
-
-@dataclass(frozen=True)
-class Normed:
-    """A layer norm's input [..., D] at mean 0 and deviation 1, and the deviation [..., 1] it had."""
-
-    values: Tensor
-    deviation: Tensor
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        """Gradient to the input, of the gradient to `values`."""
-        along = (gradient * self.values).mean(-1, keepdim=True)
-        return (gradient - gradient.mean(-1, keepdim=True) - self.values * along) / self.deviation
-
-
-@dataclass(frozen=True)
-class LastPass:
-    """What the last block makes of tokens [B, L, D] on the way, [B, ...] each.
-
-    z: behind its first norm. q, k, v, attended: [B, heads, L, d]. weights: [B, heads, L, L]. middle, last: normed
-    tokens before the MLP and behind the block. hidden: [B, L, 4D] before the activation. feature: [B, E], pooled.
-    """
-
-    z: Tensor
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    weights: Tensor
-    attended: Tensor
-    middle: Normed
-    hidden: Tensor
-    last: Normed
-    feature: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,46 +28,37 @@ class Relevance:
     maps: Tensor
 
 
-def last_pass(network: ClipNet, x: Tensor) -> LastPass:
-    """The last block and the pooled feature: the mean of the patch tokens, without the class token."""
-    vision, block = network.visual, network.visual.last
-    z = block.ln_1(x)
-    q, k, v = block.attn.project(z)
-    weights = attention_weights(q, k)
-    attended = weights @ v
-    y = x + block.attn.out_proj(joined(attended))
-    middle = _normed(y, block.ln_2)
-    hidden = block.mlp.c_fc(middle.values * block.ln_2.weight + block.ln_2.bias)
-    last = _normed(y + block.mlp.c_proj(block.mlp.activate(hidden)), vision.ln_post)
-    pooled = last.values[:, 1:].mean(1) * vision.ln_post.weight + vision.ln_post.bias
-    return LastPass(z, q, k, v, weights, attended, middle, hidden, last, pooled @ vision.proj)
-
-
 def relevances(
-    network: ClipNet, seen: LastPass, texts: Sequence[Tensor], tags: Sequence[int], *, scale_free: bool = False
+    network: ClipNet,
+    seen: LastPass,
+    texts: Sequence[Tensor],
+    tags: Sequence[int],
+    *,
+    patches: Sequence[int] | None = None,
+    scale_free: bool = False,
 ) -> list[Relevance]:
     """GradCAM of the tags of every image of a pass.
 
-    texts: unit rows [K + N, E] of an image's tags and of the background words. tags: K of each image. scale_free: the
-    gradient of a probability without the factor of that probability, so that tags of next to none keep their maps.
+    texts: unit rows [K + N, E] of an image's tags and of the background words. tags: K of each image. patches: of each
+    image, behind which padding stands; all are its own without. scale_free: the gradient of a probability without the
+    factor of that probability, so that tags of next to none keep their maps.
     """
-    shared = seen.last.values[:, 1:] @ network.visual.last.mlp.c_proj.weight
-    chosen = zip(texts, tags, strict=True)
-    return [_of_image(network, seen, place, shared[place], *one, scale_free) for place, one in enumerate(chosen)]
+    counts = patches or [seen.z.shape[1] - 1] * len(tags)
+    one = zip(texts, tags, counts, strict=True)
+    return [
+        _of_image(network, image_of(seen, place, count), rows, number, scale_free)
+        for place, (rows, number, count) in enumerate(one)
+    ]
 
 
-def _of_image(
-    network: ClipNet, seen: LastPass, place: int, shared: Tensor, texts: Tensor, tags: int, scale_free: bool
-) -> Relevance:
-    scale, feature = network.logit_scale.exp(), seen.feature[place]
-    logits = scale * functional.normalize(feature, dim=0) @ texts.T
+def _of_image(network: ClipNet, seen: LastPass, texts: Tensor, tags: int, scale_free: bool) -> Relevance:
+    scale, vision = network.logit_scale.exp(), network.visual
+    logits = scale * functional.normalize(seen.feature, dim=0) @ texts.T
     probabilities = logits.softmax(0)
-    to_feature = feature_gradients(feature, texts, probabilities, tags, scale, scale_free=scale_free)
-    vision = network.visual
-    to_last = vision.ln_post.weight * (to_feature @ vision.proj.T) / (seen.z.shape[1] - 1)
-    channels = [_channel_weights(vision.last, seen, place, shared, row) for row in to_last]
-    weights = torch.stack(channels) if channels else to_last
-    return Relevance(logits, probabilities, weights, weights @ seen.z[place, 1:].T)
+    to_feature = feature_gradients(seen.feature, texts, probabilities, tags, scale, scale_free=scale_free)
+    to_last = vision.ln_post.weight * (to_feature @ vision.proj.T) / (len(seen.z) - 1)
+    weights = _channel_weights(vision.last, seen, to_last) if tags else to_last
+    return Relevance(logits, probabilities, weights, weights @ seen.z[1:].T)
 
 
 def feature_gradients(
@@ -117,51 +76,53 @@ def feature_gradients(
     return scale / length * (apart - (apart @ unit)[:, None] * unit)
 
 
-def _channel_weights(block: Block, seen: LastPass, place: int, shared: Tensor, to_last: Tensor) -> Tensor:
-    """Mean over the patches of the gradient [D] to z, of the gradient [D] that every patch's last token receives.
+def _channel_weights(block: Block, seen: LastPass, to_last: Tensor) -> Tensor:
+    """Means over the patches of the gradients [K, D] to z, of the gradients [K, D] that every patch's last token
+    receives: of one tag after the other on a CPU, whose caches hold one; else of all together, in few launches."""
+    slopes = block.mlp.slope(seen.hidden[1:]) / seen.last.deviation[1:]
+    through = _Hidden(slopes, (seen.last.values[1:] @ block.mlp.c_proj.weight) * slopes)
+    centred = to_last - to_last.mean(1, keepdim=True)
+    together = 1 if centred.device.type == "cpu" else len(centred)
+    sums = [_attention_sums(seen, _to_attended(block, seen, through, rows)) for rows in centred.split(together)]
+    return torch.cat(sums) @ block.attn.in_proj_weight / (len(seen.z) - 1)
 
-    shared: the last tokens [P, 4D] times the MLP's second layer, the same for all tags.
+
+@dataclass(frozen=True)
+class _Hidden:
+    """What all tags share on the way back through the last norm and the MLP's second layer, [P, 4D].
+
+    slopes: of the activation, over the deviation before the norm. values: slopes times the normed tokens there.
     """
-    after_mlp, into_hidden = _through_last_norm(seen.last, place, shared, to_last, block)
-    to_hidden = into_hidden * block.mlp.slope(seen.hidden[place, 1:])
+
+    slopes: Tensor
+    values: Tensor
+
+
+def _to_attended(block: Block, seen: LastPass, shared: _Hidden, centred: Tensor) -> Tensor:
+    """Gradients [K, heads, P, d] to the attended values, of gradients [K, D] to every normed last token, mean zero."""
+    last, middle = (Normed(one.values[1:], one.deviation[1:]) for one in (seen.last, seen.middle))
+    along = (centred @ last.values.T)[..., None] / centred.shape[-1]
+    rows = centred[:, None]
+    after_mlp = (rows - along * last.values) / last.deviation
+    to_hidden = (shared.slopes * (rows @ block.mlp.c_proj.weight)).addcmul_(along, shared.values, value=-1)
     to_middle = to_hidden @ block.mlp.c_fc.weight * block.ln_2.weight
-    middle = Normed(seen.middle.values[place, 1:], seen.middle.deviation[place, 1:])
     after_attention = after_mlp + middle.backward(to_middle)
-    heads = block.attn.heads
-    to_attended = (after_attention @ block.attn.out_proj.weight).unflatten(-1, (heads, -1)).transpose(0, 1)
-    sums = _attention_sums(seen, place, to_attended)
-    return sums @ block.attn.in_proj_weight / len(shared)
+    return (after_attention @ block.attn.out_proj.weight).unflatten(-1, (block.attn.heads, -1)).transpose(-2, -3)
 
 
-def _through_last_norm(
-    last: Normed, place: int, shared: Tensor, to_last: Tensor, block: Block
-) -> tuple[Tensor, Tensor]:
-    """Gradients to the tokens behind the MLP [P, D] and, through its second layer, to its hidden values [P, 4D]."""
-    values, deviation = last.values[place, 1:], last.deviation[place, 1:]
-    centred = to_last - to_last.mean()
-    along = (values @ centred)[:, None] / values.shape[-1]
-    to_tokens = (centred - along * values) / deviation
-    return to_tokens, (centred @ block.mlp.c_proj.weight - along * shared) / deviation
+def _attention_sums(seen: LastPass, to_attended: Tensor) -> Tensor:
+    """Sums over the patches of the gradients to q, k and v, one after the other: [K, 3 D].
 
-
-def _attention_sums(seen: LastPass, place: int, to_attended: Tensor) -> Tensor:
-    """Sums over the patches of the gradients to q, k and v, one after the other: [3 D].
-
-    to_attended: [heads, P, d]. Rows of a softmax's gradient sum to zero, so that column 0 says what the others come to.
+    to_attended: [K, heads, P, d]. Rows of a softmax's gradient sum to zero, so that column 0 says what the others come
+    to.
     """
-    q, k, v = (rows[place] for rows in (seen.q, seen.k, seen.v))
-    weights, attended = seen.weights[place, :, 1:], seen.attended[place, :, 1:]
-    own = (to_attended * attended).sum(-1, keepdim=True)
-    to_class = weights[..., :1]
-    of_v = ((1 - to_class) * to_attended).sum(1)
-    of_k = -(to_class * ((to_attended @ v[:, :1].transpose(1, 2)) - own) * q[:, 1:]).sum(1)
-    moved = weights.transpose(1, 2) @ torch.cat([to_attended, own], -1)
-    of_q = (((moved[..., :-1] * v).sum(-1, keepdim=True) - moved[..., -1:]) * k).sum(1)
+    q, k, v = seen.q, seen.k, seen.v
+    weights, to_class = seen.weights[:, 1:], seen.weights[:, 1:, :1]
+    own = (to_attended * seen.attended[:, 1:]).sum(-1, keepdim=True)
+    of_v = ((1 - to_class) * to_attended).sum(-2)
+    of_k = -(to_class * ((to_attended @ v[:, :1].transpose(1, 2)) - own) * q[:, 1:]).sum(-2)
+    columns = torch.cat([to_attended, own], -1).permute(1, 2, 0, 3)
+    moved = (weights.transpose(1, 2) @ columns.flatten(2)).unflatten(2, columns.shape[2:]).permute(2, 0, 1, 3)
+    of_q = (((moved[..., :-1] * v).sum(-1, keepdim=True) - moved[..., -1:]) * k).sum(-2)
     scale = q.shape[-1] ** -0.5
-    return torch.cat([scale * of_q.flatten(), scale * of_k.flatten(), of_v.flatten()])
-
-
-def _normed(x: Tensor, norm: nn.LayerNorm) -> Normed:
-    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-    deviation = (variance + norm.eps).sqrt()
-    return Normed((x - mean) / deviation, deviation)
+    return torch.cat([scale * of_q.flatten(1), scale * of_k.flatten(1), of_v.flatten(1)], 1)
