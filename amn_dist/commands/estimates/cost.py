@@ -1,0 +1,66 @@
+"""What a stage costs: what a trial of it took, and what every further image takes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a trial of a stage. seconds: from its beginning to its end, processes started included. images: those it went
+    through, on the worker that had most. each: seconds of a further image there."""
+
+    seconds: float
+    images: int
+    each: float
+
+    def of(self, images: int) -> float:
+        """Seconds of a stage over so many images."""
+        return max(self.seconds + (images - self.images) * self.each, 0.0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a trial. costs: by the stage that a stream begins with. start_s: seconds of a run outside its stages."""
+
+    costs: dict[str, Cost]
+    start_s: float
+
+
+def fullest(sizes: Iterable[int], chunk: int, workers: int) -> int:
+    """Images that the fullest of some workers gets when the chunks of shards go to whoever is free.
+
+    sizes: samples of every shard. One worker gets them all.
+    """
+    loads = [0] * workers
+    for size in sizes:
+        for start in range(0, size, chunk):
+            heapq.heapreplace(loads, loads[0] + min(chunk, size - start))
+    return max(loads)
+
+
+def fit_cost(records: Sequence[dict[str, Any]], batch: int) -> Cost:
+    """Of a Fit that wrote a record a step; the first step warms up, as long as there is another."""
+    steps = [record for record in records if "step" in record]
+    rates = [record["images_per_s"] for record in steps[1:] or steps]
+    return Cost(ended(records), batch * steps[-1]["step"], sum(1 / rate for rate in rates) / len(rates))
+
+
+def map_cost(records: Sequence[dict[str, Any]], *, warm: int, images: int, workers: int) -> Cost:
+    """Of a Map, or scores: a record a shard. warm: images with which workers warm up. images: on the fullest one."""
+    shards = [record for record in records if "step" in record]
+    last = shards[-1]
+    first = next(record for record in shards if record["step"] >= min(warm, last["step"]))
+    if first is last:
+        each = 1 / last["images_per_s"]
+    else:
+        each = (last["time"] - first["time"]) / max(last["step"] - first["step"], 1)
+    return Cost(ended(records), images, each * workers)
+
+
+def ended(records: Sequence[dict[str, Any]]) -> float:
+    """Seconds a stage took when it ended."""
+    return next(float(record["seconds"]) for record in reversed(records) if record.get("done"))
