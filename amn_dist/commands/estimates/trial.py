@@ -30,13 +30,14 @@ from amn_dist.shards.shardset import ShardSet
 from amn_dist.telemetry import METRICS
 from amn_dist.training.launchers import with_processes
 
-STAGE_S = 8.0
-"""Seconds that the second trial may take for a stage, as the first one tells."""
+FIT_S, MAP_S = 10.0, 20.0
+"""Seconds that the second trial may take for a Fit and a Map, as the first one tells: a Map's is too much by what every
+chunk costs, since its chunks are of one image."""
 SOME = 96
 """Images of the second trial at most, a worker."""
 LEAST_STEPS, MOST_STEPS = 3, 8
 """Optimiser steps of the second trial; the first of them warms up."""
-LONG_S = 90.0
+LONG_S = 180.0
 """Seconds of a first trial after which there is no second: what starting takes is nothing beside what follows."""
 LIMIT_S = 400.0
 """Seconds of a trial at most."""
@@ -64,7 +65,9 @@ def measure(config: Config, sets: Mapping[str, ShardSet], outside: Mapping[str, 
     first = try_out(config, sets, outside, sample, workers)
     if time.monotonic() - began > LONG_S:
         return first
-    return try_out(config, sets, outside, second_sample(config, first, len(sets["train"]), workers), workers)
+    train = sets["train"]
+    second = second_sample(config, first, len(train), workers, max(train.shard_sizes))
+    return try_out(config, sets, outside, second, workers)
 
 
 def farm_workers(config: Config) -> int:
@@ -88,18 +91,22 @@ def first_sample(config: Config, workers: int) -> Sample:
     return Sample(max(2 * workers, least), 1, batches, dict.fromkeys(batches, 2))
 
 
-def second_sample(config: Config, first: Measured, images: int, workers: int) -> Sample:
-    """As many images and steps as the time allows, by what the first trial took; not fewer than that had."""
+def second_sample(config: Config, first: Measured, images: int, workers: int, shard_size: int) -> Sample:
+    """As many images and steps as the time allows, by what the first trial took; not fewer than that had.
+
+    images, shard_size: of the training set. Chunks are as large as in the run where every worker gets two.
+    """
     before, processes = first_sample(config, workers), with_processes(config.engine).processes
     slowest = max(cost.each / workers for name, cost in first.costs.items() if name not in before.steps)
-    count = max(min(int(STAGE_S / max(slowest, 1e-6)), SOME * workers, images), before.images)
+    count = max(min(int(MAP_S / max(slowest, 1e-6)), SOME * workers, images), before.images)
     batches, steps = {}, {}
     for name, section in fits(config).items():
         each = max(first.costs[name].each, 1e-6)
-        share = int(STAGE_S / (LEAST_STEPS * each)) // processes * processes
+        share = int(FIT_S / (LEAST_STEPS * each)) // processes * processes
         batches[name] = min(section.batch, count, max(share, before.batches[name]))
-        steps[name] = min(max(int(STAGE_S / (batches[name] * each)), LEAST_STEPS), MOST_STEPS)
-    return Sample(count, max(min(count // (4 * workers), config.farm.chunk), 1), batches, steps)
+        steps[name] = min(max(int(FIT_S / (batches[name] * each)), LEAST_STEPS), MOST_STEPS)
+    chunk = max(min(count // (2 * workers), config.farm.chunk, shard_size), 1)
+    return Sample(count, chunk, batches, steps)
 
 
 def try_out(
