@@ -35,18 +35,18 @@ def neighbour_rate(run: Run, config: Config, stage: Stage, images: ShardSet, fol
 
     followers: Maps that take the stage's from memory, whose time is part of its own.
     """
-    here = environment()
     for other in run.siblings():
         with contextlib.suppress(AmnError, OSError, ValueError, KeyError, TypeError):
             rate = rated(other.stage(stage.name))
             alike = rate is not None and all(_same_work(other, config, step, images) for step in (stage, *followers))
-            if alike and _same_workers(other, config, here):
+            if alike and _same_workers(other, config):
                 return rate
     return None
 
 
-def _same_workers(other: Run, config: Config, here: Mapping[str, Any]) -> bool:
+def _same_workers(other: Run, config: Config) -> bool:
     """Whether machine, processes and workers were like these."""
+    here = environment()
     there, was = read_json(other.folder / "environment.json"), read_config(other.folder / "config.yaml")
     workers = [(c.farm.name, c.farm.workers, c.farm.threads, c.farm.pools, c.engine.processes) for c in (was, config)]
     return workers[0] == workers[1] and all(there[name] == here[name] for name in MACHINE)

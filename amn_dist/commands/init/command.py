@@ -73,7 +73,7 @@ def _write(plan: Plan, out: Path) -> None:
 
 
 def _tell(plan: Plan, out: Path) -> None:
-    from amn_dist.commands.init.choices import cautions, reasons
+    from amn_dist.commands.init.reasons import cautions, reasons
 
     table = Table(title=printable(f"{out}: {plan.method} on {plan.train.url}", PLACE))
     for heading in ("setting", "chosen", "because"):

@@ -9,9 +9,7 @@ from typing import Any
 
 from amn_dist.commands.init.choices import Plan
 from amn_dist.commands.init.networks import RECIPES
-from amn_dist.config import Config, FitSection
 from amn_dist.errors import printable
-from amn_dist.methods import stages
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
@@ -71,11 +69,8 @@ def _comment(text: str) -> list[str]:
 
 def _sections(plan: Plan) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Name, comment and settings of every section that is written, in the order of the method."""
-    config = Config.model_validate({"name": "x", "method": plan.method, "data": {"val": None}})
-    if plan.val is not None:
-        config = config.model_copy(update={"data": config.data.model_copy(update={"val": "val"})})
-    for stage in stages(config):
-        if isinstance(getattr(config, stage.name), FitSection):
+    for stage in plan.stages:
+        if stage.verb == "fit":
             yield stage.name, *_fit(plan, stage.name)
         elif stage.name in MAPS:
             yield stage.name, *MAPS[stage.name](plan)
