@@ -146,7 +146,7 @@ def test_costs_from_records() -> None:
 def test_more_is_tried_where_it_is_fast(finished: Path) -> None:
     config = load_config(finished / "config.yaml", ("classify.batch=16", "irn.batch=16", "segment.batch=10"))
     names = ("classify", "cam", "irn", "walk", "segment", "score")
-    for each, images, batch, steps in ((1e-4, 96, 16, 8), (0.25, 80, 13, 3), (30.0, 2, 2, 3)):
+    for each, images, batch, steps in ((1e-4, 96, 16, 12), (0.25, 80, 13, 3), (30.0, 2, 2, 3)):
         costs = Measured(dict.fromkeys(names, Cost(1.0, 2, each)), 1.0)
         sample = trial.second_sample(config, costs, 500, 1, 20)
         assert (sample.images, sample.batches["classify"], sample.steps["classify"]) == (images, batch, steps)

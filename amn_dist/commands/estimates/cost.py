@@ -43,9 +43,9 @@ def fullest(sizes: Iterable[int], chunk: int, workers: int) -> int:
 
 
 def fit_cost(records: Sequence[dict[str, Any]], batch: int) -> Cost:
-    """Of a Fit that wrote a record a step; the first step warms up, as long as there is another."""
+    """Of a Fit that wrote a record a step. The first half warms up: its batches were prepared before it began."""
     steps = [record for record in records if "step" in record]
-    rates = [record["images_per_s"] for record in steps[1:] or steps]
+    rates = [record["images_per_s"] for record in steps[len(steps) // 2 :]]
     return Cost(ended(records), batch * steps[-1]["step"], sum(1 / rate for rate in rates) / len(rates))
 
 

@@ -35,8 +35,8 @@ FIT_S, MAP_S = 10.0, 20.0
 chunk costs, since its chunks are of one image."""
 SOME = 96
 """Images of the second trial at most, a worker."""
-LEAST_STEPS, MOST_STEPS = 3, 8
-"""Optimiser steps of the second trial; the first of them warms up."""
+LEAST_STEPS, MOST_STEPS = 3, 12
+"""Optimiser steps of the second trial; the first half of them warms up."""
 LONG_S = 180.0
 """Seconds of a first trial after which there is no second: what starting takes is nothing beside what follows."""
 LIMIT_S = 400.0
