@@ -133,9 +133,10 @@ def test_the_fullest_worker(sizes: list[int], chunk: int, workers: int) -> None:
 
 
 def test_costs_from_records() -> None:
-    steps = [{"step": n, "images_per_s": rate} for n, rate in ((1, 1.0), (2, 4.0), (3, 8.0))]
-    cost = fit_cost([*steps, {"done": True, "seconds": 9.0}], batch=2)
-    assert cost == Cost(9.0, 6, (1 / 4 + 1 / 8) / 2) and cost.of(14) == 9.0 + 8 * cost.each
+    steps = [{"step": n, "time": 50.0 + s, "images_per_s": 1.0} for n, s in ((1, 9.0), (2, 9.5), (3, 10.0), (4, 11.0))]
+    cost = fit_cost([*steps, {"done": True, "seconds": 12.0}], batch=2)
+    assert cost == Cost(12.0, 8, 1.5 / 2 / 2) and cost.of(16) == 12.0 + 8 * cost.each
+    assert fit_cost([steps[0], {"done": True, "seconds": 9.5}], batch=2) == Cost(9.5, 2, 1.0)
     shards = [{"step": n, "time": 100.0 + s, "images_per_s": 1.0} for n, s in ((2, 7.0), (4, 8.0), (8, 10.0))]
     over = map_cost([*shards, {"done": True, "seconds": 11.0}], warm=4, images=4, workers=2)
     assert over == Cost(11.0, 4, 2 * 2.0 / 4) and over.of(10) == 11.0 + 6 * 1.0

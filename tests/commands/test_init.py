@@ -124,6 +124,15 @@ def test_mistakes_are_one_line(finished: Path, tmp_path: Path, mistake: Callable
     assert not list(tmp_path.glob("*.yaml"))
 
 
+def test_names_of_classes_are_no_settings(amn: Say, tmp_path: Path) -> None:
+    images = set_of(tmp_path / "set", [(40, 60)] * 2)
+    hostile = ("background", "a\nname: evil", "\x1b[2J# b")
+    index_all(images, kind="images", classes=hostile, count=2)
+    done = amn("init", images, "--out", "my.yaml")
+    assert done.code == 0 and "\x1b[2J" not in done.out + Path("my.yaml").read_text()
+    assert load_config("my.yaml").name == "my"
+
+
 def test_sizes_are_read_from_a_sample(tmp_path: Path) -> None:
     pack_synthetic(tmp_path / "set", images=7, seed=0, classes=3, size=(40, 90), shard_size=2)
     facts = look_at_images(path_of(tmp_path / "set"))

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LEAST_RATE = 1e-3
+"""Images a second, as finely as records say it."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -45,8 +48,9 @@ def fullest(sizes: Iterable[int], chunk: int, workers: int) -> int:
 def fit_cost(records: Sequence[dict[str, Any]], batch: int) -> Cost:
     """Of a Fit that wrote a record a step. The first half warms up: its batches were prepared before it began."""
     steps = [record for record in records if "step" in record]
-    rates = [record["images_per_s"] for record in steps[len(steps) // 2 :]]
-    return Cost(ended(records), batch * steps[-1]["step"], sum(1 / rate for rate in rates) / len(rates))
+    first, last = steps[max(len(steps) // 2 - 1, 0)], steps[-1]
+    each = 1 / max(last["images_per_s"], LEAST_RATE) if first is last else _between(first, last) / batch
+    return Cost(ended(records), batch * last["step"], each)
 
 
 def map_cost(records: Sequence[dict[str, Any]], *, warm: int, images: int, workers: int) -> Cost:
@@ -54,11 +58,13 @@ def map_cost(records: Sequence[dict[str, Any]], *, warm: int, images: int, worke
     shards = [record for record in records if "step" in record]
     last = shards[-1]
     first = next(record for record in shards if record["step"] >= min(warm, last["step"]))
-    if first is last:
-        each = 1 / last["images_per_s"]
-    else:
-        each = (last["time"] - first["time"]) / max(last["step"] - first["step"], 1)
+    each = 1 / max(last["images_per_s"], LEAST_RATE) if first is last else _between(first, last)
     return Cost(ended(records), images, each * workers)
+
+
+def _between(first: dict[str, Any], last: dict[str, Any]) -> float:
+    """Seconds of a step of a record between two."""
+    return max(float(last["time"] - first["time"]), 0.0) / max(last["step"] - first["step"], 1)
 
 
 def ended(records: Sequence[dict[str, Any]]) -> float:
