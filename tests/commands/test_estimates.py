@@ -89,6 +89,7 @@ def test_a_neighbour_on_another_machine_does_not(
     assert planned(run=tmp_path / "other") == set()
 
 
+@pytest.mark.slow
 def test_a_trial_is_made_once(finished: Path, amn: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(trial, "LONG_S", 0.0)  # the second trial is as the first, of other sizes
