@@ -19,6 +19,7 @@ from amn_dist.commands.demo import demo
 from amn_dist.commands.doctor.command import doctor
 from amn_dist.commands.exports import exports
 from amn_dist.commands.imports import imports
+from amn_dist.commands.init.command import init
 from amn_dist.commands.pack.command import pack
 from amn_dist.commands.plan import plan
 from amn_dist.commands.predict.command import predict
@@ -41,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
-for command in (run, plan, fit, map, score, report, predict, show, doctor, demo, verify):
+for command in (init, run, plan, fit, map, score, report, predict, show, doctor, demo, verify):
     app.command()(command)
 app.add_typer(pack, name="pack")
 app.add_typer(imports, name="import")

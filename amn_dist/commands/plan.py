@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 
 from amn_dist.commands.options import Address, ConfigPath, DataOption, RunOption, Settings
-from amn_dist.commands.printing import plain_console, print_table
+from amn_dist.commands.printing import plain_console, print_line, print_table
 from amn_dist.commands.run import pipeline
-from amn_dist.errors import PLACE, AmnError
-from amn_dist.storage.paths import AnyPath
+from amn_dist.errors import PLACE, ConfigError
 
 if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for torch
+    from amn_dist.commands.estimates.estimate import Estimates
     from amn_dist.methods import Stage
     from amn_dist.runs.pipeline import Pipeline
+
+
+Measure = Annotated[
+    bool, typer.Option("--measure/--no-measure", help="Try a few images where no equal run beside this one was timed.")
+]
+MINUTES, HOURS, DAYS = 90, 3 * 3_600, 3 * 86_400
+"""Seconds from which a time is told in the next larger unit."""
 
 
 def plan(
@@ -25,15 +32,35 @@ def plan(
     run: RunOption = None,
     set: Settings = None,
     address: Address = None,
+    measure: Measure = True,
 ) -> None:
     """Say what is done and what is next, with an estimate of its cost; refuse what could not run."""
+    from functools import partial
+
+    from amn_dist.commands.estimates.estimate import estimated
+
     planned = pipeline(config, data, run, set, address=address)
-    print_table(plain_console(), plan_table(planned))
-    planned.check(planned.stages)
+    fault = fault_of(planned)
+    measuring = measure and address is None and fault is None  # of another cluster this machine tells nothing
+    estimates = estimated(planned, measuring=measuring, tell=partial(print_line, err=True))
+    print_table(plain_console(), plan_table(planned, estimates))
+    for line in remarks(estimates):
+        print_line(line)
+    if fault is not None:
+        raise fault
 
 
-def plan_table(pipeline: Pipeline) -> Table:
-    """One row a stage: state, what it reads, its work, and its cost as far as this machine has measured it."""
+def fault_of(pipeline: Pipeline) -> ConfigError | None:
+    """What of the run cannot be, as far as it can be known."""
+    try:
+        pipeline.check(pipeline.stages)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def plan_table(pipeline: Pipeline, estimates: Estimates) -> Table:
+    """One row a stage: state, what it reads, its work, and its cost as far as it is known."""
     from amn_dist.report.tables import plain
 
     config = pipeline.config
@@ -42,10 +69,29 @@ def plan_table(pipeline: Pipeline) -> Table:
         table.add_column(heading)
     for stage in pipeline.stages:
         reads = ", ".join(stage.depends_on)
-        table.add_row(
-            stage.name, stage.verb, progress(pipeline, stage), reads, work(pipeline, stage), cost(pipeline, stage)
-        )
+        doing, time = work(pipeline, stage), cost(pipeline, stage, estimates)
+        table.add_row(stage.name, stage.verb, progress(pipeline, stage), reads, doing, time)
     return table
+
+
+def remarks(estimates: Estimates) -> list[str]:
+    """The sum of what is known, and why the rest is not."""
+    said = [estimates.note] if estimates.note else []
+    if estimates.seconds:
+        known = sum(estimates.seconds.values()) + estimates.start_s
+        left_out = f", without {', '.join(estimates.unknown)}" if estimates.unknown else ""
+        said.append(f"{amount(known)} in all{left_out}")
+    return said
+
+
+def amount(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < MINUTES:
+        return f"about {seconds:.0f} s"
+    for unit, most, one in (("min", HOURS, 60), ("h", DAYS, 3_600)):
+        if seconds < most:
+            return f"about {seconds / one:.{0 if unit == 'min' else 1}f} {unit}"
+    return f"about {seconds / 86_400:.1f} days"
 
 
 def progress(pipeline: Pipeline, stage: Stage) -> str:
@@ -64,6 +110,8 @@ def progress(pipeline: Pipeline, stage: Stage) -> str:
 
 def work(pipeline: Pipeline, stage: Stage) -> str:
     """Steps and images of a Fit, images of a Map."""
+    from amn_dist.commands.estimates.estimate import steps
+
     if stage.verb == "score":
         return "all truth"
     images = len(pipeline.sets[stage.over])
@@ -75,16 +123,13 @@ def work(pipeline: Pipeline, stage: Stage) -> str:
     return f"{steps(section, images)} steps of {section.batch}"
 
 
-def steps(section: Any, images: int) -> int:
-    """Optimiser steps of a Fit over so many images."""
-    return int(section.steps or section.epochs * (images // section.batch))
-
-
-def cost(pipeline: Pipeline, stage: Stage) -> str:
-    """Measured seconds of a done stage; for others the rate of the same stage in a sibling run, scaled.
+def cost(pipeline: Pipeline, stage: Stage, estimates: Estimates) -> str:
+    """Measured seconds of a done stage, an estimate of others.
 
     A stage that follows another runs in its stream, and its time is part of that one's.
     """
+    from amn_dist.commands.estimates.records import measured
+
     seconds = measured(pipeline.run.stage(stage.name))
     if pipeline.run.is_done(stage) and seconds is not None:
         return f"{seconds:.0f} s"
@@ -92,39 +137,8 @@ def cost(pipeline: Pipeline, stage: Stage) -> str:
         return f"with {stage.follows}"
     if pipeline.run.is_done(stage):
         return ""
-    rate = next(filter(None, (rated_beside(sibling.stage(stage.name)) for sibling in pipeline.run.siblings())), None)
-    if rate is None or stage.verb == "score":
+    if stage.name not in estimates.seconds:
         return "not measured yet"
-    images = len(pipeline.sets[stage.over])
-    if stage.verb == "fit":
-        section = getattr(pipeline.config, stage.name)
-        images = steps(section, images) * section.batch
-    return f"about {images / rate:.0f} s (at {rate:.1f} images/s)"
-
-
-def figures(folder: AnyPath, name: str) -> list[tuple[dict[str, Any], float]]:
-    """The records of a stage's metrics that hold a figure, and the figure; damaged lines are left out."""
-    from amn_dist.report.stage_metrics import is_figure, read_records
-    from amn_dist.telemetry import METRICS
-
-    records = [record for record in read_records(folder / METRICS) if record is not None]
-    return [(record, float(record[name])) for record in records if is_figure(record.get(name))]
-
-
-def measured(folder: AnyPath) -> float | None:
-    """Seconds the stage took when it ended."""
-    ends = [seconds for record, seconds in figures(folder, "seconds") if record.get("done")]
-    return ends[-1] if ends else None
-
-
-def rated_beside(folder: AnyPath) -> float | None:
-    """As rated, of another run: None where that cannot be read."""
-    with contextlib.suppress(AmnError, OSError):
-        return rated(folder)
-    return None
-
-
-def rated(folder: AnyPath) -> float | None:
-    """The stage's last rate, images a second."""
-    rates = [rate for _, rate in figures(folder, "images_per_s") if rate > 0]
-    return rates[-1] if rates else None
+    rate = estimates.rates.get(stage.name)
+    beside = "" if rate is None else f" (at {rate:.1f} images/s)"
+    return amount(estimates.seconds[stage.name]) + beside

@@ -28,9 +28,9 @@ def test_a_run_lies_under_its_name_unless_told(config: Path, finished: Path, amn
 
 
 def test_settings_go_over_the_file(config: Path, finished: Path, amn: Say) -> None:
-    done = amn("plan", "c.yaml", "--data", finished.parent, "--set", "irn.epochs=5")
+    done = amn("plan", "c.yaml", "--no-measure", "--data", finished.parent, "--set", "irn.epochs=5")
     assert done.code == 0 and "10 steps of 2" in done.out
-    done = amn("plan", "c.yaml", "--data", finished.parent, "--set", "irn={batch: 4}")
+    done = amn("plan", "c.yaml", "--no-measure", "--data", finished.parent, "--set", "irn={batch: 4}")
     assert done.code == 0 and "3 steps of 4" in done.out
     done = amn("plan", "c.yaml", "--data", finished.parent, "--set", "irn.epochs=3", "--set", "irn.epochs=5")
     assert done.code == 2 and "found irn.epochs=3 and irn.epochs=5, expected irn.epochs once" in done.err
