@@ -153,8 +153,12 @@ def test_clips_kept_table_adds_up() -> None:
 
 def test_a_host_that_is_waited_for_adds_to_the_device() -> None:
     pair = Pair(kernels(flops=1e9), kernels(flops=4e9), 4)
+    streams = {"cam": {kind: {"median_ms": 0.1} for kind in ("all", *KINDS)}}
     waiting, free = (
-        gpu_model.image("clip_map", {"clip_map": pair}, waited_for(milliseconds), LOW) for milliseconds in (3.0, 0.0)
+        gpu_times.image(
+            "clip_map", {"clip_map": pair}, {"parts": {"boxes": {"median_ms": spent_ms}}, "streams": streams}, LOW
+        )
+        for spent_ms in (3.0, 0.0)
     )
     assert waiting.device - free.device == pytest.approx(3e-3 * LOW.host)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from amn_dist.shards.shardset import ShardSet
 from benchmarks.device.extras import jpeg
 from benchmarks.device.free_device import DRAWN, drawn_labels, drawn_maps, free_device
 from benchmarks.device.stage_counts import published
-from benchmarks.host import companies, draw_images, measured, running, streams
+from benchmarks.host import TARGETS_MS, companies, draw_images, measured, running, streams
 from benchmarks.host_costs import PARTS
 from benchmarks.thread_times import KINDS, thread_times
 
+KEPT = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "host.json").read_text())
 IMAGES = 3
 
 
@@ -90,3 +92,10 @@ def test_time_is_told_by_kind_of_thread() -> None:
 
     spent = thread_times(work)
     assert spent["reading"] >= 40 and spent["encoding"] >= 60 and spent["own"] < spent["all"]
+
+
+def test_the_kept_figures_are_of_all_streams_and_within_their_targets() -> None:
+    assert KEPT["streams"].keys() == PARTS.keys() == KEPT["sum_of_parts_ms"].keys()
+    for name, target in TARGETS_MS.items():
+        row = KEPT["streams"][name]["all"]
+        assert row["n"] >= 5 and row["median_ms"] <= target == row["target_ms"]
