@@ -11,7 +11,7 @@ from rich.table import Table
 from amn_dist.commands.options import Address, ConfigPath, DataOption, RunOption, Settings
 from amn_dist.commands.printing import plain_console, print_line, print_table
 from amn_dist.commands.run import pipeline
-from amn_dist.errors import PLACE, ConfigError
+from amn_dist.errors import PLACE, AmnError
 
 if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for torch
     from amn_dist.commands.estimates.estimate import Estimates
@@ -50,11 +50,11 @@ def plan(
         raise fault
 
 
-def fault_of(pipeline: Pipeline) -> ConfigError | None:
+def fault_of(pipeline: Pipeline) -> AmnError | None:
     """What of the run cannot be, as far as it can be known."""
     try:
         pipeline.check(pipeline.stages)
-    except ConfigError as error:
+    except AmnError as error:
         return error
     return None
 
