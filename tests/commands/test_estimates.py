@@ -99,7 +99,7 @@ def test_a_trial_is_made_once(finished: Path, amn: Say, tmp_path: Path, monkeypa
     assert "measuring on a few images" in first.err and "not measured" not in first.out
     assert " in all" in first.out.splitlines()[-1] and not (tmp_path / "runs").exists()
     again = amn(*words)
-    assert again.out == first.out and not again.err
+    assert again.out == first.out and "measuring" not in again.err
     longer = amn(*words, "--set", "irn.epochs=4000")
     assert not longer.err and longer.out != first.out
     (kept,) = (tmp_path / ".cache/amn/trials").iterdir()
