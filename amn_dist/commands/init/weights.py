@@ -11,8 +11,8 @@ import torch
 from amn_dist.config import BackboneSection
 from amn_dist.errors import ConfigError, printable
 from amn_dist.models.backbones.architectures import ARCHITECTURES
-from amn_dist.models.backbones.backbone import build_backbone
-from amn_dist.models.weights import ENDINGS, load_backbone_weights
+from amn_dist.models.weight_files import check_backbone_weights
+from amn_dist.models.weights import ENDINGS, torchvision_cache
 
 USUAL = Path("weights")
 """Folder of weights beside the configurations, as `weights` of a configuration has it without a word."""
@@ -49,21 +49,15 @@ def find_weights(named: Path | None) -> FoundWeights:
 
 def is_cached(name: str) -> bool:
     """Whether torchvision's weights of a backbone were downloaded before, so that no network is needed."""
-    known, folder = ARCHITECTURES[name].torchvision, Path(torch.hub.get_dir()) / "checkpoints"
-    if known is None or not any(folder.glob(f"{name}-*.pth")):
-        return False
-    import torchvision  # five seconds of imports that only this needs
-
-    weights = torchvision.models.get_weight(f"{known}.IMAGENET1K_V1")
-    return (folder / weights.url.rpartition("/")[2]).is_file()
+    return ARCHITECTURES[name].torchvision is not None and torchvision_cache(name).is_file()
 
 
 def backbone_of(file: Path) -> str | None:
-    """The backbone that a file's weights fit, or None."""
+    """The backbone that a file's weights fit by names and shapes, or None."""
     for name in TRIED:
         section = BackboneSection(name=name, stride=ARCHITECTURES[name].strides[0])  # type: ignore[arg-type]
         try:
-            load_backbone_weights(build_backbone(section), str(file))
+            check_backbone_weights(section, str(file))
         except ConfigError:
             continue
         return name
