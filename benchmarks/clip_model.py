@@ -20,7 +20,7 @@ from benchmarks import gpu_model
 from benchmarks.device.stage_counts import TAGS, Pair, map_counts, published
 from benchmarks.gpu_assumptions import CASES
 from benchmarks.gpu_times import Hosts, crf_bytes
-from benchmarks.host_costs import _spent
+from benchmarks.host_costs import core_ms
 
 STAGES = ("clip_map", "clip_seed")
 TARGET_MIN = 12
@@ -96,7 +96,7 @@ def box_host(images: int = 96, rounds: int = 5) -> dict[str, Any]:
     noise = torch.rand(images * TAGS, 1, 6, 8, generator=torch.Generator().manual_seed(0))
     maps = functional.interpolate(noise, size=PATCHES, mode="bicubic")[:, 0].clamp(0, 1).numpy()
     maps = np.ascontiguousarray(maps / maps.max((1, 2), keepdims=True))
-    return _spent(lambda: box_masks(maps, BOX), images, rounds)
+    return core_ms(lambda: box_masks(maps, BOX), images, rounds)
 
 
 def lines(found: dict[str, Any]) -> list[str]:

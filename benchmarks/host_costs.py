@@ -55,7 +55,7 @@ def host_parts(root: Path, *, images: int = 96, rounds: int = 5) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         pack_coco(root, "train2014", Path(folder) / "set", shard_size=32)
         calls = {**_decoders(files), "read": _reading(Path(folder) / "set", images), **_coders(images)}
-        return {name: _spent(call, images, rounds) for name, call in calls.items()}
+        return {name: core_ms(call, images, rounds) for name, call in calls.items()}
 
 
 def sum_of_parts(stream: str, parts: dict[str, Any]) -> float:
@@ -92,7 +92,7 @@ def _coders(images: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _spent(call: Callable[[], Any], images: int, rounds: int) -> dict[str, Any]:
+def core_ms(call: Callable[[], Any], images: int, rounds: int) -> dict[str, Any]:
     """Core-milliseconds of one image, after a round that is not counted."""
     spent = []
     for _ in range(rounds + 1):

@@ -15,6 +15,7 @@ from amn_dist.methods import SETS
 from amn_dist.report.columns import Column, columns_of, stage_pictures, tag_names
 from amn_dist.report.image_scores import ImageScores, score_image, select_images, worst_first
 from amn_dist.report.run_folder import RunRecord
+from amn_dist.shards.sample import evenly
 from amn_dist.shards.shardset import ShardSet
 
 LONGEST = 160
@@ -72,7 +73,7 @@ def gallery(runs: Sequence[RunRecord], over: str, count: int) -> Gallery:
     columns = columns_of(runs, over)
     seen = min(len(images), count * CANDIDATES)
     scores, shown, unread = [], [], 0
-    for ordinal in (i * len(images) // seen for i in range(seen)):
+    for ordinal in evenly(len(images), seen):
         try:
             scores.append(score_image(images, columns, ordinal))
         except ShardError:

@@ -3,16 +3,9 @@ refused."""
 
 from __future__ import annotations
 
-import os
-import resource
-import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-
-import torch
 
 from amn_dist.config import Config, FitSection
 from amn_dist.errors import ShardError
@@ -21,8 +14,8 @@ from amn_dist.methods import Artefact, Stage
 from amn_dist.models.backbones.architectures import ARCHITECTURES
 from amn_dist.models.precision import precision_name
 from amn_dist.models.weight_files import backbone_shape
-from amn_dist.ops.devices import has_gpu
 from amn_dist.shards.format import FieldKind
+from amn_dist.shards.sample import evenly
 from amn_dist.shards.shardset import Entry, ShardSet
 from amn_dist.storage.folders import in_parallel
 
@@ -81,8 +74,7 @@ def look_at(images: ShardSet) -> Looked:
     set, or one without any."""
     if not len(images):
         raise ShardError(f"{images.url}: holds no sample, expected one at least; pack it again")
-    count = len(images.shard_sizes)
-    numbers = sorted({part * count // REPORTS for part in range(REPORTS)}) if count > REPORTS else range(count)
+    numbers = evenly(len(images.shard_sizes), REPORTS)
     entries = tuple(chain.from_iterable(in_parallel(images.shard, numbers)))
     tagged = [entry.ordinal for entry in entries[:: max(len(entries) // TAGS, 1)] if "tags" in entry.fields]
     counts = in_parallel(lambda ordinal: float(images.load(ordinal, "tags").sum()), tagged)
@@ -119,42 +111,3 @@ def memory_of(config: Config, stage: Stage, over: Looked) -> tuple[float, float]
     value = 2 if precision_name(config.infer.precision) == "bf16" else 4
     pixels = min(largest.height * largest.width, working_pixels(over.classes)) * scale**2
     return pixels * ARCHITECTURES[backbone.name].widest * value * (1 + mirrored), scale
-
-
-def workers_here(config: Config) -> int:
-    """Networks that run at a time on this machine, without a cluster."""
-    if config.farm.name == "local":
-        return 1
-    cores = max(len(os.sched_getaffinity(0)) // config.farm.threads, 1)
-    return min(config.farm.workers or cores, cores) if config.farm.pools != "two" else config.farm.network_workers or 1
-
-
-def free_disk(folder: Path) -> int:
-    """Bytes free where a folder is, or will be."""
-    there = folder.absolute()
-    while not os.path.exists(there) and there != there.parent:
-        there = there.parent
-    return shutil.disk_usage(there).free
-
-
-def memory_here() -> tuple[int, int]:
-    """Bytes of memory that a network can have here at all, and those that are available now."""
-    if has_gpu():
-        free, total = torch.cuda.mem_get_info()
-        return total, free
-    meminfo = _meminfo()
-    limits = [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0], _cgroup_limit()) if limit > 0]
-    return min([meminfo["MemTotal"], *limits]), min([meminfo["MemAvailable"], *limits])
-
-
-def _meminfo() -> dict[str, int]:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _cgroup_limit() -> int:
-    """Bytes the control group of this process may have; 0 where nothing limits it."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            return int(Path(path).read_text())
-    return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from amn_dist.loaders.decode import decoding_device
 from amn_dist.methods import Stage
 from amn_dist.ops.devices import compute_device, has_gpu
 from amn_dist.runs.findings import Findings, refused
+from amn_dist.runs.machine import is_installed
 from amn_dist.storage.paths import AnyPath
 from amn_dist.storage.scratch import SCRATCH, scratch_root
 from amn_dist.training.launchers import with_processes
@@ -126,7 +126,7 @@ def _check_pools(config: Config) -> None:
     """Raise StageError or ConfigError for pools of workers that the cores of this machine do not suffice for."""
     if config.farm.name != "ray" or config.farm.pools == "one" or (config.farm.pools == "auto" and not has_gpu()):
         return
-    if find_spec("ray") is not None:
+    if is_installed("ray"):
         from amn_dist.farms.ray.farm import local_cores, plan_pools
 
         plan_pools(config.farm, {"CPU": local_cores(config.farm), "GPU": torch.cuda.device_count()})
@@ -146,14 +146,7 @@ def _check_libraries(config: Config, stages: Sequence[Stage]) -> Findings:
         (f"{stage.name}.crf", "pydensecrf", "pydensecrf"): _crf(config, stage) == "pydensecrf" for stage in stages
     }
     for (key, name, library), is_asked in asked.items():
-        if is_asked and not _is_installed(library):
+        if is_asked and not is_installed(library):
             yield ConfigError(
                 f"{key}: found {name}, but {library} is not installed; run launch/install.sh, or set another"
             )
-
-
-def _is_installed(library: str) -> bool:
-    try:
-        return find_spec(library) is not None
-    except ModuleNotFoundError:  # the package that it would lie in
-        return False

@@ -8,8 +8,9 @@ from pathlib import Path
 from amn_dist.errors import PLACE, AmnError, ConfigError, printable
 from amn_dist.methods import Stage
 from amn_dist.ops.devices import has_gpu
-from amn_dist.runs.estimates import Bounds, disk_of_fit, disk_of_map, free_disk, memory_here, memory_of, workers_here
+from amn_dist.runs.estimates import Bounds, disk_of_fit, disk_of_map, memory_of
 from amn_dist.runs.findings import Findings
+from amn_dist.runs.machine import free_disk, memory_here, workers_here
 from amn_dist.runs.prospect import Prospect
 
 NEGLIGIBLE = 2**26

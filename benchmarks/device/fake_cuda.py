@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +23,8 @@ from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 from benchmarks.device.counting import Patches, count_kernel, tensors
+from benchmarks.device.source_line import here
 
-PACKAGE = str(Path(__file__).resolve().parents[2] / "amn_dist") + "/"
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim")
 """Operations whose result the host must know."""
 
@@ -80,16 +79,6 @@ class Recorder(TorchDispatchMode):
         unwaited = given.get("non_blocking", False)
         kind = "to the device" if target.is_cuda else "to the host"
         (self.seen.unwaited if unwaited else self.seen.blocking)[f"{kind} {here()}"] += 1
-
-
-def here() -> str:
-    """The innermost line of the package that is being run."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            return f"{frame.f_code.co_filename[len(PACKAGE) :]}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "?"
 
 
 @contextlib.contextmanager

@@ -6,12 +6,10 @@ would start a kernel is a launch; reading a value, or an operation whose shape d
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -25,9 +23,9 @@ from triton.runtime.jit import JITFunction
 
 from amn_dist.training.world import World
 from benchmarks.device.counting import FUSED, KERNELLESS, Patch, count_kernel, fused_convolution, tensors
+from benchmarks.device.source_line import here
 
 META = torch.device("meta")
-PACKAGE = str(Path(__file__).parents[2] / "amn_dist")
 READS = ("_local_scalar_dense", "nonzero", "masked_select")
 """Operations whose result the host waits for."""
 LOWERED = ("conv2d", "linear", "matmul", "mm", "bmm", "addmm")
@@ -71,16 +69,16 @@ class Recorder(TorchDispatchMode):
         name = func._schema.name.split("::")[-1]
         seen = [tensor for tensor in tensors((args, kwargs)) if tensor.device == META]
         if seen and name.startswith(READS):
-            self.asked.waits[f"{name} {_line()}"] += 1
+            self.asked.waits[f"{name} {here()}"] += 1
             return 1 if name == READS[0] else args[0].new_empty(1, dtype=torch.int64)
         if seen and name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1]):
-            self.asked.waits[f"boolean index {_line()}"] += 1
+            self.asked.waits[f"boolean index {here()}"] += 1
             return args[0].new_empty(args[0].numel())
         if name == "_to_copy" and seen and str(kwargs.get("device")) == "cpu":
-            self.asked.waits[f"to the host {_line()}"] += 1
+            self.asked.waits[f"to the host {here()}"] += 1
             return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if name.startswith("_fused_"):  # has no kernel for shapes alone
-            self.asked.launches[f"{name} {_line()}"] += 1
+            self.asked.launches[f"{name} {here()}"] += 1
             return None
         if name in FUSED:
             result = fused_convolution(name, args)
@@ -112,11 +110,11 @@ class Recorder(TorchDispatchMode):
             if target.device == META and source.device != META:
                 free = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
                 if not free:
-                    self.asked.copies[_line()] += 1
+                    self.asked.copies[here()] += 1
                 return
         on_device = any(tensor.device == META for tensor in tensors((args, kwargs, result)))
         if on_device and not func.is_view and name not in KERNELLESS:
-            self.asked.launches[f"{name} {_line()}"] += 1
+            self.asked.launches[f"{name} {here()}"] += 1
 
 
 class _Lowered(TorchFunctionMode):
@@ -204,10 +202,10 @@ def pretend_device(patch: Patch) -> None:
 
 def _launched(*arguments: Any, **constants: Any) -> None:
     """A kernel of our own that is counted instead of run."""
-    assert all(value.device == META for value in arguments if isinstance(value, Tensor)), f"the host's, {_line()}"
+    assert all(value.device == META for value in arguments if isinstance(value, Tensor)), f"the host's, {here()}"
     count_kernel(arguments)
     for asked in RECORDING[-1:]:
-        asked.launches[f"kernel {_line()}"] += 1
+        asked.launches[f"kernel {here()}"] += 1
 
 
 def _reading(before: Any, value: Any) -> Any:
@@ -229,13 +227,3 @@ def _form(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((key, _form(item)) for key, item in value.items())
     return (type(value), value)
-
-
-def _line() -> str:
-    """The line of the package that asks; a backward pass is asked for as a whole."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            return f"{frame.f_code.co_filename[len(PACKAGE) + 1 :]}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return "?"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from amn_dist.commands.estimates import memory, trial
 from amn_dist.commands.estimates.cost import Cost, Measured, fit_cost, fullest, map_cost
-from amn_dist.commands.estimates.sample import evenly, write_sample
 from amn_dist.commands.plan import amount
 from amn_dist.config import load_config
 from amn_dist.models.precision import precision_name
+from amn_dist.shards.sample import evenly, write_sample
 from amn_dist.shards.shardset import ShardSet
 from data_shards.synthetic import pack_synthetic
 

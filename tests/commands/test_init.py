@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from amn_dist.commands.init import weights as weights_of
 from amn_dist.commands.init.choices import Plan
 from amn_dist.commands.init.command import run_name
-from amn_dist.commands.init.facts import GIB, ImageFacts, MachineFacts, look_at_images, memory_gib
+from amn_dist.commands.init.facts import GIB, ImageFacts, MachineFacts, look_at_images, look_at_machine
 from amn_dist.commands.init.reasons import cautions, reasons
 from amn_dist.commands.init.text import config_text, flow
 from amn_dist.commands.init.weights import FoundWeights, backbone_of, find_weights
@@ -228,7 +228,7 @@ def test_a_run_is_called_as_its_file(file: str, name: str) -> None:
 
 
 def test_memory_is_what_may_be_had() -> None:
-    assert 0.1 < memory_gib() < 10_000
+    assert 0.1 < look_at_machine().memory_gib < 10_000
 
 
 def test_unknown_weights_are_refused(tmp_path: Path) -> None:

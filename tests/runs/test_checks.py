@@ -241,7 +241,7 @@ def test_devices_that_are_not_there_are_told_together(told: Any) -> None:
 
 
 def test_libraries_that_are_not_installed_are_told(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("amn_dist.runs.placement.find_spec", lambda name: None)
+    monkeypatch.setattr("amn_dist.runs.machine.find_spec", lambda name: None)
     faults, _ = told({"engine.name": "deepspeed", "cam_seed": {"crf": "pydensecrf"}, "loader.name": "dali"})
     assert [fault.partition(",")[0] for fault in faults] == [
         "engine.name: found deepspeed",

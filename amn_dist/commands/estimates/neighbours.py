@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from amn_dist.commands.estimates.records import rated
-from amn_dist.commands.estimates.sample import evenly
 from amn_dist.config import Config
 from amn_dist.errors import AmnError
 from amn_dist.methods import Stage
 from amn_dist.runs.origins import decoding, resolved
 from amn_dist.runs.run import Run, read_config, read_json
+from amn_dist.shards.sample import evenly
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import read_report
 from amn_dist.telemetry import environment

@@ -17,15 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from amn_dist.commands.estimates.cost import Cost, Measured, fit_cost, fullest, map_cost
-from amn_dist.commands.estimates.sample import write_sample
 from amn_dist.config import Config, FitSection, dump_config
 from amn_dist.errors import StageError, printable
 from amn_dist.methods import Stage, stages
+from amn_dist.ops.devices import has_gpu
 from amn_dist.report.stage_metrics import read_records
+from amn_dist.runs.machine import workers_here
 from amn_dist.runs.run import write_text
+from amn_dist.shards.sample import write_sample
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.telemetry import METRICS
 from amn_dist.training.launchers import with_processes
@@ -72,11 +72,7 @@ def measure(config: Config, sets: Mapping[str, ShardSet], outside: Mapping[str, 
 
 def farm_workers(config: Config) -> int:
     """Workers that share the images of a Map on this machine; 1 where they are of two kinds, or share a GPU."""
-    farm = config.farm
-    if farm.name == "local" or farm.pools == "two" or torch.cuda.is_available():
-        return 1
-    room = max(len(os.sched_getaffinity(0)) // farm.threads, 1)
-    return min(farm.workers or room, room)
+    return 1 if config.farm.pools == "two" or has_gpu() else workers_here(config)
 
 
 def fits(config: Config) -> dict[str, FitSection]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 
 import torch
 
 from amn_dist.errors import ConfigError, printable
+from amn_dist.runs.machine import host_memory, is_installed
+from amn_dist.shards.sample import evenly
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath
 
@@ -65,7 +64,7 @@ def look_at_images(place: AnyPath) -> ImageFacts:
     if not looked or len(images.classes) < 2:
         found = f"{len(images)} images, {len(images.classes) - 1} classes beside the background"
         raise ConfigError(f"{images.url}: found {found}, expected one of each at least; pack images with tags")
-    entries = [images.entry(place * len(images) // looked) for place in range(looked)]
+    entries = [images.entry(ordinal) for ordinal in evenly(len(images), looked)]
     long = [max(entry.height, entry.width) for entry in entries]
     short = [min(entry.height, entry.width) for entry in entries]
     sides = round(median(long)), round(median(short)), min(short), max(long)
@@ -77,22 +76,7 @@ def look_at_machine() -> MachineFacts:
     devices = torch.cuda.device_count()
     memory = [torch.cuda.get_device_properties(number).total_memory / GIB for number in range(devices)]
     libraries = {"dali": "nvidia.dali", "deepspeed": "deepspeed", "ray": "ray"}
-    installed = frozenset(name for name, module in libraries.items() if _is_installed(module))
-    return MachineFacts(len(os.sched_getaffinity(0)), memory_gib(), devices, min(memory, default=0.0), installed)
-
-
-def memory_gib() -> float:
-    """Memory that may be had: what the system has left, or what the group of this process may take."""
-    bytes_ = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with suppress(OSError, ValueError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        bytes_ += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    with suppress(OSError, ValueError):
-        bytes_.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(bytes_) / GIB
-
-
-def _is_installed(module: str) -> bool:
-    with suppress(ImportError):  # of the package that holds it
-        return find_spec(module) is not None
-    return False
+    installed = frozenset(name for name, module in libraries.items() if is_installed(module))
+    _, available = host_memory()
+    cores, smallest = len(os.sched_getaffinity(0)), min(memory, default=0.0)
+    return MachineFacts(cores, available / GIB, devices, smallest, installed)

@@ -35,6 +35,7 @@ VARIANTS = {("discriminate", "vgg16"): "vgg16_deeplab"}
 SAME_WEIGHTS = {"vgg16_deeplab": "vgg16"}
 """Whose weights a variant takes."""
 DEEPLAB = {"lr": 2.5e-4, "lr_head": 2.5e-3}
+ICD: dict[str, Any] = {"cam_head": "linear", "lr": 1e-3, "lr_hidden": 1e-2, "lr_head": 1e-2, "width": 256}
 RECIPES = {
     "resnet50": Recipe(
         source="the published settings, configs/voc12_amn.yaml",
@@ -46,7 +47,7 @@ RECIPES = {
             "amn": {"lr": 5e-6, "lr_head": 1e-4},
             "irn": {"lr_head": 0.1},
             "segment": DEEPLAB,
-            "discriminate": {"cam_head": "linear", "lr": 1e-3, "lr_hidden": 1e-2, "lr_head": 1e-2, "width": 256},
+            "discriminate": ICD,
         },
     ),
     "vgg16": Recipe(
@@ -59,7 +60,7 @@ RECIPES = {
             "amn": {"lr": 5e-5, "lr_head": 1e-3, "smoothing": 0.0},
             "irn": {"momentum_slip": False, "lr_head": 0.1},
             "segment": DEEPLAB,
-            "discriminate": {"cam_head": "linear", "lr": 1e-3, "lr_hidden": 1e-2, "lr_head": 1e-2, "width": 256},
+            "discriminate": ICD,
         },
         rescale=(0.7, 1.3),
         scales=(0.75, 1.0, 1.25),
