@@ -14,6 +14,8 @@ from amn_dist.errors import MESSAGE, printable
 
 UNBOUND = 2000
 """Characters of a line that nothing bounds."""
+LONG_WORD = 40
+"""Characters of a word that may be folded: a path, an address."""
 
 
 def print_line(text: object, *, err: bool = False) -> None:
@@ -23,9 +25,9 @@ def print_line(text: object, *, err: bool = False) -> None:
 
 def print_table(console: Console, table: Table) -> None:
     """Print a table whose headings and words stay whole: as wide as it is where nobody says how wide a line may be (in
-    a pipe, without COLUMNS), else closer together, and beyond the line rather than cut."""
+    a pipe, without COLUMNS), else closer together, and beyond the line rather than cut. Paths are folded."""
     for column in table.columns:
-        column.min_width = max((len(word) for word in _words(column)), default=1)
+        column.min_width, column.overflow = min(max(map(len, _words(column)), default=1), LONG_WORD), "fold"
     unbound = console.options.update(max_width=UNBOUND)
     width = Measurement.get(console, unbound, table).maximum
     if width > console.width and (console.is_terminal or "COLUMNS" in os.environ):

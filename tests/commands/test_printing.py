@@ -6,6 +6,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from amn_dist.commands.printing import print_table
 from amn_dist.report.tables import class_table, score_table, threshold_table
@@ -40,3 +41,15 @@ def test_headings_and_words_are_whole(
     assert "…" not in screen.getvalue()
     if columns == 80:
         assert max(map(len, screen.getvalue().splitlines())) <= 80, screen.getvalue()
+
+
+def test_a_path_is_folded_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = "/somebody/" + "a_folder_with_a_long_name/" * 4 + "weights.safetensors"
+    table = Table("setting", "because")
+    table.add_row("backbone", path)
+    screen = io.StringIO()
+    print_table(Console(file=screen, markup=False, emoji=False), table)
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert path in "".join(line.removeprefix("backbone").strip() for line in lines)

@@ -86,7 +86,7 @@ def _measured(pipeline: Pipeline, tell: Callable[[str], None]) -> Measured:
     key = trial_key(pipeline.config, every_set)
     if (before := remembered(key)) is not None:
         return before
-    tell("measuring on a few images: a minute or two, more where networks are slow; --no-measure leaves it out")
+    tell("measuring on a few images: minutes where networks are large; --no-measure leaves it out")
     costs = measure(pipeline.config, pipeline.sets, pipeline.outside)
     remember(key, costs)
     return costs
