@@ -110,10 +110,10 @@ def progress(pipeline: Pipeline, stage: Stage) -> str:
 
 def work(pipeline: Pipeline, stage: Stage) -> str:
     """Steps and images of a Fit, images of a Map."""
-    from amn_dist.commands.estimates.estimate import steps
+    from amn_dist.commands.estimates.estimate import has_truth, steps
 
     if stage.verb == "score":
-        return "all truth"
+        return "all truth" if has_truth(pipeline) else "no truth"
     images = len(pipeline.sets[stage.over])
     if stage.verb == "map":
         return f"{images} images"
@@ -128,6 +128,7 @@ def cost(pipeline: Pipeline, stage: Stage, estimates: Estimates) -> str:
 
     A stage that follows another runs in its stream, and its time is part of that one's.
     """
+    from amn_dist.commands.estimates.estimate import has_truth
     from amn_dist.commands.estimates.records import measured
 
     seconds = measured(pipeline.run.stage(stage.name))
@@ -135,7 +136,7 @@ def cost(pipeline: Pipeline, stage: Stage, estimates: Estimates) -> str:
         return f"{seconds:.0f} s"
     if stage.follows is not None:
         return f"with {stage.follows}"
-    if pipeline.run.is_done(stage):
+    if pipeline.run.is_done(stage) or (stage.verb == "score" and not has_truth(pipeline)):
         return ""
     if stage.name not in estimates.seconds:
         return "not measured yet"

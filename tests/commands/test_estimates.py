@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from amn_dist.commands.estimates import memory, trial
 from amn_dist.commands.estimates.cost import Cost, Measured, fit_cost, fullest, map_cost
 from amn_dist.commands.plan import amount
-from amn_dist.config import load_config
+from amn_dist.config import Config, load_config
+from amn_dist.methods import stages
 from amn_dist.models.precision import precision_name
 from amn_dist.shards.sample import evenly, write_sample
 from amn_dist.shards.shardset import ShardSet
+from amn_dist.telemetry import METRICS
 from data_shards.synthetic import pack_synthetic
 
 Say = Callable[..., Any]
@@ -143,6 +145,14 @@ def test_costs_from_records() -> None:
     assert over == Cost(11.0, 4, 2 * 2.0 / 4) and over.of(10) == 11.0 + 6 * 1.0
     alone = map_cost([shards[0], {"done": True, "seconds": 8.0}], warm=2, images=2, workers=1)
     assert alone.each == 1.0
+
+
+@pytest.mark.parametrize("lines", [[], [{"done": True, "seconds": 2.0}], None])
+def test_a_stage_that_went_through_nothing_has_no_cost(tmp_path: Path, lines: list[dict[str, Any]] | None) -> None:
+    (tmp_path / "run" / "score").mkdir(parents=True)
+    if lines is not None:
+        (tmp_path / "run" / "score" / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert trial.records_of(tmp_path, stages(Config.model_validate({"name": "x", "data": {"train": "t"}}))[-1]) == []
 
 
 def test_more_is_tried_where_it_is_fast(finished: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from amn_dist.commands.estimates.records import measured, rated
 from amn_dist.runs.run import write_json
@@ -90,6 +91,16 @@ def test_a_set_smaller_than_a_batch_is_told_before_it_is_tried(place: Path, amn:
     found = rows(done, code=2)
     assert found["irn"][3] == found["segment"][3] == "none: 10 images, a batch of 16"
     assert "error: irn.batch 16: the training set has 10 images" in done.err
+
+
+def test_without_truth_there_is_nothing_to_score(place: Path, amn: Say) -> None:
+    (place / "photos").mkdir()
+    for name in "abcd":
+        Image.new("RGB", (64, 48)).save(place / "photos" / f"{name}.png")
+    (place / "tags.csv").write_text("file,labels\n" + "".join(f"{name}.png,disc\n" for name in "abcd"))
+    assert amn("pack", "folder", "photos", "--labels", "tags.csv", "--out", "bare").code == 0
+    done = amn("plan", "c.yaml", "--no-measure", "--set", "data.train=bare")
+    assert rows(done)["score"][3:] == ["no truth", ""] and "score" not in done.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("method", ["amn", "icd", "icd_amn", "refine"])

@@ -64,12 +64,17 @@ def steps(section: Any, images: int) -> int:
     return int(section.steps or section.epochs * (images // section.batch))
 
 
+def has_truth(pipeline: Pipeline) -> bool:
+    """Whether there is anything to score against."""
+    return any("gt.png" in images.fields for images in pipeline.sets.values())
+
+
 def _is_estimated(pipeline: Pipeline, stage: Stage) -> bool:
     """Whether a stage is to be done, has time of its own, and can be done at all."""
     if stage.follows is not None or pipeline.run.is_done(stage):
         return False
     if stage.verb == "score":
-        return any("gt.png" in images.fields for images in pipeline.sets.values())
+        return has_truth(pipeline)
     return stage.verb == "map" or getattr(pipeline.config, stage.name).batch <= len(pipeline.sets[stage.over])
 
 

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amn_dist.commands.estimates.cost import Cost, Measured, fit_cost, fullest, map_cost
 from amn_dist.config import Config, FitSection, dump_config
@@ -119,11 +120,8 @@ def try_out(
         run_alone(folder)
         seconds = time.monotonic() - began
         over = {role: ShardSet.open(str(folder / role)).shard_sizes for role in sets}
-        costs = {
-            stage.name: _cost(small, stage, folder, over, workers)
-            for stage in stages(small)
-            if (folder / "run" / stage.name / METRICS).is_file()
-        }
+        records = {stage: records_of(folder, stage) for stage in stages(small)}
+        costs = {stage.name: _cost(small, stage, of, over, workers) for stage, of in records.items() if of}
     return Measured(costs, max(seconds - sum(cost.seconds for cost in costs.values()), 0.0))
 
 
@@ -174,9 +172,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _cost(config: Config, stage: Stage, folder: Path, sets: Mapping[str, tuple[int, ...]], workers: int) -> Cost:
+def records_of(folder: Path, stage: Stage) -> list[dict[str, Any]]:
+    """What a stage of a trial wrote of its time; nothing where it went through nothing, as scores without truth."""
     path = folder / "run" / stage.name / METRICS
-    records = [record for record in read_records(path) if record is not None]
+    records = [record for record in read_records(path) if record is not None] if path.is_file() else []
+    return records if any("step" in record for record in records) else []
+
+
+def _cost(
+    config: Config,
+    stage: Stage,
+    records: Sequence[dict[str, Any]],
+    sets: Mapping[str, tuple[int, ...]],
+    workers: int,
+) -> Cost:
     if stage.verb == "fit":
         return fit_cost(records, getattr(config, stage.name).batch)
     sizes = [*sets.values()] if stage.verb == "score" else [sets[stage.over]]
