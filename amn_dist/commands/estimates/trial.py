@@ -120,8 +120,8 @@ def try_out(
         run_alone(folder)
         seconds = time.monotonic() - began
         over = {role: ShardSet.open(str(folder / role)).shard_sizes for role in sets}
-        records = {stage: records_of(folder, stage) for stage in stages(small)}
-        costs = {stage.name: _cost(small, stage, of, over, workers) for stage, of in records.items() if of}
+        recorded = [(stage, records_of(folder, stage)) for stage in stages(small)]
+        costs = {stage.name: _cost(small, stage, records, over, workers) for stage, records in recorded if records}
     return Measured(costs, max(seconds - sum(cost.seconds for cost in costs.values()), 0.0))
 
 
