@@ -111,7 +111,9 @@ def markdown(group: str, rows: dict[str, dict[str, Any]], count: int, by: dict[s
 def cell(figure: str, found: dict[str, Any], count: int) -> str:
     """Mean ± deviation, and the number of runs that have the figure where not all have."""
     digits, factor = (2, 1) if figure in THRESHOLDS else (1, 100)
-    text = f"{factor * found['mean']:.{digits}f} ± {factor * found['deviation']:.{digits}f}"
+    text = f"{factor * found['mean']:.{digits}f}"
+    if count > 1:
+        text += f" ± {factor * found['deviation']:.{digits}f}"
     return text if len(found["values"]) == count else f"{text} (n = {len(found['values'])})"
 
 
