@@ -269,7 +269,7 @@ def made_set(folder: Path, fields: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "field", ["activation.f16", "x.npy", "superpixel.u16.png", "seed.png", "tags", "gt.png", "jpg"]
+    "field", ["activation.f16", "proposals.rle", "x.npy", "superpixel.u16.png", "seed.png", "tags", "gt.png", "jpg"]
 )
 def test_verify_decodes_every_kind_of_field(tmp_path: Path, field: str) -> None:
     with pytest.raises(ShardError, match=rf"1 faults: 000000\.tar: k\.{field}: "):

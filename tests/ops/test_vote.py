@@ -104,7 +104,9 @@ def test_the_rules_by_example() -> None:
     labels[:, 18:] = 255
     whole, mostly_undecided = np.zeros(labels.shape, bool), labels == 255
     whole[2:8, 2:9] = True
-    assert (vote_lengths(labels, lengths([whole]), VoteRule())[2:8, 2:9] == 3).all(), "24 of 42 pixels are more than half"
+    assert (vote_lengths(labels, lengths([whole]), VoteRule())[2:8, 2:9] == 3).all(), (
+        "24 of 42 pixels are more than half"
+    )
     wide = np.zeros(labels.shape, bool)
     wide[2:8, 2:12] = True
     assert np.array_equal(vote_lengths(labels, lengths([wide]), VoteRule()), labels), "36 of 60 pixels are background"
