@@ -41,7 +41,8 @@ def vote_lengths(labels: np.ndarray, lengths: np.ndarray, rule: VoteRule) -> np.
         raise ShardError(f"has run lengths that do not cover {labels.shape[1]}x{labels.shape[0]} pixels each")
     flat = np.ascontiguousarray(labels.T).ravel()
     totals, columns, classes = _present(flat)
-    counts = _count_lengths(lengths, starts, flat, *_stretches(flat, len(labels)), columns, len(classes) + 2)
+    begins, firsts = _stretches(flat, len(labels))
+    counts = _count_lengths(lengths, starts, flat, begins, firsts, columns, len(classes) + 2)
     winners = elected(counts, totals, classes, rule)
     accepted = np.flatnonzero(winners)
     order = accepted[np.argsort(-counts[accepted].sum(1), kind="stable")]
