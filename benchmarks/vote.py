@@ -49,11 +49,16 @@ def scene(random: np.random.Generator, proposals: int) -> tuple[np.ndarray, list
     return labels, [blob(random) for _ in range(proposals)]
 
 
+def field_of(masks: list[np.ndarray]) -> bytes:
+    """Proposals as a shard holds them."""
+    return encode(PROPOSALS, np.concatenate([np.array(SIZE, np.int32), *map(lengths_of, masks)]))
+
+
 def rivals(scenes: list[tuple[np.ndarray, list[np.ndarray]]]) -> dict[str, Callable[[], list[np.ndarray]]]:
     """Votes over all scenes, each from the form it takes proposals in."""
     labels, masks = zip(*scenes, strict=True)
     lengths = [np.concatenate([*map(lengths_of, some)]) for some in masks]
-    fields = [encode(PROPOSALS, np.concatenate([np.array(SIZE, np.int32), some])) for some in lengths]
+    fields = [field_of(some) for some in masks]
     texts = [[rasteriser.encode(np.asfortranarray(mask, np.uint8)) for mask in some] for some in masks]
     return {
         "run lengths": lambda: [vote_lengths(*both, RULE) for both in zip(labels, lengths, strict=True)],
@@ -105,6 +110,7 @@ def main() -> None:
             "proposals": asked.proposals,
             "size": SIZE,
             "runs_an_image": runs,
+            "bytes_an_image": [len(field_of(masks)) for _, masks in scenes],
             "equal": equal,
             "an_image": {name: timing.as_json(per=asked.images) for name, timing in times.items()},
             "core_ms_an_image": {
