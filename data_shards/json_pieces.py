@@ -129,7 +129,7 @@ def _text(raw: bytes, start: int) -> str:
     try:
         return msgspec.json.decode(raw, type=str)
     except ValueError as error:
-        raise ValueError(f"byte {start}: the name is damaged ({error})") from error
+        raise ValueError(f"byte {start}: the name is damaged ({printable(error)})") from error
 
 
 def _at(content: Any, start: int) -> str:

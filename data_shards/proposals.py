@@ -187,8 +187,11 @@ def read_proposal_file(path: Path, images: ShardSet) -> ProposalFile:
                 raise ValueError(f"byte {piece.start}: found {quoted(name)} twice, expected each image once")
             seen.add(ordinal)
             table.extend((ordinal, piece.start, piece.stop))
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: {_fault(error, path)}") from error
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({printable(error)})") from error
+    except ValueError as error:
+        told = printable(error, 400) if os.path.getsize(path) else "is empty; expected proposals as JSON"
+        raise ShardError(f"{path}: {told}") from error
     rows = np.frombuffer(table, np.int64).reshape(-1, 3) if table else np.zeros((0, 3), np.int64)
     if not len(rows):
         raise ShardError(_nothing(path, images, others, first))
@@ -217,12 +220,6 @@ def _name(content: Any, piece: Piece) -> str | int:
             f"the entry at byte {piece.start} says not whose it is; expected file_name or image_id, or a file an image"
         )
     return entry.name
-
-
-def _fault(error: Exception, path: Path) -> str:
-    if isinstance(error, OSError):
-        return f"cannot be read ({printable(error)})"
-    return "is empty; expected proposals as JSON" if not os.path.getsize(path) else printable(error, 400)
 
 
 def _nothing(path: Path, images: ShardSet, others: int, first: str) -> str:

@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from amn_dist.config import Config, Vote
-from amn_dist.errors import ConfigError
+from amn_dist.errors import ConfigError, ShardError
+from amn_dist.farms.farm import Chunk
+from amn_dist.farms.stream import Join, Source
 from amn_dist.interchange.selection import select_masks
 from amn_dist.ops.run_lengths import lengths_of
 from amn_dist.ops.vote import vote_lengths, vote_regions
@@ -19,6 +21,7 @@ from amn_dist.records import PROPOSALS
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run, read_json
 from amn_dist.shards.shardset import ShardSet
+from amn_dist.shards.writer import write_index, write_shard
 from amn_dist.stages.vote import VoteMap
 from data_shards.regions import import_regions
 from data_shards.synthetic import pack_synthetic
@@ -90,6 +93,26 @@ def test_the_network_learns_from_what_was_voted(root: Path) -> None:
     assert set(rows) == {"cam", "cam_seed", "walk", "vote"} and rows["vote"]["miou"] is not None
     assert select_masks(str(root / "runs" / "voted")).shards.kind == "vote"
     assert run.open("predict").fields == ("raw.png",)
+
+
+def test_photographs_are_decoded_only_for_stages_that_look_at_them(root: Path) -> None:
+    images, out = ShardSet.open(str(root / "data" / "train")), root / "blind"
+    reports = []
+    for number in range(len(images.shard_sizes)):
+        rows = [
+            (e.key, (e.height, e.width), {"jpg": b"no photograph", "tags": images.read(e.ordinal, "tags")})
+            for e in images.shard(number)
+        ]
+        reports.append(write_shard(out, number, rows))
+    write_index(out, kind="images", classes=images.classes, reports=reports)
+    run = line(root, "voted", **VOTED)
+    vote, before = run.stage("vote"), run.open("vote")
+    joins = (run.join("labels", "walk", "mask.png"), Join("proposals", str(root / "data" / "proposals"), PROPOSALS))
+    source = Source(str(out), joins, run.config.loader, pixels=vote.looks)
+    for sample in VoteMap(run.config.vote).run(None, source.open()(Chunk(0, 0, 2))):
+        assert np.array_equal(sample.made["vote"]["mask.png"], before.load(sample.ordinal, "mask.png"))
+    with pytest.raises(ShardError, match=r"JPEG|text"):
+        list(Source(str(out), joins, run.config.loader).open()(Chunk(0, 0, 2)))
 
 
 def test_superpixels_vote_where_there_are_no_proposals(root: Path) -> None:
