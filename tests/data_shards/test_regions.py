@@ -267,6 +267,9 @@ def test_names_that_may_be_several_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "given.json").write_bytes(b'{"x.jpg": []}')
     with pytest.raises(ShardError, match=r"byte 10: 'x\.jpg' may be 2 images \(a/x\.jpg, b/x\.jpg\)"):
         import_regions(tmp_path / "given.json", tmp_path / "images", tmp_path / "set")
+    (tmp_path / "given.json").write_text(json.dumps({"12": [{"segmentation": SOUND}], "a_x": []}))
+    import_regions(tmp_path / "given.json", tmp_path / "images", tmp_path / "ids")
+    assert len(ShardSet.open(str(tmp_path / "ids")).load(1, "proposals.rle")) == 4
     (tmp_path / "given.json").write_text(json.dumps([{"image_id": n, "segmentation": SOUND} for n in (12, 11, 12)]))
     import_regions(tmp_path / "given.json", tmp_path / "images", tmp_path / "set")
     shards = ShardSet.open(str(tmp_path / "set"))
