@@ -1,22 +1,24 @@
 """A JSON file of any length, an entry of its outermost list or object, or a line, at a time.
 
-The file is mapped, never held: brackets and texts are looked at where they lie, and who wants an entry decodes its
-range. Every function raises ValueError saying at which byte what was found and expected.
+The file is mapped, never held: compiled code looks at brackets and texts where they lie, and who wants an entry decodes
+its range. Every function raises ValueError saying at which byte what was found and expected.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numba import njit
 
 from amn_dist.documents import DEEPEST
 from amn_dist.errors import printable, quoted
 
-TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
-"""A text, a text without an end, or a bracket."""
+QUOTE, BACKSLASH, OPENING, CLOSING = ord('"'), ord("\\"), (ord("["), ord("{")), (ord("]"), ord("}"))
+EVENTS = 4096
+"""Ranges that are found at a time."""
 MOST_BYTES = 2**26
 """Of an entry."""
 MOST_BETWEEN = 2**16
@@ -58,26 +60,49 @@ def entries(content: Any) -> Iterator[Piece]:
 
 def _outermost(content: Any, opening: int) -> Iterator[tuple[int, int]]:
     """Ranges of the texts, lists and objects right inside the outermost bracket, and of the one that closes it."""
-    depth = begun = 0
-    for token in TOKEN.finditer(content, opening):
-        start, stop = token.span()
-        mark = content[start]
-        if mark == ord('"'):
-            if stop == start + 1:
-                raise ValueError(f"the text that begins at byte {start} does not end; the file is cut or damaged")
-            if depth == 1:
-                yield start, stop
-        elif mark in b"[{":
-            begun, depth = (start if depth <= 1 else begun), depth + 1
-            if depth > DEEPEST:
-                raise ValueError(f"byte {start}: is nested more than {DEEPEST} levels deep")
-        else:
+    found, state = np.empty((EVENTS, 2), np.int64), np.array([opening, 0, opening, -1], np.int64)
+    letters, depth = np.frombuffer(content, np.uint8), 1
+    while depth:
+        count = _scan(letters, found, state)
+        yield from map(tuple, found[:count].tolist())
+        at, depth, begun, text = state.tolist()
+        if depth > DEEPEST:
+            raise ValueError(f"byte {at}: is nested more than {DEEPEST} levels deep")
+        if depth and at >= len(letters):
+            inside = f"the text that begins at byte {text}" if text >= 0 else f"what begins at byte {begun}"
+            raise ValueError(f"ends at byte {len(letters)}, inside of {inside}; the file is cut or damaged")
+
+
+@njit(cache=True, nogil=True)
+def _scan(letters, found, state):  # type: ignore[no-untyped-def]
+    """Fill found with ranges from where state says on; returns how many. state: the byte that is next, the depth it is
+    in, where the last entry and the text that is open begin (-1: none)."""
+    at, depth, begun, text = state
+    count = 0
+    while at < len(letters) and count < len(found) and depth <= DEEPEST:
+        letter = letters[at]
+        if text >= 0:
+            if letter == BACKSLASH:
+                at += 1
+            elif letter == QUOTE:
+                if depth == 1:
+                    found[count] = text, at + 1
+                    count += 1
+                text = -1
+        elif letter == QUOTE:
+            text = at
+        elif letter in OPENING:
+            begun, depth = (at if depth <= 1 else begun), depth + 1
+        elif letter in CLOSING:
             depth -= 1
             if depth <= 1:
-                yield (begun if depth else start), stop
+                found[count] = (begun if depth else at), at + 1
+                count += 1
             if not depth:
-                return
-    raise ValueError(f"ends at byte {len(content)}, inside of what begins at byte {begun}; the file is cut")
+                break
+        at += 1
+    state[:] = at, depth, begun, text
+    return count
 
 
 def _check_end(content: Any, opening: int, span: tuple[int, int, int], name: str | None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as rasteriser
 
 from amn_dist.errors import ShardError
@@ -17,6 +19,7 @@ from amn_dist.shards.format import encode
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import write_index, write_shard
 from data_shards import proposals
+from data_shards.json_pieces import entries
 from data_shards.regions import import_regions
 from data_shards.synthetic import pack_synthetic
 
@@ -226,7 +229,8 @@ def test_damaged_files_are_named_in_one_line(content: bytes, told: str, tmp_path
         (b'{"KEY": [], }', "found ', }', expected a list or an object, or the end"),
         (b"{[]}", "expected a name"),
         (b'{"KEY": []', "the file is cut"),
-        (b'{"KEY": [{"segm', "does not end; the file is cut"),
+        (b'{"KEY": [{"segm', "inside of the text that begins at byte 10; the file is cut"),
+        (b'{"KEY": [{"segm\\', "inside of the text that begins at byte 10; the file is cut"),
         (b'{"KEY": []} x', "found 'x', expected"),
         (b'{"KEY": []]', "expected the end of what begins at byte 0"),
         (b'{"KEY": [], "KEY": []}', "found 'KEY' twice"),
@@ -257,6 +261,21 @@ def test_lines_that_are_damaged_are_told_with_their_byte(images: ShardSet, tmp_p
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(ShardError, match=r"given\.jsonl: the entry at byte \d+ is damaged"):
         import_regions(file, images.url, tmp_path / "set")
+
+
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_entries_are_those_of_a_parser(tree: Any) -> None:
+    parts = [part if isinstance(part, list | dict) else [part] for part in (tree if isinstance(tree, list) else [tree])]
+    for text in (json.dumps(parts), json.dumps(parts, indent=1, ensure_ascii=False)):
+        content = text.encode("utf-8", "replace")
+        assert [json.loads(content[e.start : e.stop]) for e in entries(content)] == json.loads(content)
+    named = {f'{number}\\"[{{': part for number, part in enumerate(parts)}
+    content = json.dumps(named).encode()
+    assert {str(e.name): json.loads(content[e.start : e.stop]) for e in entries(content)} == named
 
 
 def test_names_that_may_be_several_images_are_refused(tmp_path: Path) -> None:
