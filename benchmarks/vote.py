@@ -22,7 +22,7 @@ from amn_dist.ops.run_lengths import lengths_of
 from amn_dist.ops.vote import VoteRule, vote_lengths
 from amn_dist.records import PROPOSALS
 from amn_dist.shards.format import decode, encode
-from benchmarks.harness import one_core, race, write_result
+from benchmarks.harness import Timing, one_core, write_result
 from benchmarks.reference.dense_vote import dense_vote, stacked_vote
 
 SIZE = (375, 500)
@@ -72,14 +72,15 @@ def rivals(scenes: list[tuple[np.ndarray, list[np.ndarray]]]) -> dict[str, Calla
     }
 
 
-def core_seconds(call: Callable[[], Any], rounds: int) -> list[float]:
-    """Processor time of a call, which other processes of a busy machine do not lengthen as they do seconds."""
-    times = []
+def core_race(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
+    """Processor time of rivals that take turns, which other processes of a busy machine lengthen less than seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return times
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            seconds[name].append(time.process_time() - start)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -96,30 +97,27 @@ def main() -> None:
     equal = all(np.array_equal(one, other) for some in results for one, other in zip(results[0], some, strict=True))
     changed = [int((voted != labels).sum()) for voted, (labels, _) in zip(results[0], scenes, strict=True)]
     assert equal and min(changed) > 0, (equal, changed)
-    times = race(calls, rounds=asked.rounds)
-    core_ms = {
-        name: [round(1000 * second / asked.images, 4) for second in sorted(core_seconds(call, asked.rounds))]
-        for name, call in calls.items()
-    }
-    runs = [sum(len(lengths_of(mask)) for mask in masks) for _, masks in scenes]
-    base = times["run lengths"].median
+    times = core_race(calls, asked.rounds)
+    ours = times["run lengths"].median
     write_result(
         "vote",
         {
             "images": asked.images,
             "proposals": asked.proposals,
             "size": SIZE,
-            "runs_an_image": runs,
+            "runs_an_image": [sum(len(lengths_of(mask)) for mask in masks) for _, masks in scenes],
             "bytes_an_image": [len(field_of(masks)) for _, masks in scenes],
             "equal": equal,
-            "an_image": {name: timing.as_json(per=asked.images) for name, timing in times.items()},
-            "core_ms_an_image": {
-                name: {"median": of[len(of) // 2], "min": of[0], "max": of[-1], "n": len(of)}
-                for name, of in core_ms.items()
-            },
-            "times_faster": {name: round(timing.median / base, 1) for name, timing in times.items()},
+            "core_ms_an_image": {name: in_ms(timing, asked.images) for name, timing in times.items()},
+            "times_faster": {name: round(timing.median / ours, 1) for name, timing in times.items()},
         },
     )
+
+
+def in_ms(timing: Timing, images: int) -> dict[str, float]:
+    """Median, least and most milliseconds of an image, and the rounds."""
+    figures = {"median": timing.median, "min": min(timing.seconds), "max": max(timing.seconds)}
+    return {**{name: round(1000 * value / images, 3) for name, value in figures.items()}, "n": len(timing.seconds)}
 
 
 if __name__ == "__main__":
