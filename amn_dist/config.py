@@ -392,6 +392,25 @@ class Walk(Strict):
     """Side the edge network's input is padded to, as on VOC; none on COCO."""
 
 
+class Vote(Strict):
+    """Labels sharpened by proposals (amn 1.7)."""
+
+    labels: Annotated[Literal["off", "first_seed", "seed", "walk"], BeforeValidator(_off)] = "off"
+    """Whose: the first seed of the method, its last, or the walk's masks. Off: no vote. The segmentation network learns
+    from what was voted with `pseudo_mask: vote`."""
+    proposals: Place | None = None
+    """Shard set of `amn import regions` over the training set: folder or URL, relative to --data. Its content, not its
+    place, decides what may be reused. None: superpixels vote (`superpixel`)."""
+    overlap: float = Field(default=0.5, ge=0, le=1)
+    """A proposal is accepted for the class that covers most of it where that is more than this share of it."""
+    coverage: float = Field(default=0.85, gt=0, le=1)
+    """Or where it holds at least this share of the class's pixels in the image."""
+    background: float = Field(default=0.5, ge=0, le=1)
+    """Share of background above which a proposal stays untouched, whatever it holds. Published: 1."""
+    clear: bool = False
+    """Make background of a class where only proposals that were not accepted lie, as published. Off keeps it."""
+
+
 class Segment(FitSection):
     """DeepLabV2 on the pseudo-masks (amn 2.6, 3.5, 4.2)."""
 
@@ -553,9 +572,9 @@ class Config(Strict):
     """irn: CAM seeds into IRN (the baseline). amn: CAM seeds train AMN, AMN's seeds go into IRN. icd, icd_amn: the same
     two with seeds and maps of the intra-class discriminator in the place of CAM's. clip, clip_amn: the same two with
     those of a frozen CLIP. refine: amn on maps made elsewhere (`refine.maps`)."""
-    pseudo_mask: Literal["walk", "seed"] = "walk"
+    pseudo_mask: Literal["walk", "seed", "vote"] = "walk"
     """Labels of the segmentation network: the walk's masks; or the last seed, without IRN, as ICD and CLIP-ES are
-    published."""
+    published; or what proposals made of either (`vote.labels`)."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Initial weights, sample order, crops and dropout follow from it."""
     weights: Place = "weights"
@@ -578,6 +597,7 @@ class Config(Strict):
     amn_seed: Seed = Seed(foreground=0.45, background=0.15)
     irn: Irn = Irn()
     walk: Walk = Walk()
+    vote: Vote = Vote()
     segment: Segment = Segment()
     predict: Predict = Predict()
     score: Score = Score()
@@ -589,6 +609,8 @@ class Config(Strict):
     def _begun(self) -> Config:
         if self.method == "refine" and self.refine.maps is None:
             raise ValueError("method refine begins with maps made elsewhere; name their shard set in refine.maps")
+        if self.pseudo_mask == "vote" and self.vote.labels == "off":
+            raise ValueError("pseudo_mask vote needs labels to vote on; set vote.labels to walk, seed or first_seed")
         return self
 
     def weights_path(self, file: str) -> str:

@@ -15,7 +15,7 @@ from amn_dist.config import Config, FitSection
 from amn_dist.errors import printable
 from amn_dist.interfaces import Context, Fit, Map, Needs, crf_needs
 from amn_dist.models.published import Kind as Published
-from amn_dist.records import ACTIVATION
+from amn_dist.records import ACTIVATION, PROPOSALS
 from amn_dist.shards.format import FieldKind, kind_of
 from amn_dist.stages.amn import AmnFit, AmnMap
 from amn_dist.stages.classify import CamMap, ClassifyFit
@@ -29,6 +29,7 @@ from amn_dist.stages.refine import RefineMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.stages.segment import SegmentFit
 from amn_dist.stages.superpixel import SuperpixelMap
+from amn_dist.stages.vote import VoteMap
 
 SetName = Literal["train", "val"]
 """The image set that a stage works over."""
@@ -49,7 +50,7 @@ class Artefact:
 
     @property
     def kind(self) -> FieldKind | None:
-        """maps: activations, scored at every threshold. labels: scored as they are. regions: not scored."""
+        """maps: activations, scored at every threshold. labels: scored as they are. Others are not scored."""
         return kind_of(self.field)
 
     @property
@@ -74,9 +75,9 @@ class Stage:
     over: the set it works over. fit, map: how its work is built. checkpoint: the Fit whose network a Map runs. follows:
     the Map whose full-size maps it takes from memory, in the same stream. reads: artefacts it reads beside the images,
     by the name under which it finds them; a Fit finds what it learns from as `label`. outside: the setting of its
-    section that names a shard set from outside the run, whose activation it finds under that name. makes: what it
+    section that names a shard set from outside the run, whose `outside_field` it finds under that name. makes: what it
     yields. published: the published network that a Fit's weights are exchanged with. seeded: whether a Map draws random
-    numbers.
+    numbers. looks: whether a Map looks at photographs; else they are not decoded.
     """
 
     name: str
@@ -88,9 +89,11 @@ class Stage:
     follows: str | None = None
     reads: Mapping[str, str] = field(default_factory=dict)
     outside: str | None = None
+    outside_field: str = ACTIVATION
     makes: tuple[Artefact, ...] = ()
     published: Published | None = None
     seeded: bool = False
+    looks: bool = True
 
     def reading(self, **artefacts: str) -> Stage:
         """The stage where these artefacts are what it reads."""
@@ -216,6 +219,13 @@ WALK = Stage(
     checkpoint="irn",
     makes=(Artefact("walk", "pseudo-mask", "mask.png"),),
 )
+VOTE = Stage(
+    "vote",
+    "map",
+    map=lambda c: VoteMap(c.config.vote),
+    makes=(Artefact("vote", "voted mask", "mask.png"),),
+    looks=False,
+)
 SEGMENT = Stage("segment", "fit", fit=lambda c: SegmentFit(c.config, c.num_classes), published="deeplab")
 PREDICT = Stage(
     "predict",
@@ -233,7 +243,7 @@ STAGES = (
     *(CLIP_MAP, CLIP_SEED),
     *(REFINE, REFINE_SEED),
     *(AMN, AMN_MAP, AMN_SEED),
-    *(IRN, WALK),
+    *(IRN, WALK, VOTE),
     *(SEGMENT, PREDICT, SCORE),
 )
 """Every stage of every method, in the order in which a method has them."""
@@ -245,15 +255,16 @@ ARTEFACTS = {artefact.name: artefact for stage in STAGES for artefact in stage.m
 def stages(config: Config) -> tuple[Stage, ...]:
     """The stages of the configured method, each after everything it reads."""
     first, activation, seed = _first_stages(config)
-    chosen = list(first)
+    chosen, first_seed = list(first), seed
     if config.method in ("amn", "icd_amn", "clip_amn", "refine"):
         chosen += [AMN.reading(label=seed), AMN_MAP.reading(seed=seed), AMN_SEED]
         activation, seed = "amn_map", "amn_seed"
-    labels = seed
-    if config.pseudo_mask == "walk":
+    if "walk" in (config.pseudo_mask, config.vote.labels):
         chosen += [IRN.reading(label=seed), WALK.reading(activation=activation)]
-        labels = "walk"
-    chosen.append(SEGMENT.reading(label=labels))
+    labels = {"first_seed": first_seed, "seed": seed, "walk": "walk", "vote": "vote"}
+    if config.vote.labels != "off":
+        chosen += _voting(config, labels[config.vote.labels], chosen)
+    chosen.append(SEGMENT.reading(label=labels[config.pseudo_mask]))
     if config.data.val is not None:
         chosen.append(PREDICT)
     return (*chosen, SCORE)
@@ -269,6 +280,14 @@ def _first_stages(config: Config) -> tuple[tuple[Stage, ...], str, str]:
     if config.method == "refine":
         return (REFINE, REFINE_SEED), "refine", "refine_seed"
     return (CLASSIFY, CAM, CAM_SEED), "cam", "cam_seed"
+
+
+def _voting(config: Config, labels: str, before: Iterable[Stage]) -> tuple[Stage, ...]:
+    """The vote on some labels: by proposals from outside, or by superpixels, which may be there before."""
+    if config.vote.proposals is not None:
+        return (replace(VOTE.reading(labels=labels), outside="proposals", outside_field=PROPOSALS),)
+    superpixels = () if SUPERPIXEL in before else (SUPERPIXEL,)
+    return (*superpixels, VOTE.reading(labels=labels, regions="superpixel"))
 
 
 def scored(config: Config) -> Iterator[tuple[Stage, Artefact]]:

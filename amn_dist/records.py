@@ -20,6 +20,9 @@ IGNORE = 255
 ACTIVATION = "activation.f16"
 """The field of stride-4 maps of an image's classes, f16[K, h, w] in [0, 1]."""
 
+PROPOSALS = "proposals.rle"
+"""The field of masks that belong to no class: int32[2 + M], H and W, then run lengths (shards/run_lengths.py)."""
+
 
 def grid_size(height: int, width: int, stride: int = 4) -> tuple[int, int]:
     """Size of the stride-4 grid over an image: (H - 1) // 4 + 1 and the same for W (amn 1.2)."""

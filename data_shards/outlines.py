@@ -10,7 +10,8 @@ from pycocotools import mask as rasteriser
 
 from amn_dist.documents import check_keys
 from amn_dist.errors import ShardError, printable
-from amn_dist.shards.format import check_size
+from amn_dist.ops.run_lengths import unpack_lengths
+from amn_dist.shards.format import MAX_PIXELS, check_size
 
 TOLERANCE = 1.0
 """Pixels a corner may lie outside of its picture; COCO's corners reach its width and height themselves."""
@@ -100,30 +101,21 @@ def _around(polygon: list[float]) -> float:
 
 
 def _counts(runs: Runs, size: Size) -> list[int]:
+    return checked_lengths(runs, size).tolist()
+
+
+def checked_lengths(runs: Runs, size: Size) -> np.ndarray:
+    """Run lengths int64[n] that cover a picture exactly. Raises ShardError where they do not."""
     # The rasteriser leaves what runs do not cover as it finds it in memory.
     if runs.size != size:
         raise ShardError(f"has run lengths for {runs.size[1]}x{runs.size[0]}, its image is {size[1]}x{size[0]}")
-    counts = _unpacked(runs.counts) if isinstance(runs.counts, str) else runs.counts
-    if min(counts, default=-1) < 0 or sum(counts) != size[0] * size[1]:
-        raise ShardError(f"has run lengths of {sum(counts)} pixels; expected {size[0] * size[1]}, none negative")
-    return counts
+    lengths = unpack_lengths(runs.counts) if isinstance(runs.counts, str) else _numbers(runs.counts)
+    if lengths.min(initial=0) < 0 or lengths.sum() != size[0] * size[1]:
+        raise ShardError(f"has run lengths of {lengths.sum()} pixels; expected {size[0] * size[1]}, none negative")
+    return lengths
 
 
-def _unpacked(text: str) -> list[int]:
-    """Numbers of COCO's run-length text: groups of 5 bits from the lowest, plus 48; from the fourth on less the one two
-    before."""
-    counts: list[int] = []
-    value = shift = 0
-    for group in (ord(letter) - 48 for letter in text):
-        if not 0 <= group < 64 or shift > 60:
-            raise ShardError("has run lengths that are not COCO's text")
-        value |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        value -= (group & 16) << shift - 4  # the sign
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ShardError("has run lengths that end inside a number")
-    return counts
+def _numbers(counts: list[int]) -> np.ndarray:
+    if counts and max(max(counts), -min(counts)) > MAX_PIXELS:  # so that no sum overflows
+        raise ShardError(f"has a run of {max(counts, key=abs)} pixels; expected at most {MAX_PIXELS}")
+    return np.array(counts, np.int64)

@@ -168,3 +168,6 @@ def _check_field(name: str, content: bytes, expected: Photo, index: Index) -> No
         array = decode(name, content)
         if kind == "tags" and array.size != len(index.classes) - 1:
             raise ShardError(f"holds {array.size} tags for {len(index.classes)} classes; expected one less")
+        if kind == "masks" and array[:2].tolist() != [expected.height, expected.width]:
+            of = f"{array[1]}x{array[0]} pixels, the report says {expected.width}x{expected.height} (width x height)"
+            raise ShardError(f"holds masks of {of}")

@@ -19,16 +19,19 @@ from amn_dist.records import ACTIVATION, Sample
 from amn_dist.runs.origins import origin_of
 
 METHODS = get_args(Config.model_fields["method"].annotation)
+MASKS = get_args(Config.model_fields["pseudo_mask"].annotation)
 NAMES = ("background", "cat", "dog")
 
 
 def configured(method: str, mask: str, **sections: Any) -> Config:
     if method == "refine":
         sections["refine"] = {"maps": "maps"}
+    if mask == "vote":
+        sections["vote"] = {"labels": "walk"}
     return Config.model_validate({"name": "x", "method": method, "pseudo_mask": mask, **sections})
 
 
-@pytest.mark.parametrize(("method", "mask", "crf"), product(METHODS, ("walk", "seed"), ("off", "auto")))
+@pytest.mark.parametrize(("method", "mask", "crf"), product(METHODS, MASKS, ("off", "auto")))
 def test_every_field_a_map_writes_is_an_artefact(method: str, mask: str, crf: str) -> None:
     config = configured(method, mask, predict={"crf": crf})
     for stage in stages(config):
@@ -38,7 +41,7 @@ def test_every_field_a_map_writes_is_an_artefact(method: str, mask: str, crf: st
         assert all(maker_of(artefact.name).name == stage.name for artefact in stage.made(config))
 
 
-@pytest.mark.parametrize(("method", "mask"), product(METHODS, ("walk", "seed")))
+@pytest.mark.parametrize(("method", "mask"), product(METHODS, MASKS))
 def test_what_a_stage_reads_is_made_before_over_the_same_images(method: str, mask: str) -> None:
     config = configured(method, mask)
     made: dict[str, str] = {}

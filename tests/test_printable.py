@@ -60,6 +60,7 @@ from data_shards.coco import pack_coco
 from data_shards.folder import pack_folder
 from data_shards.maps import import_maps
 from data_shards.pickles import read_pickled_dict
+from data_shards.regions import import_regions
 from data_shards.summary import ClassCount, LeftOut, Summary, read_summary, write_summary
 from data_shards.synthetic import pack_synthetic
 from data_shards.tag_files import read_tags
@@ -374,9 +375,10 @@ def test_what_a_set_is_asked_for(text: str, images: Path) -> None:
         assert fault(lambda place=place: reopen(path_of(place)), path=True)
 
 
-@pytest.mark.parametrize("field", ["tags", "x.png", "x.u16.png", "x.npy", "x.f16"])
+@pytest.mark.parametrize("field", ["tags", "x.png", "x.u16.png", "x.npy", "x.f16", "x.rle"])
 def test_fields(text: str, field: str) -> None:
-    for content in (loose(text), b"\x89PNG\r\n\x1a\n" + loose(text), b"f16\x01" + loose(text)):
+    heads = (b"", b"\x89PNG\r\n\x1a\n", b"f16\x01", b"rle\x01")
+    for content in (head + loose(text) for head in heads):
         fault(lambda content=content: decode(field, content))
 
 
@@ -463,6 +465,26 @@ def test_pickled_dictionaries(text: str, images: Path, tmp_path: Path) -> None:
             (folder / f"{made.entry(ordinal).key}.npy").write_bytes(content)
         said = fault(lambda folder=folder: import_maps(folder, images, tmp_path / "out"))
         assert said is not None and ".npy: " in said and "Mend them" in said
+
+
+def test_proposals(text: str, images: Path, tmp_path: Path) -> None:
+    key = ShardSet.open(images).entry(0).key
+    runs = {"size": [32, 32], "counts": text}
+    trees = [{text: []}, {key: text}, {key: [{"segmentation": text}]}, {key: [{"segmentation": runs}]}, [text]]
+    trees += [{key: [{"segmentation": {"size": text, "counts": [1]}}]}, {key: [{text: 1}]}]
+    trees += [[{"image_id": text, "segmentation": runs}], [{"file_name": [text]}], [{"image": {text: text}}]]
+    for number, tree in enumerate(trees):
+        for content in (json.dumps(tree).encode(), loose(json.dumps(tree, ensure_ascii=False))):
+            for ending in (".json", ".jsonl"):
+                file = tmp_path / f"{number}{ending}"
+                file.write_bytes(content)
+                said = fault(lambda file=file: import_regions(file, images, tmp_path / "out"))
+                assert said is not None and file.name in said
+    path = named_file(tmp_path / "sam", text, ".json")
+    path.write_bytes(loose(text))
+    refused(lambda: import_regions(path.parent, images, tmp_path / "out"), "none of 1 files", "expected such as")
+    (path.parent / f"{key}.json").write_bytes(loose(text))
+    refused(lambda: import_regions(path.parent, images, tmp_path / "out"), f"{key}.json: ", "Mend them")
 
 
 def test_names_of_maps(text: str, images: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Maps and weights of other code: `amn import`."""
+"""Maps, proposals and weights of other code: `amn import`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amn_dist.commands.printing import print_line
 from amn_dist.errors import ConfigError
 from amn_dist.storage.paths import AnyPath, path_of
 
-imports = typer.Typer(help="Take over maps and weights that other code made.", no_args_is_help=True)
+imports = typer.Typer(help="Take over maps, proposals and weights that other code made.", no_args_is_help=True)
 
 MapScale = Literal["keep", "peak"]
 PublishedNetwork = Literal["cam", "amn", "irn", "deeplab", "icd"]
@@ -39,6 +39,29 @@ def import_maps(
         print_line(f"{len(imported.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
     if imported.others:
         print_line(f"{imported.others} files belong to no image of {images} and were left alone")
+
+
+@imports.command("regions")
+def import_regions(
+    place: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="Folder with KEY.json: lists of COCO's run lengths; or one file.")
+    ],
+    images: Annotated[str, typer.Option("--images", help="Image set the proposals belong to.")],
+    out: OutAnywhere,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Class-agnostic masks of a foundation model, for stage vote (`vote.proposals`)."""
+    from data_shards.regions import import_regions
+
+    imported = import_regions(place, images, out, skip_bad=skip_bad)
+    index = imported.index
+    count = sum(shard.count for shard in index.shards)
+    print_line(f"{out}: proposals of {count} images in {len(index.shards)} shards, digest {index.digest[:12]}")
+    if imported.bad:
+        print_line(f"{len(imported.bad)} images have no usable proposals; {out}/quarantine.json says why")
+    if imported.others:
+        what = "entries" if place.is_file() else "files"
+        print_line(f"{imported.others} {what} belong to no image of {images} and were left alone")
 
 
 @imports.command("weights")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,10 +12,8 @@ from pycocotools import mask as run_lengths
 
 from amn_dist.interchange.folders import written
 from amn_dist.interchange.selection import SelectedField, map_samples, present
+from amn_dist.shards.names import numbers_of
 from amn_dist.shards.shardset import Entry, ShardSet
-
-NUMBERED = re.compile(r"(?:.*_)?0*(\d{1,18})")
-"""Keys that end in a number, such as COCO's own file names."""
 
 
 def export_coco(selected: SelectedField, out: Path) -> int:
@@ -75,9 +72,7 @@ def image_ids(selected: SelectedField) -> list[int]:
     given = [number for number in own if number is not None]
     if given and len(set(given)) == len(selected.shards):
         return given
-    matches = [NUMBERED.fullmatch(entry.key) for entry in _entries(selected.shards)]
-    numbers = [int(match.group(1)) for match in matches if match is not None]
-    return numbers if len(set(numbers)) == len(matches) else list(range(1, len(matches) + 1))
+    return numbers_of(entry.key for entry in _entries(selected.shards)) or list(range(1, len(selected.shards) + 1))
 
 
 def category_ids(selected: SelectedField) -> list[int]:

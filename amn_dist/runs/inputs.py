@@ -9,7 +9,6 @@ from pathlib import Path
 from amn_dist.config import Config
 from amn_dist.errors import ConfigError, ShardError, printable, quoted
 from amn_dist.methods import Stage
-from amn_dist.records import ACTIVATION
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath, path_of
 
@@ -46,26 +45,26 @@ def open_outside(
     config: Config, data: AnyPath, stages: Iterable[Stage], sets: Mapping[str, ShardSet]
 ) -> dict[str, ShardSet]:
     """The sets from outside the run that stages read, by setting. Raises ConfigError or ShardError unless each lies
-    over its stage's images and holds activations."""
+    over its stage's images and holds the field they read."""
     return {s.outside: _lying_over(config, data, s, s.outside, sets[s.over]) for s in stages if s.outside is not None}
 
 
 def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, images: ShardSet) -> ShardSet:
     try:
-        maps = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
+        shards = ShardSet.open(locate(data, getattr(getattr(config, stage.name), setting)))
     except ShardError as error:
         raise ShardError(f"{stage.name}.{setting}: {error}") from error
-    where = f"{stage.name}.{setting}: {maps.url}"
-    if ACTIVATION not in maps.fields:
+    where = f"{stage.name}.{setting}: {shards.url}"
+    if stage.outside_field not in shards.fields:
+        held = printable(", ".join(shards.fields))
+        raise ConfigError(f"{where}: found the fields {held}, expected {stage.outside_field}; see amn import")
+    if shards.classes != images.classes:
         raise ConfigError(
-            f"{where}: found the fields {printable(', '.join(maps.fields))}, expected {ACTIVATION}; see amn import"
+            f"{where}: its classes {printable(list(shards.classes))} are not those of {images.url}; make it from this "
+            "set"
         )
-    if maps.classes != images.classes:
-        raise ConfigError(
-            f"{where}: its classes {printable(list(maps.classes))} are not those of {images.url}; make it from this set"
-        )
-    images.join(maps)
-    return maps
+    images.join(shards)
+    return shards
 
 
 def locate(root: AnyPath, path: str) -> str:

@@ -11,7 +11,6 @@ from amn_dist.farms.stream import Join, MapTask, Source
 from amn_dist.interfaces import Map, Prepared, parts_of
 from amn_dist.loaders.bounded import working_pixels
 from amn_dist.methods import ARTEFACTS, Stage, maker_of
-from amn_dist.records import ACTIVATION
 from amn_dist.runs.experiment import Experiment
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.shards.writer import clean_unfinished, index_all, read_reports
@@ -46,7 +45,8 @@ def map_stage(experiment: Experiment, stage: Stage, observe: Observe, wanted: Se
     start, reduced = time.monotonic(), 0
     for report in experiment.workers().run(task, todo):
         observe(report.metrics(before=done, total=len(images), seconds=time.monotonic() - start))
-        reduced += 0 if report.shard is None else count_reduced(images, report.shard)
+        if report.shard is not None and task.source.pixels:
+            reduced += count_reduced(images, report.shard)
     if reduced:
         experiment.say(
             f"{task.name}: {reduced} photograph(s) of more than {working_pixels(len(images.classes))} pixels were "
@@ -97,8 +97,9 @@ def _source(experiment: Experiment, over: str, stream: Sequence[Stage]) -> Sourc
     joins = [
         experiment.join(name, maker_of(artefact).name, ARTEFACTS[artefact].field) for name, artefact in reads.items()
     ]
-    for name in filter(None, (member.outside for member in stream)):
-        joins.append(Join(name, experiment.outside[name].url, ACTIVATION, experiment.outside[name].digest))
-    return Source(
-        experiment.sets[over].url, tuple(joins), experiment.config.loader, digest=experiment.sets[over].digest
-    )
+    for member in stream:
+        if member.outside is not None:
+            given = experiment.outside[member.outside]
+            joins.append(Join(member.outside, given.url, member.outside_field, given.digest))
+    images, pixels = experiment.sets[over], any(member.looks for member in stream)
+    return Source(images.url, tuple(joins), experiment.config.loader, pixels=pixels, digest=images.digest)

@@ -18,6 +18,7 @@ from amn_dist.errors import ShardError, printable, quoted
 from amn_dist.records import CoarseMaps
 from amn_dist.shards.float16 import decode_float16, encode_float16
 from amn_dist.shards.label_runs import encode_runs
+from amn_dist.shards.run_lengths import decode_lengths, encode_lengths
 
 MAX_SIDE = 16384
 """Pixels on the longer side of any picture we decode; above it a file is taken for a bomb."""
@@ -37,9 +38,15 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 OTHER_PICTURES = {b"BM": "a BMP", b"GIF8": "a GIF", b"II*\0": "a TIFF", b"MM\0*": "a TIFF"}
 PHOTOS = ("jpg", "png")
 """Fields that hold an image as it was found; a sample has exactly one of them or none."""
-FieldKind = Literal["tags", "labels", "regions", "maps", "array"]
-"""What a field is as an array: tags; ids of 8 and of 16 bits; float16 maps; any other numbers."""
-ENDINGS: dict[str, FieldKind] = {".u16.png": "regions", ".png": "labels", ".f16": "maps", ".npy": "array"}
+FieldKind = Literal["tags", "labels", "regions", "maps", "masks", "array"]
+"""What a field is as an array: tags; ids of 8 and of 16 bits; float16 maps; masks' run lengths; any other numbers."""
+ENDINGS: dict[str, FieldKind] = {
+    ".u16.png": "regions",
+    ".png": "labels",
+    ".f16": "maps",
+    ".rle": "masks",
+    ".npy": "array",
+}
 """Kind of a field by the end of its name; the first that fits."""
 
 _PARSING = threading.Lock()
@@ -74,6 +81,7 @@ def encode(field: str, array: np.ndarray | CoarseMaps, *, quick: bool = False) -
 
     *.npy: any numeric or boolean array. *.f16: float16[K, h, w], deflated, or CoarseMaps, which are read as such. tags:
     uint8[C-1] of 0 and 1. *.png: uint8[H, W], stored as 8-bit gray; *.u16.png: uint16[H, W], stored as 16-bit gray.
+    *.rle: int32[2 + M], run lengths of masks (shards/run_lengths.py), deflated.
     """
     if isinstance(array, CoarseMaps):
         return _encode_maps(field, array)
@@ -87,13 +95,15 @@ def encode(field: str, array: np.ndarray | CoarseMaps, *, quick: bool = False) -
             return _encode_npy(field, array)
         case "maps":
             return _encode_maps(field, array)
+        case "masks":
+            return _encode_masks(field, array)
     raise ShardError(f"field {printable(field)}: arrays are stored as tags or as {_endings()}")
 
 
 def decode(field: str, data: bytes) -> np.ndarray:
     """Array of a field's bytes, writable.
 
-    tags: uint8[C-1]; *.png: uint8[H, W] ids, *.u16.png uint16; *.f16 and *.npy: as stored.
+    tags: uint8[C-1]; *.png: uint8[H, W] ids, *.u16.png uint16; *.f16, *.rle and *.npy: as stored.
 
     Raises ShardError when the bytes are not what the field's name promises. Nothing is unpickled.
     """
@@ -106,6 +116,8 @@ def decode(field: str, data: bytes) -> np.ndarray:
             return _decode_npy(data)
         case "maps":
             return decode_float16(data)
+        case "masks":
+            return decode_lengths(data)
     raise ShardError(
         f"field {printable(field)}: only tags and {_endings()} are arrays; its bytes can be read as they are"
     )
@@ -187,6 +199,13 @@ def _encode_png(field: str, array: np.ndarray, *, quick: bool) -> bytes:
 def _encode_maps(field: str, array: np.ndarray | CoarseMaps) -> bytes:
     try:
         return encode_float16(array)
+    except ShardError as error:
+        raise ShardError(f"field {field}: {error}") from error
+
+
+def _encode_masks(field: str, array: np.ndarray) -> bytes:
+    try:
+        return encode_lengths(array)
     except ShardError as error:
         raise ShardError(f"field {field}: {error}") from error
 

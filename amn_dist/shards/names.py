@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -10,6 +12,9 @@ from amn_dist.errors import ShardError, quoted
 
 MAX_PART, MAX_NAME = 250, 1024
 """Bytes of a file's name without folders and endings, which file systems hold to 255, and of a relative path."""
+
+NUMBERED = re.compile(r"(?:.*_)?0*(\d{1,18})")
+"""Keys that end in a number, such as COCO's own file names."""
 
 
 class SourceFile(NamedTuple):
@@ -42,3 +47,10 @@ def check_source(name: str) -> str:
 def spelling(name: str) -> str:
     """A name as people read it: accents in one character or two, any number of spaces."""
     return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def numbers_of(keys: Iterable[str]) -> list[int]:
+    """The numbers at the end of keys; empty unless every key has one of its own."""
+    matches = [NUMBERED.fullmatch(key) for key in keys]
+    numbers = [int(match.group(1)) for match in matches if match is not None]
+    return numbers if len(set(numbers)) == len(matches) else []

@@ -141,15 +141,20 @@ class ShardSet:
 
         Raises ShardError when the set has no such sample, or several.
         """
-        if name in self._ordinals:
-            return self._ordinals[name]
-        ordinals = self._by_source.get(spelling(name), ())
+        ordinals = self.matches(name)
         if len(ordinals) == 1:
             return ordinals[0]
         if ordinals:
             shown = ", ".join(printable(self.entry(ordinal).name) for ordinal in ordinals[:8])
             raise ShardError(f"{self.url}: {quoted(name)} may be {len(ordinals)} samples ({shown}); write more of it")
         raise ShardError(f"{self.url}: no sample {quoted(name)}{self._hint(name)}")
+
+    def matches(self, name: str) -> tuple[int, ...]:
+        """The ordinals that a name may mean: of a key one; of a source file, with or without folders and ending, any
+        number."""
+        if name in self._ordinals:
+            return (self._ordinals[name],)
+        return self._by_source.get(spelling(name), ())
 
     def read(self, ordinal: int, field: str) -> bytes:
         """The bytes of a field, as they were written. Raises ShardError naming tar, sample and field."""

@@ -165,6 +165,18 @@ def test_more_is_tried_where_it_is_fast(finished: Path) -> None:
         assert sample.shard == min(images // 2, 20) and sample.batches["segment"] <= 10
 
 
+def test_a_trial_finds_every_set_from_outside_under_its_setting(finished: Path) -> None:
+    config = load_config(
+        finished / "config.yaml",
+        ("method=refine", "refine.maps=s3://x/maps", "vote.labels=first_seed", "vote.proposals=/there/masks"),
+    )
+    images = ShardSet.open(str(finished.parent / "train"))
+    sample = trial.first_sample(config, 1)
+    small = trial.trial_config(config, sample, {"train": images}, {"maps": images, "proposals": images})
+    assert (small.refine.maps, small.vote.proposals, small.data.val) == ("maps", "proposals", None)
+    assert small.vote.labels == "first_seed"
+
+
 def test_a_sample_holds_what_its_images_held(finished: Path, tmp_path: Path) -> None:
     images = ShardSet.open(str(finished.parent / "train"))
     write_sample(images, tmp_path / "few", count=3, shard_size=2)

@@ -1,4 +1,4 @@
-"""`amn import`: maps and weights of other code, and what is said of what cannot be taken."""
+"""`amn import`: maps, proposals and weights of other code, and what is said of what cannot be taken."""
 
 from __future__ import annotations
 
@@ -77,6 +77,36 @@ def test_values_beyond_one_need_a_scale(
     assert max(made.load(n, "activation.f16").max(initial=0) for n in range(4)) <= 1
 
 
+def test_proposals_come_in_from_a_folder_or_a_file(
+    finished: Path, amn: Say, mistake: Callable[..., str], tmp_path: Path
+) -> None:
+    images, out = ShardSet.open(str(finished.parent / "train")), tmp_path / "proposals"
+    tree: dict[str, Any] = {}
+    for entry in (images.entry(ordinal) for ordinal in range(4)):
+        size = [entry.height, entry.width]
+        tree[entry.key] = [{"segmentation": {"size": size, "counts": [3, 4, entry.height * entry.width - 7]}}]
+    (tmp_path / "sam").mkdir()
+    for key, masks in {**tree, "stranger": []}.items():
+        (tmp_path / "sam" / f"{key}.json").write_text(json.dumps(masks))
+    done = amn("import", "regions", tmp_path / "sam", "--images", images.url, "--out", out)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"{out}: proposals of 4 images in 2 shards, digest ")
+    assert lines[1:] == [f"1 files belong to no image of {images.url} and were left alone"]
+    assert amn("verify", out).code == 0
+    file, words = tmp_path / "sam.json", ("import", "regions", tmp_path / "sam.json", "--images", images.url, "--out")
+    key = images.entry(2).key
+    file.write_text(json.dumps({**{name: masks for name, masks in tree.items() if name != key}, "x": [], "y": []}))
+    assert f"1 of 4 images' proposals are bad: [{key}] sam.json: holds no proposals of it" in mistake(
+        *words, tmp_path / "b"
+    )
+    done = amn(*words, tmp_path / "b", "--skip-bad")
+    assert f"1 images have no usable proposals; {tmp_path}/b/quarantine.json says why" in done.out
+    assert f"2 entries belong to no image of {images.url} and were left alone" in done.out
+    file.write_text(json.dumps(tree)[:-9])
+    assert "sam.json: " in (told := mistake(*words, tmp_path / "c")) and "the file is cut" in told
+
+
 def test_weights_take_the_place_of_training(
     finished: Path, amn: Say, mistake: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -110,6 +140,9 @@ def test_weights_take_the_place_of_training(
         (("weights", "FILE", "--as", "deeplab", "--out", "x.safetensors"), "model.safetensors"),
         (("maps", "nowhere", "--images", "IMAGES", "--out", "o"), "nowhere"),
         (("maps", ".", "--images", "nowhere", "--out", "o"), "nowhere"),
+        (("regions", "nowhere", "--images", "IMAGES", "--out", "o"), "nowhere: no such folder; expected .json files"),
+        (("regions", ".", "--images", "nowhere", "--out", "o"), "nowhere"),
+        (("regions", ".", "--images", "IMAGES", "--out", "o"), "holds no .json files"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -269,11 +269,18 @@ def made_set(folder: Path, fields: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "field", ["activation.f16", "x.npy", "superpixel.u16.png", "seed.png", "tags", "gt.png", "jpg"]
+    "field", ["activation.f16", "proposals.rle", "x.npy", "superpixel.u16.png", "seed.png", "tags", "gt.png", "jpg"]
 )
 def test_verify_decodes_every_kind_of_field(tmp_path: Path, field: str) -> None:
     with pytest.raises(ShardError, match=rf"1 faults: 000000\.tar: k\.{field}: "):
         verify(made_set(tmp_path / "set", {field: b"neither a picture nor numbers"}))
+
+
+def test_verify_compares_masks_with_the_size_of_their_image(tmp_path: Path) -> None:
+    fields = [encode("x.rle", np.array(numbers, np.int32)) for numbers in ([2, 2, 1, 3], [1, 4, 1, 3])]
+    assert verify(made_set(tmp_path / "a", {"x.rle": fields[0]})).decoded
+    with pytest.raises(ShardError, match=r"k\.x\.rle: holds masks of 4x1 pixels, the report says 2x2"):
+        verify(made_set(tmp_path / "b", {"x.rle": fields[1]}))
 
 
 def test_verify_names_what_it_does_not_decode(tmp_path: Path) -> None:

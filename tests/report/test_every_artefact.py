@@ -34,10 +34,14 @@ ENDS: tuple[dict[str, Any], ...] = ({"data": {"val": None}}, {"predict": {"crf":
 """Without validation images; with, without a CRF; with both."""
 
 
-@pytest.fixture(scope="module", params=list(product(METHODS, ("walk", "seed"), ENDS)), ids=str)
+VOTED: tuple[Any, ...] = (("irn", "vote", {}), ("refine", "vote", {"data": {"val": None}}))
+
+
+@pytest.fixture(scope="module", params=[*product(METHODS, ("walk", "seed"), ENDS), *VOTED], ids=str)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_run: Any) -> Path:
     method, mask, end = request.param
     more = {"refine": {"maps": "maps"}} if method == "refine" else {}
+    more |= {"vote": {"labels": "walk", "proposals": "proposals"}} if mask == "vote" else {}
     return make_run(tmp_path_factory.mktemp("r"), method, method=method, pseudo_mask=mask, **end, **more)
 
 
@@ -92,7 +96,9 @@ def test_every_artefact_stands_in_the_report(run: Path) -> None:
         assert {picture.title for picture in image.thumbnails} == {"photo", "truth", *found}
 
 
-@pytest.mark.parametrize("run", [(*both, {}) for both in product(METHODS, ("walk", "seed"))], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "run", [(*both, {}) for both in (*product(METHODS, ("walk", "seed")), ("irn", "vote"))], indirect=True, ids=str
+)
 def test_every_artefact_is_shown_exported_and_averaged(run: Path, amn: Any, tmp_path: Path) -> None:
     names = wanted(run)
     sets, missing = open_image_columns(run)

@@ -110,6 +110,7 @@ KINDS = {
     "labels": np.full((2, 3), 255, np.uint8),
     "regions": np.full((2, 3), 999, np.uint16),
     "maps": np.ones((1, 2, 3), np.float16),
+    "masks": np.array([2, 3, 1, 5, 0, 2, 4], np.int32),
     "array": np.ones(3),
 }
 

@@ -20,6 +20,7 @@ from amn_dist.telemetry import environment
 COSTLESS = {
     *("epochs", "steps", "lr", "lr_head", "lr_hidden", "weight_decay", "momentum", "momentum_slip", "schedule"),
     *("schedule_every", "checkpoint_every", "log_every", "smoothing", "warmup", "foreground", "background", "loss"),
+    *("overlap", "coverage"),
 }
 """Settings of a Fit or a Map that move no rate. `steps` of the walk do, and are looked at."""
 MACHINE = ("cpu", "cores", "devices")

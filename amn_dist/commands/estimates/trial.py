@@ -135,7 +135,11 @@ def trial_config(
     }
     data = config.data.model_copy(update={"train": "train", "val": "val" if "val" in sets else None})
     farm = config.farm.model_copy(update={"chunk": sample.shard})
-    moved = {"refine": config.refine.model_copy(update={"maps": "maps"})} if outside else {}
+    moved = {
+        stage.name: getattr(config, stage.name).model_copy(update={stage.outside: stage.outside})
+        for stage in stages(config)
+        if stage.outside in outside
+    }
     return config.model_copy(update={**lengths, **moved, "data": data, "farm": farm, "name": "trial"})
 
 
