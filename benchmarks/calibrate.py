@@ -1,8 +1,8 @@
 """How far from the best threshold do a few drawn masks lead, and an estimate without any?
 
 Of finished runs whose training images have a truth: masks are drawn from it by chance, many times, and choose a
-threshold each time as `amn calibrate` does. What that threshold loses is mIoU of the whole set at its best threshold
-less mIoU at the chosen one. Beside it stand what the run's own threshold loses, and the estimate without masks. The
+threshold each time as `amn calibrate` does. Its regret is mIoU of the whole set at its best threshold
+less mIoU at the chosen one. Beside it stand the regret of the run's own threshold, and of estimates without masks. The
 walk is done again for every image; --stored leaves it out.
 
     python -m benchmarks.calibrate RUN... [--draws 200] [--masks 5 10 20 50] [--stored] [--figure FILE.svg] [--out NAME]
@@ -55,18 +55,18 @@ def drawn(
 def figures(curve: np.ndarray, choices: Sequence[Choice], peaks: Sequence[int]) -> dict[str, Any]:
     """What chosen thresholds lose against the best, in points of mIoU; how often intervals hold the best."""
     best, chosen = int(curve.argmax()), np.array([choice.best for choice in choices])
-    losses = 100 * (curve[best] - curve[chosen])
+    regrets = 100 * (curve[best] - curve[chosen])
     thresholds = np.array(GRID)[chosen]
     return {
         "draws": len(choices),
         "threshold": {"mean": rounded(thresholds.mean()), "deviation": rounded(thresholds.std())},
-        "loss": {
-            "mean": rounded(losses.mean()),
-            "p90": rounded(np.quantile(losses, 0.9)),
-            "most": rounded(losses.max()),
+        "regret": {
+            "mean": rounded(regrets.mean()),
+            "p90": rounded(np.quantile(regrets, 0.9)),
+            "most": rounded(regrets.max()),
         },
-        "loss_of_peak": rounded(100 * (curve[best] - curve[list(peaks)]).mean()),
-        "expected_loss": rounded(100 * np.mean([choice.loss for choice in choices])),
+        "regret_of_peak": rounded(100 * (curve[best] - curve[list(peaks)]).mean()),
+        "expected_regret": rounded(100 * np.mean([choice.regret for choice in choices])),
         "interval": {
             "holds_best": rounded(np.mean([choice.low <= best <= choice.high for choice in choices])),
             "width": rounded(np.mean([choice.width for choice in choices])),
@@ -91,8 +91,8 @@ def of_maps(pipeline: Pipeline, maps: CutMaps, asked: argparse.Namespace) -> dic
         "images": len(images),
         "protocol": protocol,
         "best": {"threshold": GRID[best], "miou": rounded(100 * curve[best])},
-        "now": loss_at(curve, maps.now),
-        "estimate": {name: loss_at(curve, value) for name, value in estimate.by_criterion.items()},
+        "now": regret_at(curve, maps.now),
+        "estimate": {name: regret_at(curve, value) for name, value in estimate.by_criterion.items()},
         "masks": {
             str(number): figures(curve, *drawn(counts, protocol, number, asked.draws, asked.resamples))
             for number in asked.masks
@@ -102,23 +102,23 @@ def of_maps(pipeline: Pipeline, maps: CutMaps, asked: argparse.Namespace) -> dic
     }
 
 
-def loss_at(curve: np.ndarray, threshold: float) -> dict[str, float]:
+def regret_at(curve: np.ndarray, threshold: float) -> dict[str, float]:
     """A threshold, and the points of mIoU it loses."""
     at = grid_position(threshold)
-    return {"threshold": GRID[at], "loss": rounded(100 * (curve.max() - curve[at]))}
+    return {"threshold": GRID[at], "regret": rounded(100 * (curve.max() - curve[at]))}
 
 
 def chart(title: str, row: Mapping[str, Any]) -> Chart:
-    """Loss by the number of masks, beside that of the run's threshold and of the estimate."""
+    """Regret by the number of masks, beside that of the run's threshold and of the estimate."""
     masks = [int(number) for number in row["masks"]]
     ends = (0, max(masks))
     level = {"the run's threshold": row["now"], **{f"no masks, {k}": v for k, v in row["estimate"].items()}}
     lines = [
-        Line(f"masks, {name}", [(n, row["masks"][str(n)]["loss"][key]) for n in masks])
+        Line(f"masks, {name}", [(n, row["masks"][str(n)]["regret"][key]) for n in masks])
         for name, key in (("mean", "mean"), ("90th percentile", "p90"))
     ]
     lines += [
-        Line(f"{name} ({at['threshold']:.2f})", [(end, at["loss"]) for end in ends]) for name, at in level.items()
+        Line(f"{name} ({at['threshold']:.2f})", [(end, at["regret"]) for end in ends]) for name, at in level.items()
     ]
     best = row["best"]
     return Chart(

@@ -57,7 +57,7 @@ def _by_masks(
     pipeline: Pipeline, maps: list[CutMaps], folder: Path, within: float, count: int, seed: int
 ) -> dict[str, float]:
     """Print what masks say; thresholds by the name of their maps."""
-    from amn_dist.commands.calibrate.drawn import calibrated, last_stored, mask_notes
+    from amn_dist.commands.calibrate.drawn import calibrated, last_stored, mask_notes, row_notes
     from amn_dist.commands.calibrate.masks import read_masks
     from amn_dist.commands.calibrate.next_images import worth_drawing
     from amn_dist.commands.calibrate.tables import next_lines, print_calibration
@@ -65,7 +65,7 @@ def _by_masks(
     drawn = read_masks(folder, pipeline.sets["train"])
     rows = calibrated(pipeline, maps, drawn, seed=seed)
     print_calibration(pipeline, rows, within)
-    for note in mask_notes(drawn, pipeline.sets["train"]):
+    for note in (*mask_notes(drawn, pipeline.sets["train"]), *row_notes(rows)):
         print_line(f"note: {note}")
     stored = last_stored(maps)
     if stored is not None and count:
@@ -90,6 +90,7 @@ def _estimate(pipeline: Pipeline, maps: list[CutMaps], count: int, seed: int) ->
 def _settings(pipeline: Any, thresholds: dict[str, float], write: Path | None, because: str) -> None:
     """Say what every threshold is a setting of; write those of the last."""
     from amn_dist.commands.calibrate.settings import settings_of, words, write_config
+    from amn_dist.errors import ConfigError
 
     settings = {name: settings_of(pipeline.config, name, value) for name, value in thresholds.items()}
     for name, of_maps in settings.items():
@@ -97,6 +98,8 @@ def _settings(pipeline: Any, thresholds: dict[str, float], write: Path | None, b
     if write is None:
         return
     last = list(settings)[-1]
+    if not settings[last]:
+        raise ConfigError(f"--write {write}: no setting cuts {last} at a threshold, expected another --stage")
     said = f"Written by `amn calibrate {pipeline.run.folder}`: {words(settings[last])}, {because}."
     name = write_config(pipeline.config, settings[last], write, [said]).name
     print_line(f"{write}: the configuration of the run with {words(settings[last])}")

@@ -70,7 +70,7 @@ def mask_notes(masks: Sequence[DrawnMask], images: ShardSet) -> Iterator[str]:
     if len(masks) < FEWEST:
         yield (
             f"{len(masks)} mask(s), expected {FEWEST} at least: resampled sets of so few are much alike, so that "
-            "interval and loss come out too small; take the threshold as a hint"
+            "interval and regret come out too small; take the threshold as a hint"
         )
     void = [mask.name for mask in masks if (mask.labels == IGNORE).all()]
     if void:
@@ -84,6 +84,14 @@ def mask_notes(masks: Sequence[DrawnMask], images: ShardSet) -> Iterator[str]:
         yield f"no mask holds {shown(absent)}: the thresholds are those of the other classes"
     if "gt.png" in images.fields:
         yield "the set has a truth of its own; `amn score` compares with all of it"
+
+
+def row_notes(rows: Sequence[Calibrated]) -> Iterator[str]:
+    """Which of the run's thresholds these masks give no reason to change."""
+    kept = [row for row in rows if row.choice.low <= row.now <= row.choice.high and row.now != row.choice.best]
+    for row in kept:
+        low, high = row.choice.interval
+        yield f"{row.maps.name}: {row.maps.now:.2f}, as it is, lies between {low:.2f} and {high:.2f} too"
 
 
 def shown(names: Sequence[str], most: int = NAMED) -> str:

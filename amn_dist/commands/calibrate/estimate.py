@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,16 +38,17 @@ def estimates(
 ) -> list[Estimate]:
     """A guess for each of the run's maps, from at most `count` images drawn by chance."""
     ordinals = sampled(len(pipeline.sets["train"]), count, seed)
-    pictures = list(photographs(pipeline, ordinals))
-    return [Estimate(one, dict(guesses(one, ordinals, pictures, criteria)), len(ordinals)) for one in maps]
+    rows = []
+    for one in maps:
+        pairs = zip(photographs(pipeline, ordinals), one.full_size(ordinals), strict=True)
+        rows.append(Estimate(one, dict(guesses(pairs, criteria)), len(ordinals)))
+    return rows
 
 
-def guesses(
-    maps: CutMaps, ordinals: Sequence[int], pictures: Sequence[np.ndarray], criteria: Sequence[str]
-) -> Iterator[tuple[str, float]]:
-    """A threshold by each criterion."""
+def guesses(images: Iterable[tuple[np.ndarray, np.ndarray]], criteria: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """A threshold by each criterion. images: photographs uint8[H, W, 3] with their maps f32[K, H, W]."""
     outlines, agreed = np.zeros((2, len(GRID))), np.zeros((len(POSITIONS), 2, 2))
-    for picture, fine in zip(pictures, maps.full_size(ordinals), strict=True):
+    for picture, fine in images:
         if len(fine) and "contours" in criteria:
             outlines += contour_contrast(picture, fine)
         if len(fine) and "crf" in criteria:

@@ -24,7 +24,16 @@ def print_calibration(pipeline: Pipeline, rows: Sequence[Calibrated], within: fl
     protocol = PROTOCOLS[pipeline.config.score.by("train")][0]
     table = Table(title=printable(f"{pipeline.run.folder}: {rows[0].masks} masks, {protocol} protocol", PLACE))
     table.add_column("maps")
-    headings = ("now", "mIoU", "loss", "best", f"{CONFIDENCE:.0%} interval", "mIoU", "loss", f"masks for {within:g}")
+    headings = (
+        "now",
+        "mIoU",
+        "regret",
+        "chosen",
+        f"{CONFIDENCE:.0%} interval",
+        "mIoU",
+        "regret",
+        f"masks for {within:g}",
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
@@ -33,18 +42,18 @@ def print_calibration(pipeline: Pipeline, rows: Sequence[Calibrated], within: fl
 
 
 def figures(row: Calibrated, within: float) -> tuple[str, ...]:
-    """The cells of a row: mIoU of the masks and expected loss, in percent, now and at the best; masks still to draw."""
+    """The cells of a row: mIoU over the masks and expected regret, in percent, now and chosen; masks still to draw."""
     choice, now = row.choice, row.now
     low, high = choice.interval
     more = row.more_masks(within)
     return (
         f"{row.maps.now:.2f}",
         percent(float(choice.curve[now])),
-        percent(float(choice.losses[now])),
+        percent(float(choice.regrets[now])),
         f"{choice.threshold:.2f}",
         f"{low:.2f} to {high:.2f}",
         percent(float(choice.curve[choice.best])),
-        percent(choice.loss),
+        percent(choice.regret),
         f"about {more} more" if more else "enough",
     )
 

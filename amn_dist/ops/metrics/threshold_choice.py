@@ -52,22 +52,26 @@ class Choice:
     """What images say of a threshold. All mIoU as shares of 1, by one protocol, pooled over images.
 
     best: position in THRESHOLDS. low, high: positions that hold the best threshold of CONFIDENCE of the resampled sets.
-    curve: f64[T], mIoU of the images at every threshold. loss: what `best` is expected to lose against the best
-    threshold of the set the images were drawn from. losses: f64[T], the same of every threshold. spread: standard
-    deviation of the best thresholds of the resampled sets, on [0, 1].
+    curve: f64[T], mIoU of the images at every threshold. regrets: f64[T], what a threshold is expected to lose against
+    the best one of the set the images were drawn from. spread: standard deviation of the best thresholds of the
+    resampled sets, on [0, 1].
     """
 
     best: int
     low: int
     high: int
     curve: np.ndarray
-    loss: float
-    losses: np.ndarray
+    regrets: np.ndarray
     spread: float
 
     @property
     def threshold(self) -> float:
         return round(float(THRESHOLDS[self.best]), 2)
+
+    @property
+    def regret(self) -> float:
+        """What the chosen threshold is expected to lose."""
+        return float(self.regrets[self.best])
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -153,12 +157,12 @@ def choose(
     curves = miou_curves(counts, resampled(len(counts), resamples=resamples, seed=seed), protocol)
     curves = curves[np.isfinite(curves).all(1)]
     bests = curves.argmax(1)
-    losses = (curves.max(1, keepdims=True) - curves).mean(0)
-    best = int(losses.argmin())
+    regrets = (curves.max(1, keepdims=True) - curves).mean(0)
+    best = int(regrets.argmin())
     outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(bests, [outside, 1 - outside], method="inverted_cdf").astype(int)
     low, high = min(low, best), max(high, best)
-    return Choice(best, int(low), int(high), curve, float(losses[best]), losses, float(bests.std() / STEPS))
+    return Choice(best, int(low), int(high), curve, regrets, float(bests.std() / STEPS))
 
 
 def images_for(choice: Choice, images: int, width: float) -> int:

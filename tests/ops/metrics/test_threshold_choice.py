@@ -106,33 +106,33 @@ def test_a_known_optimum_is_found_and_held_by_the_interval() -> None:
     choice = choose(counted([separable(number, 0.62) for number in range(10)]), resamples=300)
     assert choice is not None
     low, high = choice.interval
-    assert low <= 0.62 <= high and choice.threshold == 0.62 and choice.loss < 0.001
-    assert choice.width == pytest.approx(high - low) and choice.losses[choice.best] == choice.losses.min()
+    assert low <= 0.62 <= high and choice.threshold == 0.62 and choice.regret < 0.001
+    assert choice.width == pytest.approx(high - low) and choice.regrets[choice.best] == choice.regrets.min()
 
 
-def test_images_that_disagree_widen_the_interval_and_the_loss() -> None:
+def test_images_that_disagree_widen_the_interval_and_the_regret() -> None:
     alike = choose(counted([separable(number, 0.5) for number in range(8)]), resamples=300)
     apart = choose(counted([separable(n, 0.3 if n % 2 else 0.7) for n in range(8)]), resamples=300)
     assert alike is not None and apart is not None
-    assert apart.width > alike.width and apart.loss > alike.loss and apart.spread > alike.spread
+    assert apart.width > alike.width and apart.regret > alike.regret and apart.spread > alike.spread
 
 
 def test_resamples_repeat_by_their_seed() -> None:
     counts = counted(drawn_images(7, 5))
     one, same, other = (choose(counts, resamples=200, seed=seed) for seed in (1, 1, 2))
     assert one is not None and same is not None and other is not None
-    assert (one.best, one.low, one.high, one.loss) == (same.best, same.low, same.high, same.loss)
-    assert one.loss != other.loss
+    assert (one.best, one.low, one.high, one.regret) == (same.best, same.low, same.high, same.regret)
+    assert one.regret != other.regret
     assert resampled(7, resamples=9, seed=3).sum(1).tolist() == [7] * 9
 
 
-def test_expected_loss_is_that_of_every_resampled_set() -> None:
+def test_expected_regret_is_that_of_every_resampled_set() -> None:
     images = drawn_images(5, 6)
     weights = resampled(5, resamples=6, seed=8)
     curves = np.array([naive_curve(images, row, "voc") for row in weights])
     choice = choose(counted(images), resamples=6, seed=8)
     assert choice is not None
-    np.testing.assert_allclose(choice.losses, (curves.max(1, keepdims=True) - curves).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(choice.regrets, (curves.max(1, keepdims=True) - curves).mean(0), rtol=1e-9)
     bests = np.sort(curves.argmax(1))
     inside = ((bests >= choice.low) & (bests <= choice.high)).mean()
     assert inside >= CONFIDENCE and choice.spread == pytest.approx(bests.std() / 100)
@@ -147,7 +147,7 @@ def test_sets_without_an_object_do_not_count() -> None:
     maps, classes, truth = separable(1, 0.4)
     images = [(maps, classes, truth), *[(maps, classes, np.zeros_like(truth))] * 5]
     choice = choose(counted(images), resamples=200)
-    assert choice is not None and np.isfinite(choice.losses).all()
+    assert choice is not None and np.isfinite(choice.regrets).all()
 
 
 def test_how_many_images_an_interval_takes_falls_with_their_root() -> None:
