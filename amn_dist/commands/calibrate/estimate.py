@@ -9,14 +9,17 @@ import numpy as np
 
 from amn_dist.commands.calibrate.maps import CutMaps, photographs
 from amn_dist.commands.calibrate.next_images import sampled
-from amn_dist.ops.metrics.label_free import contour_contrast, crf_agreement
+from amn_dist.ops.metrics.label_free import agreement_of, area_stability, crf_agreement, passed_thresholds
 from amn_dist.ops.metrics.threshold_analysis import GRID
+from amn_dist.ops.metrics.thresholds import STEPS
 from amn_dist.runs.pipeline import Pipeline
 
 POSITIONS = range(4, 95, 5)
 """Thresholds 0.05, 0.10 ... 0.95, at which labels are refined."""
-CRITERIA = ("contours", "crf")
-TAKEN = "contours"
+AS_GOOD = 0.01
+"""Agreement that is as good as the best."""
+CRITERIA = ("crf", "stability")
+TAKEN = "crf"
 """The criterion whose threshold is told: docs/calibrate.md has how far off each was."""
 
 
@@ -47,15 +50,19 @@ def estimates(
 
 def guesses(images: Iterable[tuple[np.ndarray, np.ndarray]], criteria: Sequence[str]) -> Iterator[tuple[str, float]]:
     """A threshold by each criterion. images: photographs uint8[H, W, 3] with their maps f32[K, H, W]."""
-    outlines, agreed = np.zeros((2, len(GRID))), np.zeros((len(POSITIONS), 2, 2))
+    agreed, passed = np.zeros((len(POSITIONS), 2, 2), np.int64), np.zeros(STEPS, np.int64)
     for picture, fine in images:
-        if len(fine) and "contours" in criteria:
-            outlines += contour_contrast(picture, fine)
+        if len(fine):
+            passed += np.bincount(passed_thresholds(fine).ravel(), minlength=STEPS)
         if len(fine) and "crf" in criteria:
             agreed += crf_agreement(picture, fine, POSITIONS)
-    if "contours" in criteria:
-        yield "contours", GRID[int((outlines[0] - outlines[1]).argmax())]
     if "crf" in criteria:
-        hit = np.diagonal(agreed, axis1=1, axis2=2)
-        share = hit / np.maximum(agreed.sum(1) + agreed.sum(2) - hit, 1)
-        yield "crf", GRID[POSITIONS[int(share.mean(1).argmax())]]
+        yield "crf", middle_of_best(agreement_of(agreed))
+    if "stability" in criteria:
+        yield "stability", GRID[int(area_stability(passed).argmax())]
+
+
+def middle_of_best(agreement: np.ndarray) -> float:
+    """The mean of the thresholds whose agreement is as good as the best: where many agree alike, none of their ends."""
+    good = np.array(POSITIONS)[agreement >= agreement.max() - AS_GOOD]
+    return GRID[round(float(good.mean()))]

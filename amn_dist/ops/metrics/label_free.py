@@ -13,32 +13,16 @@ import numpy as np
 
 from amn_dist.ops.crf.dense import Backend
 from amn_dist.ops.metrics.counts import label_counts
-from amn_dist.ops.metrics.thresholds import STEPS, THRESHOLDS
+from amn_dist.ops.metrics.thresholds import THRESHOLDS
 from amn_dist.ops.seeds import refined_labels, threshold_labels
+
+REACH = 3
+"""Thresholds to either side over which an area is watched."""
 
 
 def passed_thresholds(maps: np.ndarray) -> np.ndarray:
     """How many of THRESHOLDS the strongest map of every pixel exceeds, int64[H, W]."""
     return np.searchsorted(THRESHOLDS, maps.max(0), side="left")
-
-
-def contour_contrast(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Steps of colour across the outlines of objects, at every threshold: f64[2, T], their sum and their number.
-
-    image: uint8[H, W, 3]. A step is the mean over colours of the absolute difference of two neighbours, over the mean
-    of all steps of the image. Sums of images add up.
-    """
-    passed, colours = passed_thresholds(maps), image.astype(np.float32)
-    steps = [np.abs(np.diff(colours, axis=axis)).mean(-1).ravel() for axis in (0, 1)]
-    mean = max(float(np.concatenate(steps).mean()), 1e-9)
-    sums = np.zeros((2, STEPS))
-    for step, axis in zip(steps, (0, 1), strict=True):
-        far, near = (np.delete(passed, end, axis).ravel() for end in (0, -1))
-        lower, upper = np.minimum(far, near), np.maximum(far, near)
-        for row, weights in enumerate((step / mean, np.ones_like(step))):
-            # An outline runs between two neighbours at the thresholds that one passes and the other does not.
-            sums[row] += np.bincount(lower, weights, STEPS) - np.bincount(upper, weights, STEPS)
-    return sums.cumsum(1)[:, :-1]
 
 
 def crf_agreement(
@@ -52,3 +36,20 @@ def crf_agreement(
     refined = refined_labels(image, labels, len(maps) + 1, backend)
     pairs = zip(labels, np.asarray(refined), strict=True)
     return np.stack([label_counts((b > 0).astype(np.uint8), (a > 0).astype(np.uint8), 2)[:-1, :-1] for a, b in pairs])
+
+
+def agreement_of(counts: np.ndarray) -> np.ndarray:
+    """Mean IoU f64[positions] of object and background before and after the CRF, from sums of crf_agreement."""
+    hit = np.diagonal(counts, axis1=1, axis2=2)
+    union = counts.sum(1) + counts.sum(2) - hit
+    return np.divide(hit, union, out=np.zeros(hit.shape), where=union > 0).mean(1)
+
+
+def area_stability(passed: np.ndarray) -> np.ndarray:
+    """How little the area of objects changes around every threshold: f64[T], minus the share of it that comes or goes
+    within REACH thresholds; minus infinity near the ends. passed: pixels by the number of thresholds they exceed."""
+    area = passed[::-1].cumsum()[::-1][1:].astype(np.float64)
+    stability = np.full(len(area), -np.inf)
+    changed = area[: -2 * REACH] - area[2 * REACH :]
+    stability[REACH:-REACH] = -changed / np.maximum(area[REACH:-REACH], 1)
+    return stability
