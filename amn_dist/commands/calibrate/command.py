@@ -83,7 +83,7 @@ def _estimate(pipeline: Pipeline, maps: list[CutMaps], count: int, seed: int) ->
     from amn_dist.commands.calibrate.tables import print_estimates
 
     rows = estimates(pipeline, maps, count=count, seed=seed)
-    print_estimates(pipeline, rows)
+    print_estimates(rows)
     return {row.maps.name: row.threshold for row in rows}
 
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from amn_dist.commands.calibrate.drawn import Calibrated, shown
 from amn_dist.commands.calibrate.next_images import WorthDrawing
 from amn_dist.commands.printing import plain_console, print_line, print_table
-from amn_dist.errors import PLACE, printable
 from amn_dist.ops.metrics.threshold_choice import CONFIDENCE
 from amn_dist.report.tables import PROTOCOLS, percent
 from amn_dist.runs.pipeline import Pipeline
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 
 WORTH = (
-    "an estimate: where labels and their own CRF agree best. On the four kinds of maps it was tried on it lost 0.0 to 2.2 "
-    "points of mIoU, and the default of 0.25 lost 0.2 to 13.0; five masks are worth more (docs/calibrate.md)"
+    "an estimate: where labels and their own CRF agree best. On the four kinds of maps it was tried on it lost 0.0 to "
+    "2.2 points of mIoU, and the default of 0.25 lost 0.2 to 13.0; drawn masks also say how sure they are"
 )
 """What is said of a threshold without masks."""
 
@@ -29,7 +28,7 @@ WORTH = (
 def print_calibration(pipeline: Pipeline, rows: Sequence[Calibrated], within: float) -> None:
     """A row for each of the run's maps."""
     protocol = PROTOCOLS[pipeline.config.score.by("train")][0]
-    table = Table(title=printable(f"{pipeline.run.folder}: {rows[0].masks} masks, {protocol} protocol", PLACE))
+    table = Table(title=f"{rows[0].masks} masks, {protocol} protocol")
     table.add_column("maps")
     headings = (
         "now",
@@ -79,9 +78,9 @@ def next_lines(row: Calibrated, worth: Sequence[WorthDrawing], seen: int, left: 
     )
 
 
-def print_estimates(pipeline: Pipeline, rows: Sequence[Estimate]) -> None:
+def print_estimates(rows: Sequence[Estimate]) -> None:
     """A row for each of the run's maps, and what the guess is worth."""
-    table = Table(title=printable(f"{pipeline.run.folder}: no masks, {rows[0].images} images", PLACE))
+    table = Table(title=f"no masks, {rows[0].images} images")
     for heading in ("maps", "now", "estimate"):
         table.add_column(heading, justify="left" if heading == "maps" else "right")
     for row in rows:

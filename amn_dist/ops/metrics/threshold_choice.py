@@ -106,12 +106,15 @@ def miou_curves(counts: ThresholdCounts, weights: np.ndarray, protocol: Protocol
 
     weights: [B, n]. NaN for a set without any pixel of a class.
     """
-    seen = counts.true[:, :-1].any(0) | (counts.predicted.any((0, 2)) | counts.void.any((0, 2)))
-    parts = [part[:, seen].astype(np.float64) for part in (counts.hit, counts.predicted, counts.void)]
+    seen: np.ndarray = np.asarray(counts.true[:, :-1].any(0) | counts.predicted.any((0, 2)) | counts.void.any((0, 2)))
+    hit, predicted, void = (part[:, seen].astype(np.float64) for part in (counts.hit, counts.predicted, counts.void))
     true = counts.true.astype(np.float64)
-    size = max(BLOCK // max(parts[0][0].size, 1), 1)
+    size = max(BLOCK // max(hit[0].size, 1), 1)
     blocks = [weights[start : start + size].astype(np.float64) for start in range(0, len(weights), size)]
-    curves = [_curves(*(_pooled(block, part) for part in parts), block @ true, seen, protocol) for block in blocks]
+    curves = [
+        _curves(_pooled(block, hit), _pooled(block, predicted), _pooled(block, void), block @ true, seen, protocol)
+        for block in blocks
+    ]
     return np.concatenate(curves)
 
 
