@@ -15,6 +15,7 @@ import typer
 
 from amn_dist.caches import redirect
 from amn_dist.commands.bench import bench
+from amn_dist.commands.calibrate.command import calibrate
 from amn_dist.commands.demo import demo
 from amn_dist.commands.doctor.command import doctor
 from amn_dist.commands.exports import exports
@@ -42,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
-for command in (init, run, plan, fit, map, score, report, predict, show, doctor, demo, verify):
+for command in (init, run, plan, fit, map, score, report, calibrate, predict, show, doctor, demo, verify):
     app.command()(command)
 app.add_typer(pack, name="pack")
 app.add_typer(imports, name="import")

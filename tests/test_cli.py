@@ -37,6 +37,7 @@ COMMANDS = (
     "map",
     "score",
     "report",
+    "calibrate",
     "predict",
     "show",
     "doctor",

@@ -18,7 +18,7 @@ CHECK = "check"
 """The file that compares results with thresholds.yaml; every other one with a `main` is a benchmark."""
 LAST = ("gpu", "rehearsal", "soak")
 """The longest, at the end of `all`."""
-BY_NAME = ("classes", "exported", "proposals", "seeds")
+BY_NAME = ("calibrate", "classes", "exported", "proposals", "seeds")
 """They ask for arguments and are no part of `all`."""
 
 BenchmarkName = Annotated[
