@@ -60,11 +60,11 @@ def entries(content: Any) -> Iterator[Piece]:
 
 def _outermost(content: Any, opening: int) -> Iterator[tuple[int, int]]:
     """Ranges of the texts, lists and objects right inside the outermost bracket, and of the one that closes it."""
-    found, state = np.empty((EVENTS, 2), np.int64), np.array([opening, 0, opening, -1], np.int64)
+    ranges, state = np.empty((EVENTS, 2), np.int64), np.array([opening, 0, opening, -1], np.int64)
     letters, depth = np.frombuffer(content, np.uint8), 1
     while depth:
-        count = _scan(letters, found, state)
-        yield from map(tuple, found[:count].tolist())
+        count = _scan(letters, ranges, state)
+        yield from map(tuple, ranges[:count].tolist())
         at, depth, begun, text = state.tolist()
         if depth > DEEPEST:
             raise ValueError(f"byte {at}: is nested more than {DEEPEST} levels deep")
@@ -74,19 +74,19 @@ def _outermost(content: Any, opening: int) -> Iterator[tuple[int, int]]:
 
 
 @njit(cache=True, nogil=True)
-def _scan(letters, found, state):  # type: ignore[no-untyped-def]
-    """Fill found with ranges from where state says on; returns how many. state: the byte that is next, the depth it is
+def _scan(letters, ranges, state):  # type: ignore[no-untyped-def]
+    """Fill ranges, from where state says on; returns how many. state: the byte that is next, the depth it is
     in, where the last entry and the text that is open begin (-1: none)."""
     at, depth, begun, text = state
     count = 0
-    while at < len(letters) and count < len(found) and depth <= DEEPEST:
+    while at < len(letters) and count < len(ranges) and depth <= DEEPEST:
         letter = letters[at]
         if text >= 0:
             if letter == BACKSLASH:
                 at += 1
             elif letter == QUOTE:
                 if depth == 1:
-                    found[count] = text, at + 1
+                    ranges[count] = text, at + 1
                     count += 1
                 text = -1
         elif letter == QUOTE:
@@ -96,7 +96,7 @@ def _scan(letters, found, state):  # type: ignore[no-untyped-def]
         elif letter in CLOSING:
             depth -= 1
             if depth <= 1:
-                found[count] = (begun if depth else at), at + 1
+                ranges[count] = (begun if depth else at), at + 1
                 count += 1
             if not depth:
                 break

@@ -190,8 +190,8 @@ def read_proposal_file(path: Path, images: ShardSet) -> ProposalFile:
     except OSError as error:
         raise ShardError(f"{path}: cannot be read ({printable(error)})") from error
     except ValueError as error:
-        told = printable(error, 400) if os.path.getsize(path) else "is empty; expected proposals as JSON"
-        raise ShardError(f"{path}: {told}") from error
+        fault = printable(error, 400) if os.path.getsize(path) else "is empty; expected proposals as JSON"
+        raise ShardError(f"{path}: {fault}") from error
     rows = np.frombuffer(table, np.int64).reshape(-1, 3) if table else np.zeros((0, 3), np.int64)
     if not len(rows):
         raise ShardError(_nothing(path, images, others, first))

@@ -73,7 +73,7 @@ class ProposalOverlay:
 
 
 def import_regions(
-    place: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     images: str | os.PathLike[str],
     out: str | os.PathLike[str] | RemotePath,
     *,
@@ -81,11 +81,11 @@ def import_regions(
 ) -> Imported:
     """Write proposals as a shard set of kind `proposals` over an image set; the same call again resumes.
 
-    place: folder with KEY.json anywhere below, or one file for all images, as docs/interchange.md describes. skip_bad:
+    path: folder with KEY.json anywhere below, or one file for all images, as docs/interchange.md describes. skip_bad:
     an image without usable proposals gets none, and is listed in quarantine.json. Raises ShardError naming bad images,
     or saying that `out` holds something else.
     """
-    photos, folder, root = ShardSet.open(images), path_of(out), Path(place)
+    photos, folder, root = ShardSet.open(images), path_of(out), Path(path)
     source: ProposalFolder | ProposalFile
     if os.path.isfile(root):
         source = read_proposal_file(root, photos)

@@ -43,7 +43,7 @@ def import_maps(
 
 @imports.command("regions")
 def import_regions(
-    place: Annotated[
+    path: Annotated[
         Path, typer.Argument(metavar="DIR|FILE", help="Folder with KEY.json: lists of COCO's run lengths; or one file.")
     ],
     images: Annotated[str, typer.Option("--images", help="Image set the proposals belong to.")],
@@ -53,14 +53,14 @@ def import_regions(
     """Class-agnostic masks of a foundation model, for stage vote (`vote.proposals`)."""
     from data_shards.regions import import_regions
 
-    imported = import_regions(place, images, out, skip_bad=skip_bad)
+    imported = import_regions(path, images, out, skip_bad=skip_bad)
     index = imported.index
     count = sum(shard.count for shard in index.shards)
     print_line(f"{out}: proposals of {count} images in {len(index.shards)} shards, digest {index.digest[:12]}")
     if imported.bad:
         print_line(f"{len(imported.bad)} images have no usable proposals; {out}/quarantine.json says why")
     if imported.others:
-        what = "entries" if place.is_file() else "files"
+        what = "entries" if path.is_file() else "files"
         print_line(f"{imported.others} {what} belong to no image of {images} and were left alone")
 
 

@@ -17,9 +17,9 @@ def dense_vote(labels: np.ndarray, masks: Sequence[np.ndarray], rule: VoteRule) 
     for mask, winner in zip(masks, winners, strict=True):
         if rule.clear and not winner:
             voted[mask & (labels != 255)] = 0
-    for place in sorted(range(len(masks)), key=lambda place: -int(masks[place].sum())):
-        if winners[place]:
-            voted[masks[place]] = winners[place]
+    for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):
+        if winners[number]:
+            voted[masks[number]] = winners[number]
     return voted
 
 
@@ -39,11 +39,11 @@ def stacked_vote(labels: np.ndarray, masks: np.ndarray, rule: VoteRule) -> np.nd
     size = np.maximum(area, 1)
     fits = (held / size > rule.overlap) | (held / totals[best] >= rule.coverage)
     accepted = (held > 0) & fits & (background / size <= rule.background)
-    for place in np.flatnonzero(~accepted) if rule.clear else ():
-        voted[masks[..., place].astype(bool) & (labels != 255)] = 0
-    for place in np.argsort(-area, kind="stable"):
-        if accepted[place]:
-            voted[masks[..., place].astype(bool)] = ids[best[place]]
+    for number in np.flatnonzero(~accepted) if rule.clear else ():
+        voted[masks[..., number].astype(bool) & (labels != 255)] = 0
+    for number in np.argsort(-area, kind="stable"):
+        if accepted[number]:
+            voted[masks[..., number].astype(bool)] = ids[best[number]]
     return voted
 
 

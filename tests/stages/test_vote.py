@@ -67,13 +67,13 @@ REFINE = {"maps": "m"}
 def test_whose_labels_are_sharpened_and_who_learns_from_them(
     settings: dict[str, object], reads: dict[str, str], learns: str
 ) -> None:
-    found = names(**settings)
-    assert found["vote"].reads == reads and found["segment"].reads == {"label": learns}
-    assert ("walk" in found) == ("walk" in (reads["labels"], learns))
-    assert list(found).count("superpixel") == ("regions" in reads)
+    by_name = names(**settings)
+    assert by_name["vote"].reads == reads and by_name["segment"].reads == {"label": learns}
+    assert ("walk" in by_name) == ("walk" in (reads["labels"], learns))
+    assert list(by_name).count("superpixel") == ("regions" in reads)
     assert "vote" in [artefact.name for _, artefact in scored(Config.model_validate({"name": "x", **settings}))]
     outside = None if "regions" in reads else "proposals"
-    assert found["vote"].outside == outside and not found["vote"].looks
+    assert by_name["vote"].outside == outside and not by_name["vote"].looks
 
 
 def test_without_a_vote_nothing_changes() -> None:
