@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,6 +149,7 @@ def main() -> None:
         print(json.dumps(digests(*words) if what == "digests" else upload(*words)))
         return
     plan = Plan(asked_for.minutes, asked_for.every, asked_for.images, share=asked_for.share, seed=asked_for.seed)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # namespaces would outlive this process
     with tempfile.TemporaryDirectory() as folder:
         try:
             record = soak(plan, Path(folder))

@@ -23,7 +23,7 @@ SEEN = {"missing": 0, "again": 0}
 
 @pytest.fixture(scope="module")
 def readers() -> dict[str, Any]:
-    """The record of a small race of readers; those of torchdata are in it where launch/test.sh has installed it."""
+    """The record of a small race of readers; those of torchdata are in it where a benchmark has installed it."""
     packages.find()
     return measured(quick=True, rounds=1)
 
