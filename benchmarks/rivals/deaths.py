@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,21 +100,13 @@ class Deaths:
         out.mkdir()
         case = Case(farm, str(self.folder / "set"), str(out), self.nap_s, self.cluster.address)
         driver = started(case)
-        done = 0
-        if name != "nobody":
-            done = self._strike(driver, out, name)
+        done = 0 if name == "nobody" else self._strike(driver, out, name)
         ended = answer(driver)
-        before = Counter(key for _, _, keys in notes(out) for key in keys)
-        again = 0
         if name == "driver":
             ended = answer(started(case))
-            again = sum((Counter(key for _, _, keys in notes(out) for key in keys) - before).values())
-            again -= self.samples - done * (self.samples // self.shards)
-        else:
-            again = sum(before.values()) - self.samples
-        equal = written(out) == self.expected
-        struck_at = {} if name == "nobody" else {"shards_then": done}
-        return {"whole": equal and ended is not None, "samples_again": again, **struck_at, **(ended or {})}
+        again = sum(len(keys) for _, _, keys in notes(out)) - self.samples
+        record = {"whole": written(out) == self.expected and ended is not None, "samples_again": again}
+        return record | ({} if name == "nobody" else {"shards_then": done}) | (ended or {})
 
     def _strike(self, driver: subprocess.Popen[str], out: Path, name: str) -> int:
         """Kill; how many shards were there."""
