@@ -68,7 +68,7 @@ def test_losses_apart_are_refused() -> None:
         compared({"ours": [1.0, 1.0], "other": [1.0, 1.0]})
 
 
-@pytest.mark.parametrize("part", ["crf", "training"])
+@pytest.mark.parametrize("part", ["crf", pytest.param("training", marks=pytest.mark.cluster)])
 def test_a_part_runs_alone(part: str) -> None:
     command = [sys.executable, "-m", "benchmarks.peers", "--quick", "--part", part]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
