@@ -11,9 +11,9 @@ from amn_dist.interfaces import Fit
 from amn_dist.records import IGNORE, Batch
 
 
-def training_batch(fit: Fit, count: int, classes: int) -> Batch:
+def training_batch(fit: Fit, count: int, classes: int, *, seed: int = 1) -> Batch:
     """Random images with blocks of labels, a tenth of them without one; two classes an image."""
-    random = torch.Generator().manual_seed(1)
+    random = torch.Generator().manual_seed(seed)
     side = fit.rule.size
     image = torch.randn(count, 3, side, side, generator=random).contiguous(memory_format=torch.channels_last)
     blocks = torch.randint(0, 3, (count, 1, 8, 8), generator=random).float()

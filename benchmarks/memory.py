@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -65,3 +66,32 @@ def peak_by(samples: Iterable[tuple[str, float]]) -> dict[str, float]:
     for stage, mib in samples:
         found[stage] = max(found.get(stage, 0.0), round(mib / 1024, 3))
     return found
+
+
+@dataclass(frozen=True)
+class Held:
+    """What somebody held at a time. life: whoever starts again has another. at: seconds."""
+
+    life: int
+    at: float
+    mib: float
+
+
+def growth(held: Iterable[Held], *, warm_s: float) -> dict[str, float]:
+    """MiB a minute by which lives grew after their first seconds: one slope for all, each at its level; their most."""
+    lives: dict[int, list[Held]] = {}
+    for one in held:
+        lives.setdefault(one.life, []).append(one)
+    warm = [[one for one in life if one.at >= life[0].at + warm_s] for life in lives.values()]
+    over = squares = seconds = 0.0
+    for life in (life for life in warm if len(life) > 1):
+        middle = sum(one.at for one in life) / len(life)
+        over += sum((one.at - middle) * one.mib for one in life)
+        squares += sum((one.at - middle) ** 2 for one in life)
+        seconds += life[-1].at - life[0].at
+    return {
+        "mib_per_minute": round(60 * over / squares, 3) if squares else 0.0,
+        "most_mib": round(max((one.mib for life in lives.values() for one in life), default=0.0), 1),
+        "lives": len(lives),
+        "watched_s": round(seconds, 1),
+    }

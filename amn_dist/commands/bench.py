@@ -16,10 +16,10 @@ from amn_dist.errors import ConfigError, printable
 
 CHECK = "check"
 """The file that compares results with thresholds.yaml; every other one with a `main` is a benchmark."""
-LAST = ("gpu", "rehearsal", "soak")
+LAST = ("gpu", "peers", "rehearsal", "soak", "soak_hosts")
 """The longest, at the end of `all`."""
-BY_NAME = ("calibrate", "classes", "exported", "proposals", "seeds")
-"""They ask for arguments and are no part of `all`."""
+BY_NAME = ("calibrate", "classes", "exported", "proposals", "seeds", "soak_hosts")
+"""They ask for arguments, or for root and half an hour, and are no part of `all`."""
 
 BenchmarkName = Annotated[
     str | None, typer.Argument(metavar="NAME|all", help="A benchmark; without it they are listed.")

@@ -1,151 +1,17 @@
-"""An S3 endpoint on loopback: moto's server in an environment of its own, behind a proxy that can misbehave."""
+"""An S3 endpoint on loopback: moto's server behind a proxy that can misbehave (benchmarks/faulty_s3.py)."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import threading
-import time
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 
 import pytest
 
-SERVER = Path(__file__).resolve().parents[2] / ".venv-s3" / "bin" / "moto_server"
-PASSED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length"}
-REFUSALS = {
-    "denied": (403, "AccessDenied", "Access Denied"),
-    "skewed": (
-        403,
-        "RequestTimeTooSkewed",
-        "The difference between the request time and the current time is too large.",
-    ),
-    "busy": (503, "SlowDown", "Please reduce your request rate."),
-    "unknown": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
-    "throttled": (429, "TooManyRequests", "Slow down."),
-}
-
-
-@dataclass
-class Fault:
-    """What befalls the next requests.
-
-    kind: a refusal, `truncated`, `slow`, `reset`, `dropped` (done, unanswered) or `late` (done, then answered slowly).
-    left: how many requests. method, part, header: which requests; part of the path, how a header's name begins. done:
-    a late answer is on its way.
-    """
-
-    kind: str
-    left: int
-    method: str = ""
-    part: str = ""
-    header: str = ""
-    seconds: float = 0.0
-    done: bool = False
-
-    def meets(self, method: str, path: str, headers: Iterable[str]) -> bool:
-        named = any(name.lower().startswith(self.header) for name in headers)
-        return self.left > 0 and self.method in ("", method) and self.part in path and named
-
-
-@dataclass
-class Proxy:
-    """Requests pass to a server unless a fault says otherwise; all are noted as `METHOD path`, with their range."""
-
-    upstream: int
-    faults: list[Fault] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def fail(self, kind: str, times: int = 1, **where: object) -> None:
-        self.faults.append(Fault(kind, times, **where))  # type: ignore[arg-type]
-
-    def take(self, method: str, path: str, headers: Mapping[str, str]) -> Fault | None:
-        span = {name.lower(): value for name, value in headers.items()}.get("range")
-        with self.lock:
-            self.seen.append(f"{method} {path}" + (f" {span}" if span else ""))
-            fault = next((fault for fault in self.faults if fault.meets(method, path, headers)), None)
-            if fault is not None:
-                fault.left -= 1
-            return fault
-
-    def asked(self, method: str, part: str) -> bool:
-        """Whether there was a request by this method whose path holds the part."""
-        with self.lock:
-            return any(request.startswith(method) and part in request for request in self.seen)
-
-    def count(self, start: str) -> int:
-        """Requests so far that begin so."""
-        with self.lock:
-            return sum(request.startswith(start) for request in self.seen)
-
-
-def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
-    """The class that answers one connection."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1  # else headers and body are two packets, and the second waits for an acknowledgement
-
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            fault = proxy.take(self.command, self.path, dict(self.headers.items()))
-            kind = fault.kind if fault else ""
-            if kind in REFUSALS:
-                return self.refuse(*REFUSALS[kind])
-            if kind == "reset":
-                return self.cut()
-            if kind == "slow":
-                time.sleep(fault.seconds if fault else 0)
-            upstream = HTTPConnection("127.0.0.1", proxy.upstream, timeout=120)
-            upstream.request(self.command, self.path, body, dict(self.headers.items()))
-            answer = upstream.getresponse()
-            content = answer.read()
-            upstream.close()
-            if kind == "dropped":
-                return self.cut()
-            if fault is not None and kind == "late":
-                fault.done = True
-                time.sleep(fault.seconds)
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in PASSED_ON:
-                    self.send_header(name, value)
-            length = answer.getheader("content-length") if self.command == "HEAD" else str(len(content))
-            self.send_header("content-length", length or "0")
-            self.end_headers()
-            with suppress(ConnectionError):  # who asked has given up
-                self.wfile.write(content[: len(content) // 2] if kind == "truncated" else content)
-            if kind == "truncated":
-                self.cut()
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
-
-        def refuse(self, status: int, code: str, text: str) -> None:
-            content = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'.encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def cut(self) -> None:
-            self.close_connection = True
-            with suppress(OSError):
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
-
-        def log_message(self, format: str, *args: object) -> None:
-            return None
-
-    return Handler
+from benchmarks.faulty_s3 import SERVER, Proxy, answers, handler, put_bucket
 
 
 @pytest.fixture(scope="session")
@@ -165,15 +31,6 @@ def moto(
     finally:
         process.kill()
         process.wait()
-
-
-def answers(port: int) -> bool:
-    """Whether a web server answers there."""
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +76,5 @@ def bucket(s3: Proxy) -> str:
 
 def make_bucket(proxy: Proxy) -> str:
     name = f"b-{uuid.uuid4().hex[:12]}"
-    request = urllib.request.Request(f"http://127.0.0.1:{proxy.upstream}/{name}", method="PUT")
-    urllib.request.urlopen(request, timeout=60).close()
+    put_bucket(proxy.upstream, name)
     return f"s3://{name}"

@@ -18,10 +18,10 @@ from amn_dist.storage.folders import copy_files, files_below, remove_folder
 from amn_dist.storage.lease import FREE, LEASE, holding
 from amn_dist.storage.paths import RemotePath
 from amn_dist.storage.providers import AZURE, GCS, PROVIDERS
+from benchmarks.faulty_s3 import Proxy, handler
 from data_shards.synthetic import pack_synthetic
 from data_shards.verify import verify
 from tests.storage.clouds import AzureHandler, Cloud, CloudHandler, GoogleHandler, serving
-from tests.storage.conftest import Proxy, handler
 
 HANDLERS: dict[str, type[CloudHandler]] = {"gs": GoogleHandler, "az": AzureHandler}
 KEY = "bm8gc2VjcmV0"
