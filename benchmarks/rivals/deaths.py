@@ -141,7 +141,8 @@ def answer(driver: subprocess.Popen[str]) -> dict[str, Any] | None:
         driver.kill()
         driver.communicate()
         return None
-    told: dict[str, Any] | None = json.loads(said.splitlines()[-1]) if driver.returncode == 0 else None
+    answers = [line for line in said.splitlines() if line.startswith("{")]  # Ray says there what it thinks of a death
+    told: dict[str, Any] | None = json.loads(answers[-1]) if driver.returncode == 0 else None
     return told
 
 

@@ -90,6 +90,7 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("farm", [OURS, "Ray Data"])
 def test_a_farm_is_struck_and_what_is_done_again_is_counted(deaths: Any, farm: str) -> None:
@@ -101,6 +102,7 @@ def test_a_farm_is_struck_and_what_is_done_again_is_counted(deaths: Any, farm: s
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ray_data_writes_the_bytes_of_our_farm(tmp_path: Path) -> None:
     import ray
