@@ -14,8 +14,9 @@ from math import prod
 
 import numpy as np
 
-from amn_dist.errors import ShardError, printable
+from amn_dist.errors import ShardError
 from amn_dist.records import CoarseMaps
+from amn_dist.shards.deflated import inflated
 
 MAGIC, COARSE = b"f16\x01", b"f16\x02"
 HEADER, SIZE = struct.Struct("<4s3I"), struct.Struct("<2I")
@@ -83,22 +84,10 @@ def _deflated(maps: np.ndarray) -> bytes:
 
 
 def _values(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    low, high = np.frombuffer(_inflated(data, 2 * prod(shape), shape), np.uint8).reshape(2, -1)
+    declared = f"is an .f16 field that declares {list(shape)}"
+    content = inflated(data, 2 * prod(shape), field=".f16", declared=declared, advice="make the stage again")
+    low, high = np.frombuffer(content, np.uint8).reshape(2, -1)
     folded = (high.astype(np.uint16) << 8 | low).reshape(shape)
     residual = (folded >> 1) ^ (-(folded & 1).astype(np.int16)).view(np.uint16)
     bits = residual.cumsum(axis=1, dtype=np.uint16).cumsum(axis=2, dtype=np.uint16)
     return bits.view(np.float16)
-
-
-def _inflated(data: bytes, size: int, shape: tuple[int, ...]) -> bytes:
-    """Exactly `size` bytes. Deflate shrinks at most 1032 times, so that a lie about the size allocates nothing."""
-    if size > 1032 * len(data):
-        raise ShardError(f"is an .f16 field that declares {list(shape)} but holds {len(data)} bytes")
-    stream = zlib.decompressobj()
-    try:
-        content = stream.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ShardError(f"is a damaged .f16 field ({printable(error)})") from error
-    if len(content) != size or not stream.eof or stream.unused_data:
-        raise ShardError(f"is an .f16 field that declares {list(shape)} but does not hold that; make the stage again")
-    return content

@@ -13,7 +13,8 @@ import zlib
 
 import numpy as np
 
-from amn_dist.errors import ShardError, printable
+from amn_dist.errors import ShardError
+from amn_dist.shards.deflated import inflated
 
 MAGIC = b"rle\x01"
 HEADER = struct.Struct("<4s3I")
@@ -48,7 +49,8 @@ def decode_lengths(data: bytes) -> np.ndarray:
     declared = f"is an .rle field that declares {count} runs over {width}x{height} pixels"
     if count > MOST_RUNS or not 0 < height * width <= MOST_PIXELS:
         raise ShardError(f"{declared}; expected at most {MOST_RUNS} over {MOST_PIXELS}")
-    planes = np.frombuffer(_inflated(data[HEADER.size :], 4 * count, declared), np.uint8).reshape(4, -1)
+    content = inflated(data[HEADER.size :], 4 * count, field=".rle", declared=declared, advice="make it again")
+    planes = np.frombuffer(content, np.uint8).reshape(4, -1)
     folded = np.ascontiguousarray(planes.T).view("<u4")[:, 0].astype(np.int64)
     lengths = (folded >> 1) ^ -(folded & 1)
     for parity in (0, 1):
@@ -82,17 +84,3 @@ def _fault(array: np.ndarray) -> str:
     if len(lengths) and (not whole[-1] or count != ends[-1] // pixels):
         return f"found runs that do not end with an image of {pixels} pixels"
     return f"found {count} masks, expected at most {MOST_MASKS}" if count > MOST_MASKS else ""
-
-
-def _inflated(data: bytes, size: int, declared: str) -> bytes:
-    """Exactly `size` bytes. Deflate shrinks at most 1032 times, so that a lie about the size allocates nothing."""
-    if size > 1032 * len(data):
-        raise ShardError(f"{declared} but holds {len(data)} bytes")
-    stream = zlib.decompressobj()
-    try:
-        content = stream.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ShardError(f"is a damaged .rle field ({printable(error)})") from error
-    if len(content) != size or not stream.eof or stream.unused_data:
-        raise ShardError(f"{declared} but does not hold that; make it again")
-    return content
