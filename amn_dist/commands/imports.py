@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ from amn_dist.commands.options import DataOption, OutAnywhere, Settings, SkipBad
 from amn_dist.commands.printing import print_line
 from amn_dist.errors import ConfigError
 from amn_dist.storage.paths import AnyPath, path_of
+
+if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for numpy
+    from data_shards.overlay import Imported
 
 imports = typer.Typer(help="Take over maps, proposals and weights that other code made.", no_args_is_help=True)
 
@@ -32,9 +35,7 @@ def import_maps(
     from data_shards.maps import import_maps
 
     imported = import_maps(folder, images, out, scale=scale, skip_bad=skip_bad)
-    index = imported.index
-    count = sum(shard.count for shard in index.shards)
-    print_line(f"{out}: maps of {count} images in {len(index.shards)} shards, digest {index.digest[:12]}")
+    _tell_import(imported, out, "maps")
     if imported.bad:
         print_line(f"{len(imported.bad)} images have no usable map and stay undecided; {out}/quarantine.json says why")
     if imported.others:
@@ -54,14 +55,19 @@ def import_regions(
     from data_shards.regions import import_regions
 
     imported = import_regions(path, images, out, skip_bad=skip_bad)
-    index = imported.index
-    count = sum(shard.count for shard in index.shards)
-    print_line(f"{out}: proposals of {count} images in {len(index.shards)} shards, digest {index.digest[:12]}")
+    _tell_import(imported, out, "proposals")
     if imported.bad:
         print_line(f"{len(imported.bad)} images have no usable proposals; {out}/quarantine.json says why")
     if imported.others:
         what = "entries" if path.is_file() else "files"
         print_line(f"{imported.others} {what} belong to no image of {images} and were left alone")
+
+
+def _tell_import(imported: Imported, out: AnyPath, what: str) -> None:
+    """Print what lies where now."""
+    index = imported.index
+    count = sum(shard.count for shard in index.shards)
+    print_line(f"{out}: {what} of {count} images in {len(index.shards)} shards, digest {index.digest[:12]}")
 
 
 @imports.command("weights")

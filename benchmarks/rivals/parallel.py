@@ -27,7 +27,22 @@ class Stepping(Protocol):
     def close(self) -> None: ...
 
 
-class DdpEngine:
+class SteppedEngine:
+    """What both of torch's ways have alike: the optimiser's step, and the end."""
+
+    runner: Any
+    optimiser: Any
+    initial_rates: list[float]
+
+    def update(self, factor: float) -> None:
+        set_rates(self.optimiser.param_groups, self.initial_rates, factor)
+        self.optimiser.step()
+
+    def close(self) -> None:
+        del self.runner
+
+
+class DdpEngine(SteppedEngine):
     """DistributedDataParallel, which means over ranks: losses here are parts of one sum, and are scaled."""
 
     def __init__(self, fit: Fit, world: World) -> None:
@@ -47,15 +62,8 @@ class DdpEngine:
                 (parts["total"] * self.scale).backward()
             yield {name: part.detach() for name, part in parts.items()}
 
-    def update(self, factor: float) -> None:
-        set_rates(self.optimiser.param_groups, self.initial_rates, factor)
-        self.optimiser.step()
 
-    def close(self) -> None:
-        del self.runner
-
-
-class FsdpEngine:
+class FsdpEngine(SteppedEngine):
     """FSDP2: weights, gradients and moments are cut over the ranks by layer, and gathered where they are used."""
 
     def __init__(self, fit: Fit, world: World) -> None:
@@ -77,13 +85,6 @@ class FsdpEngine:
             parts = self.fit.losses(self.runner, piece, pooled)  # type: ignore[arg-type]
             (parts["total"] * self.scale).backward()
             yield {name: part.detach() for name, part in parts.items()}
-
-    def update(self, factor: float) -> None:
-        set_rates(self.optimiser.param_groups, self.initial_rates, factor)
-        self.optimiser.step()
-
-    def close(self) -> None:
-        del self.runner
 
 
 def layers(backbone: nn.Module) -> list[nn.Module]:
