@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amn_dist.errors import ConfigError
 from amn_dist.storage.paths import path_of
 
 RunPath = Annotated[Any, typer.Argument(parser=path_of, metavar="RUN|URL", help="Folder of a run.")]
@@ -32,3 +33,11 @@ Address = Annotated[str | None, typer.Option("--address", help="A running Ray cl
 ConfigPath = Annotated[Any, typer.Argument(parser=path_of, metavar="CONFIG", help="A file of configs/.")]
 Redo = Annotated[str | None, typer.Option(help="Stage to make again, with all that reads it.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Go on with work begun from other settings, inputs or code.")]
+
+
+def check_config_target(option: str, file: Path, *, force: bool) -> None:
+    """Refuse to write a configuration over a file that is there, or to one that is none by its name."""
+    if file.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{option} {file}: expected a name that ends with .yaml")
+    if file.exists() and not force:
+        raise ConfigError(f"{option} {file}: is there already; take another name, or --force to write over it")

@@ -65,7 +65,7 @@ def stage_pictures(
     (photo,) = decode_images([(images.entry(ordinal).key, images.image(ordinal))], loader=Loader(name="torchvision"))
     canvas = photo if longest is None else reduced(photo, longest)
     pictures = [("photo", canvas)]
-    if "gt.png" in images.fields:
+    if images.has_truth:
         pictures.append(("truth", overlay(canvas, sampled(images.load(ordinal, "gt.png"), canvas.shape[:2]))))
     for column in columns:
         values = column.output.load(images, ordinal)

@@ -31,7 +31,7 @@ class ImageScores:
 def score_image(images: ShardSet, columns: Sequence[Column], ordinal: int) -> ImageScores:
     """Compare what every stage made of an image with its truth, or the last labels with the first."""
     predictions = [labels_of(images, column, ordinal) for column in columns]
-    if "gt.png" not in images.fields:
+    if not images.has_truth:
         pairs = zip(predictions, columns, strict=True)
         labels = [prediction for prediction, column in pairs if column.output.artefact.is_labels]
         change = float((labels[0] != labels[-1]).mean()) if len(labels) > 1 else None

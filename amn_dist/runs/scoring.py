@@ -83,7 +83,7 @@ def count_sets(
             for stage, artefact in scored(config)
             if stage.name in finished and stage.over == over
         }
-        if joins and "gt.png" in images.fields:
+        if joins and images.has_truth:
             sums = _count_set(config, images, joins, farm(), observe)
             counts |= {f"{over}/{name}": value for name, value in sums.items()}
     return counts
@@ -160,7 +160,7 @@ def _sums(task: TallyTask, farm: Farm, observe: Observe) -> Counts:
 
 def _truths(experiment: Experiment) -> dict[str, bool]:
     """Whether the images of a set have a truth, by role."""
-    return {over: "gt.png" in images.fields for over, images in experiment.sets.items()}
+    return {over: images.has_truth for over, images in experiment.sets.items()}
 
 
 def _tables(experiment: Experiment, counts: Counts, truths: Mapping[str, bool]) -> dict[str, Any]:

@@ -125,6 +125,11 @@ class ShardSet:
         """Names of the fields, sorted; every sample has them all, but of jpg and png one."""
         return self.index.fields
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether every sample has a mask that others are compared with."""
+        return "gt.png" in self.fields
+
     def shard(self, number: int) -> tuple[Entry, ...]:
         """The samples of a shard, in order."""
         return self._entries(number)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amn_dist.commands.options import MovedData, RunPath
+from amn_dist.commands.options import MovedData, RunPath, check_config_target
 from amn_dist.commands.printing import print_line
 
 if TYPE_CHECKING:  # annotations alone: `amn --help` does not wait for torch
@@ -39,11 +39,10 @@ def calibrate(
 ) -> None:
     """Say which threshold a few drawn masks choose for the maps of a run, how sure it is, and what to draw next."""
     from amn_dist.commands.calibrate.maps import cut_maps
-    from amn_dist.commands.calibrate.settings import check_target
     from amn_dist.runs.pipeline import reopen
 
     if write is not None:
-        check_target(write, force)
+        check_config_target("--write", write, force=force)
     pipeline = reopen(run, data=data)
     maps = cut_maps(pipeline, stage)
     if masks is None:

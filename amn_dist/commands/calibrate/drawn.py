@@ -82,7 +82,7 @@ def mask_notes(masks: Sequence[DrawnMask], images: ShardSet) -> Iterator[str]:
     absent = [images.classes[label] for label in range(1, len(images.classes)) if label not in present]
     if absent:
         yield f"no mask holds {shown(absent)}: the thresholds are those of the other classes"
-    if "gt.png" in images.fields:
+    if images.has_truth:
         yield "the set has a truth of its own; `amn score` compares with all of it"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from amn_dist.commands.init.command import run_name
 from amn_dist.config import Config, IcdSeed, Seed, dump_config, parse_config
-from amn_dist.errors import ConfigError, printable
+from amn_dist.errors import printable
 from amn_dist.methods import stages
 from amn_dist.storage.atomic import commit
 
@@ -70,14 +70,6 @@ def share(odds: float) -> float:
 def words(settings: Settings) -> str:
     """The settings as words of a command."""
     return " ".join(f"--set {key}={value:g}" for key, value in settings.items())
-
-
-def check_target(file: Path, force: bool) -> None:
-    """Refuse a file that would be written over, or that is no configuration by its name."""
-    if file.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--write {file}: expected a name that ends with .yaml")
-    if file.exists() and not force:
-        raise ConfigError(f"--write {file}: is there already; take another name, or --force to write over it")
 
 
 def write_config(config: Config, settings: Settings, file: Path, because: Sequence[str]) -> Config:

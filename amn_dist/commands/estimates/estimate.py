@@ -66,7 +66,7 @@ def steps(section: Any, images: int) -> int:
 
 def has_truth(pipeline: Pipeline) -> bool:
     """Whether there is anything to score against."""
-    return any("gt.png" in images.fields for images in pipeline.sets.values())
+    return any(images.has_truth for images in pipeline.sets.values())
 
 
 def _is_estimated(pipeline: Pipeline, stage: Stage) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from amn_dist.commands.options import check_config_target
 from amn_dist.commands.printing import plain_console, print_line, print_table
 from amn_dist.errors import PLACE, ConfigError, printable
 from amn_dist.storage.paths import path_of
@@ -34,10 +35,7 @@ def init(
     if method not in METHODS:
         advice = "; see docs/interchange.md" if method == "refine" else "; copy a file of configs/ for others"
         raise ConfigError(f"--method {printable(method)}: expected {', '.join(METHODS)}{advice}")
-    if out.exists() and not force:
-        raise ConfigError(f"{out}: is there already; take another --out, or --force to write over it")
-    if out.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--out {out}: expected a name that ends with .yaml")
+    check_config_target("--out", out, force=force)
     plan = _planned(images, val, method, weights)
     _write(plan, out)
     _tell(plan, out)
