@@ -34,14 +34,20 @@ interface=$(ip -o address show 2>/dev/null | awk -v a="$address/" 'index($4, a) 
 export RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 place=(--address="$head:$port")
 [ "$role" = worker ] || place=(--head --port="$port" --include-dashboard=false)
-setsid nohup "$python" -m ray.scripts.scripts start "${place[@]}" --node-ip-address="$address" --block "$@" \
-  > "$state/$name.log" 2>&1 < /dev/null &
-pid=$!
-echo "$pid" > "$state/$name.pid"
-for _ in $(seq 240); do
-  if grep -q "Ray runtime started" "$state/$name.log"; then echo "$name: up at $address (${interface:-any interface})"; exit 0; fi
-  kill -0 "$pid" 2>/dev/null || break
-  sleep 0.5
+for try in 1 2 3; do
+  setsid nohup "$python" -m ray.scripts.scripts start "${place[@]}" --node-ip-address="$address" --block "$@" \
+    > "$state/$name.log" 2>&1 < /dev/null &
+  pid=$!
+  echo "$pid" > "$state/$name.pid"
+  for _ in $(seq 240); do
+    if grep -q "Ray runtime started" "$state/$name.log"; then echo "$name: up at $address (${interface:-any interface})"; exit 0; fi
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.5
+  done
+  # Ray gives its processes 30 seconds, whatever else the host does.
+  grep -q "timed out during startup" "$state/$name.log" || break
+  kill -KILL -- "-$pid" 2>/dev/null || true
+  echo "$name: Ray did not start in its 30 s (try $try of 3); is the host busy?" >&2
 done
 echo "$name: did not start; the end of $state/$name.log:" >&2; tail -5 "$state/$name.log" >&2; exit 1
 REMOTE

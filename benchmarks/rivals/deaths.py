@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from amn_dist.config import FarmSection
 from amn_dist.farms.local import LocalFarm
-from amn_dist.farms.ray.farm import connect
+from amn_dist.farms.ray.farm import connect, start_patiently
 from amn_dist.farms.ray.nodes import make_token
 from benchmarks.memory import anonymous_mib
 from benchmarks.rivals import ray_data
@@ -81,9 +82,10 @@ class Deaths:
         self.folder, self.nap_s = folder, 0.1 if quick else 0.25
         make_token()  # before its processes start: all must have the same
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self.cluster = start_patiently(partial(Cluster, initialize_head=True, head_node_args=head))
         for _ in range(2):
-            self.cluster.add_node(**NODE)
+            start_patiently(partial(self.cluster.add_node, **NODE))
         self.cluster.wait_for_nodes()
         pack_synthetic(folder / "set", images=48 if quick else 160, size=(48, 64), classes=2, shard_size=8)
         task = noted_task(str(folder / "set"), folder / "expected", nap_s=0)
@@ -121,7 +123,7 @@ class Deaths:
         else:
             lost = next(one for one in self.cluster.worker_nodes if one.node_id == node)
             self.cluster.remove_node(lost, allow_graceful=False)
-            self.cluster.add_node(**NODE)
+            start_patiently(partial(self.cluster.add_node, **NODE))
         return done
 
 

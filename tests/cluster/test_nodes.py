@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from amn_dist.config import FarmSection
 from amn_dist.farms.farm import Report
 from amn_dist.farms.local import LocalFarm
 from amn_dist.farms.ray.driver import IN_FLIGHT
-from amn_dist.farms.ray.farm import RayFarm
+from amn_dist.farms.ray.farm import RayFarm, start_patiently
 from amn_dist.farms.ray.nodes import make_token
 from amn_dist.shards.shardset import ShardSet
 from data_shards.synthetic import pack_synthetic
@@ -65,9 +66,10 @@ def cluster() -> Iterator[Any]:
 
     make_token()  # before its processes start: all must have the same
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": False}
+    running = start_patiently(partial(Cluster, initialize_head=True, head_node_args=head))
     for _ in range(2):
-        running.add_node(num_cpus=CORES)
+        start_patiently(partial(running.add_node, num_cpus=CORES))
     running.wait_for_nodes()
     yield running
     running.shutdown()
@@ -127,7 +129,7 @@ def test_a_killed_node(
     reports = disturbed(farm, images, out, strike)
     assert written(out) == expected
     assert any(report.warning for report in reports)
-    cluster.add_node(num_cpus=CORES)
+    start_patiently(partial(cluster.add_node, num_cpus=CORES))
 
 
 def test_drivers_killed_one_after_the_other(

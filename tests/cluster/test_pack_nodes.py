@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amn_dist.farms.ray.farm import start_patiently
 from amn_dist.farms.ray.nodes import make_token
 from data_shards.synthetic import pack_synthetic
 from data_shards.task import packing_farm
@@ -23,8 +25,9 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     make_token()  # before its processes start: all must have the same
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    running.lost = running.add_node(num_cpus=1)
+    head = {"num_cpus": 1, "include_dashboard": False}
+    running = start_patiently(partial(Cluster, initialize_head=True, head_node_args=head))
+    running.lost = start_patiently(partial(running.add_node, num_cpus=1))
     running.wait_for_nodes()
     yield running
     running.shutdown()

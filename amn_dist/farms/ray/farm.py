@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import ray
 
@@ -23,6 +24,7 @@ from amn_dist.ops.devices import has_gpu
 
 ALL, NETWORK, CPU = "workers", "network", "cpu"
 """Names of the pools: the only one, or the two a stream is split over."""
+Started = TypeVar("Started")
 
 
 class RayFarm:
@@ -103,16 +105,22 @@ def cluster_has_gpu(section: FarmSection, address: str | None) -> bool:
     return bool(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else has_gpu()
 
 
-def start_here(*, tries: int = 2, **options: Any) -> None:
-    """Start a cluster for this process; again where a busy machine took longer than the 30 s Ray waits for a node."""
-    for left in reversed(range(tries)):
+def start_patiently(start: Callable[[], Started], *, tries: int = 2) -> Started:
+    """Start a node of Ray; again where a busy machine took longer than the 30 s Ray waits for its processes."""
+    for _ in range(tries - 1):
         try:
-            # "local": without it Ray would look for a cluster that somebody else runs here.
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
-            return
+            return start()
         except Exception as error:  # it is told by a bare Exception
-            if not left or "timed out during startup" not in str(error):
+            if "timed out during startup" not in str(error):
                 raise
+    return start()
+
+
+def start_here(**options: Any) -> None:
+    """Start a cluster for this process."""
+    # "local": without it Ray would look for a cluster that somebody else runs here.
+    local: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    start_patiently(partial(ray.init, **local, **options))
 
 
 def local_cores(section: FarmSection) -> int:
