@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,19 +21,34 @@ from amn_dist.training.world import World
 
 
 class Stepping(Protocol):
-    """What is raced of an engine."""
+    """What is raced of an engine, and what makes another one go on where it stands."""
+
+    network: nn.Module
 
     def accumulate(self, pieces: Sequence[Batch], pooled: Tensor) -> Iterator[dict[str, Tensor]]: ...
     def update(self, factor: float) -> None: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
     def close(self) -> None: ...
 
 
 class SteppedEngine:
     """What both of torch's ways have alike: the optimiser's step, and the end."""
 
+    network: Any
     runner: Any
     optimiser: Any
     initial_rates: list[float]
+    rank: int
+
+    def save(self, folder: Path) -> None:
+        """A file a rank: FSDP2 holds another share on each."""
+        torch.save([self.network.state_dict(), self.optimiser.state_dict()], folder / f"{self.rank}.pt")
+
+    def load(self, folder: Path) -> None:
+        network, optimiser = torch.load(folder / f"{self.rank}.pt", weights_only=False)
+        self.network.load_state_dict(network)
+        self.optimiser.load_state_dict(optimiser)
 
     def update(self, factor: float) -> None:
         set_rates(self.optimiser.param_groups, self.initial_rates, factor)
@@ -46,8 +62,8 @@ class DdpEngine(SteppedEngine):
     """DistributedDataParallel, which means over ranks: losses here are parts of one sum, and are scaled."""
 
     def __init__(self, fit: Fit, world: World) -> None:
-        self.fit, self.scale = fit, float(world.size)
-        network = training_network(fit, world.device).to(memory_format=torch.channels_last)
+        self.fit, self.scale, self.rank = fit, float(world.size), world.rank
+        self.network = network = training_network(fit, world.device).to(memory_format=torch.channels_last)
         groups = fit.parameter_groups(network)
         self.initial_rates = [group["lr"] for group in groups]
         freeze_others(network, groups)
@@ -67,8 +83,9 @@ class FsdpEngine(SteppedEngine):
     """FSDP2: weights, gradients and moments are cut over the ranks by layer, and gathered where they are used."""
 
     def __init__(self, fit: Fit, world: World) -> None:
-        self.fit, self.scale = fit, float(world.size)
+        self.fit, self.scale, self.rank = fit, float(world.size), world.rank
         network: Any = training_network(fit, world.device)  # contiguous: it takes no other weights
+        self.network = network
         freeze_others(network, fit.parameter_groups(network))
         mesh = init_device_mesh(world.device.type, (world.size,))
         for layer in layers(network.backbone):

@@ -1,9 +1,11 @@
 """Two processes that learn: DeepSpeed and our plain engine against DistributedDataParallel and FSDP2.
 
 The classifier's Fit on two ranks, gloo, float32. Losses of every step, summed over the ranks, must be those of our
-plain engine. Steps are timed in turns; memory is the growth of a rank that has one engine alone.
+plain engine. Steps are timed in turns; memory is the growth of a rank that has one engine alone. On three ranks, where
+the order of a sum can be seen, a run that stops half way and goes on in new engines is compared with one that does not.
 
     python -m benchmarks.rivals.training OUT NETWORK CROP IMAGES ROUNDS ENGINE...    (as one rank, under torchrun)
+    python -m benchmarks.rivals.training OUT NETWORK CROP IMAGES resumed ENGINE...
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ OURS: dict[str, dict[str, Any]] = {
 TORCHS = ("DDP", "FSDP2")
 ENGINES = (*OURS, *TORCHS)
 RANKS, CLASSES = 2, 21
+RESUMING_RANKS, RESUMING_CROP = 3, 64
+"""Processes of a run that stops and goes on, and pixels of its crops: a sum of two terms has one order."""
 STEPS, DIFFERENT = 8, 4
 """Steps whose losses are compared, and batches they go over, again and again."""
 TOLERANCE = 1e-4
@@ -111,11 +115,55 @@ def member(out: Path, network: str, crop: int, images: int, rounds: int, names: 
             out.write_text(json.dumps(record))
 
 
-def ganged(network: str, crop: int, images: int, rounds: int, names: Sequence[str]) -> dict[str, Any]:
-    """What two ranks found, one core each."""
+Weights = dict[str, torch.Tensor]
+
+
+def resuming_member(out: Path, network: str, crop: int, images: int, names: Sequence[str]) -> None:
+    """As one rank: whether a run that stops half way ends with the weights of one that does not, by engine."""
+    torch.set_num_threads(1)
+    with joined(EngineSection(name="deepspeed")) as world:
+        fit = fit_of(network, crop)
+        batches = shares(fit, images, world)
+        equal = {}
+        for name in names:
+            undisturbed = trained(built(name, fit, world), batches, world)
+            resumed = trained(reopened(name, fit, batches[: STEPS // 2], world, out), batches[STEPS // 2 :], world)
+            equal[name] = all(torch.equal(tensor, resumed[key]) for key, tensor in undisturbed.items())
+        everywhere = world.sum(torch.tensor(list(equal.values()), dtype=torch.float64)) == world.size
+        if world.rank == 0:
+            out.write_text(json.dumps(dict(zip(equal, everywhere.tolist(), strict=True))))
+
+
+def reopened(name: str, fit: Fit, batches: Sequence[tuple[Batch, torch.Tensor]], world: World, out: Path) -> Any:
+    """A new engine that has taken over what another one saved after these batches."""
+    folder = out.with_suffix(f".{ENGINES.index(name)}")
+    folder.mkdir(exist_ok=True)
+    engine = built(name, fit, world)
+    for batch in batches:
+        stepped(engine, *batch, world)
+    engine.save(folder)
+    engine.close()
+    world.wait()
+    successor = built(name, fit, world)
+    successor.load(folder)
+    return successor
+
+
+def trained(engine: Any, batches: Sequence[tuple[Batch, torch.Tensor]], world: World) -> Weights:
+    """Weights after these batches, this rank's share of them; the engine is closed."""
+    for batch in batches:
+        stepped(engine, *batch, world)
+    state = engine.network.state_dict()
+    own = {name: getattr(tensor, "_local_tensor", tensor).detach().clone() for name, tensor in state.items()}
+    engine.close()
+    return own
+
+
+def ganged(network: str, crop: int, images: int, rounds: int | str, names: Sequence[str], ranks: int = RANKS) -> Any:
+    """What the ranks found, one core each where there are as many."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "figures.json"
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", "-m", "--"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "--"]
         words = [str(out), network, str(crop), str(images), str(rounds), *names]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         command = [sys.executable, *launcher, "benchmarks.rivals.training", *words]
@@ -145,11 +193,17 @@ def measured(*, quick: bool, rounds: int) -> dict[str, Any]:
         raced = ganged(network, crop, images, rounds, ENGINES)
         apart = compared(raced["losses"])
         alone = {} if quick else {name: ganged(network, crop, images, 0, [name])["grown_mib"] for name in ENGINES}
+        resumed = ganged(network, RESUMING_CROP, RESUMING_RANKS, "resumed", ENGINES, RESUMING_RANKS)
         record["networks"][network] = {
             "crop": crop,
             "images_a_step": images,
             "engines": {
-                name: {**raced["steps"][name], "loss_apart": apart[name], "grown_mib": alone.get(name)}
+                name: {
+                    **raced["steps"][name],
+                    "loss_apart": apart[name],
+                    "grown_mib": alone.get(name),
+                    "resumed_equal": resumed[name],
+                }
                 for name in ENGINES
             },
         }
@@ -158,14 +212,33 @@ def measured(*, quick: bool, rounds: int) -> dict[str, Any]:
 
 def rows(record: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """A row a network and engine, for people."""
-    yield ("engine", "network", "steps/s", "ratio", "grown MiB a rank", "largest difference of a loss")
+    yield (
+        "engine",
+        "network",
+        "steps/s",
+        "ratio",
+        "grown MiB a rank",
+        "largest difference of a loss",
+        "resumes to the bit",
+    )
     for network, found in record["networks"].items():
         for name, row in found["engines"].items():
             steps = row["images_per_s"] / found["images_a_step"]
             grown = "" if row["grown_mib"] is None else f"{row['grown_mib']:.0f}"
-            yield (name, network, f"{steps:.2f}", f"{row['ratio']:.2f}", grown, f"{row['loss_apart']:.1e}")
+            yield (
+                name,
+                network,
+                f"{steps:.2f}",
+                f"{row['ratio']:.2f}",
+                grown,
+                f"{row['loss_apart']:.1e}",
+                "yes" if row["resumed_equal"] else "no",
+            )
 
 
 if __name__ == "__main__":
     where, backbone, side, count, turns = sys.argv[1:6]
-    member(Path(where), backbone, int(side), int(count), int(turns), sys.argv[6:])
+    if turns == "resumed":
+        resuming_member(Path(where), backbone, int(side), int(count), sys.argv[6:])
+    else:
+        member(Path(where), backbone, int(side), int(count), int(turns), sys.argv[6:])

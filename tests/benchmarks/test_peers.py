@@ -79,6 +79,8 @@ def test_a_part_runs_alone(part: str) -> None:
     else:
         apart = {name: row["loss_apart"] for name, row in record["networks"]["small"]["engines"].items()}
         assert {"DDP", "FSDP2", "DeepSpeed ZeRO-2"} <= apart.keys() and max(apart.values()) <= record["tolerance"]
+        resumed = {name: row["resumed_equal"] for name, row in record["networks"]["small"]["engines"].items()}
+        assert [name for name, equal in resumed.items() if not equal] == ["DDP"]
 
 
 @pytest.fixture(scope="module")
