@@ -41,12 +41,13 @@ class Plan:
 
 @dataclass
 class Course:
-    """What happened. at: seconds since the first run began."""
+    """What happened. at: seconds since the first run began. most: MiB a host held at most since this run began."""
 
     deaths: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     driver: list[Held] = field(default_factory=list)
     hosts: dict[str, list[Held]] = field(default_factory=dict)
+    most: dict[str, float] = field(default_factory=dict)
 
 
 class Driver:
@@ -135,7 +136,8 @@ def endured(hosts: Hosts, plan: Plan, folder: Path, expected: Mapping[str, str])
         brought = disturber.bring_back(now)
         code = driver.process.poll()
         if code == 0:
-            course.runs.append(whole(hosts, driver, expected))
+            course.runs.append({**whole(hosts, driver, expected), "most_mib": dict(course.most)})
+            course.most.clear()
             if disturber.over(now):
                 return course
             driver = Driver(hosts, folder, driver.run + 1)
@@ -151,10 +153,13 @@ def look(course: Course, hosts: Hosts, driver: Driver, disturber: Disturber, at:
     pid = driver.process.pid
     if driver.process.poll() is None:
         course.driver.append(Held(1000 * driver.run + driver.lives, at, anonymous_mib(pid)))
-    for name in hosts.names:
+    for number, name in enumerate(hosts.names):
         others = [one for one in hosts.processes(name) if one != pid]
         if others:
-            course.hosts[name].append(Held(disturber.lives[name], at, sum(map(anonymous_mib, others))))
+            held = Held(disturber.lives[name], at, sum(map(anonymous_mib, others)))
+            course.hosts[name].append(held)
+            host = f"host {number}"
+            course.most[host] = round(max(course.most.get(host, 0.0), held.mib), 1)
 
 
 def whole(hosts: Hosts, driver: Driver, expected: Mapping[str, str]) -> dict[str, Any]:

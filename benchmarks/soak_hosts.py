@@ -4,7 +4,8 @@ Three hosts in network namespaces, one Ray cluster, and an S3 server that lets a
 answered half or not at all, late). `amn run` trains a small classifier and maps a drawn set from there to there; when
 a run is whole the next begins. Every two minutes a host, drawn from a seed, loses power. It comes back; where the head
 died, and the driver with it, the cluster is started anew and the same command goes on. At the end every run's digests
-must be those of a run on this machine alone, and memory is told: of the driver, and of each host without it.
+must be those of a run on this machine alone, and memory is told: of the driver, and of each host without it, by life
+and by run. Lives are short and runs begin anew in them: memory is flat where later runs reach what the first reached.
 
     python -m benchmarks.soak_hosts [--minutes 30] [--every 120] [--images 4000] [--share 0.01] [--seed 0]
 

@@ -24,6 +24,8 @@ from tests.drawn.coco import write_coco
 # One thread a process: tests start several, and spinning threads of many pools starve each other. Before torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ray makes its workers yield to everything else, so beside a test of another process they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # A shell starts what runs in its background deaf to Ctrl-C, and what tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,6 +24,7 @@ def test_two_minutes_of_dying_hosts_and_failing_storage_change_no_digest(tmp_pat
     except NoNamespaces as reason:
         pytest.skip(str(reason))
     assert record["runs"] and all(run["equal"] for run in record["runs"])
+    assert all(run["most_mib"].keys() == {"host 0", "host 1", "host 2"} for run in record["runs"])
     assert [death["host"] for death in record["deaths"]] == [1, 0]
     assert sum(record["storage"]["faults"].values()) > 0
     assert sum(run["driver_lives"] - 1 for run in record["runs"]) <= 1, "the driver is started again for its own host"
