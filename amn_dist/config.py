@@ -524,7 +524,7 @@ class FarmSection(Strict):
     workers: int = Field(default=0, ge=0, le=65536)
     """Workers; 0: as many as there are cores (Ray: in the cluster). With two pools, those of the CPU pool."""
     threads: int = Field(default=1, ge=1, le=1024)
-    """CPU threads of a worker."""
+    """CPU threads of a worker. Last bits of maps depend on them (they cut products of matrices), not on workers."""
     chunk: Count = 32
     """Samples that are scheduled, tried again and passed on together; smaller ones spread a shard wider. A worker with
     a GPU is given several at once, 256 samples in all."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from amn_dist.ops.crf.dense import DEEPLAB, dense_crf, hard_label_unary
-from benchmarks.harness import race
+from benchmarks.harness import race, torch_threads
 from benchmarks.inputs import drawn_photo, smooth_logits, two_labellings
 from benchmarks.rivals.packages import there
 
@@ -122,20 +122,18 @@ def measured(*, quick: bool, rounds: int) -> dict[str, Any]:
     """Milliseconds an image of every refiner that is there, on one thread, beside how far it is from pydensecrf."""
     size, count = (SMALL, 1) if quick else (SIZE, 4)
     names = [name for name, (module, _) in REFINERS.items() if there(module)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     record: dict[str, Any] = {"size": size, "images": count, "labels": {}}
-    for labels in (3, 21):
-        cases = scenes(labels, count, size)
-        near = {name: agreement(name, cases) for name in names}
-        calls = {name: partial(refined, REFINERS[name][1], cases) for name in names}
-        timings = race(calls, rounds=rounds)
-        ours_s = timings["amn-dist"].median
-        record["labels"][str(labels)] = {
-            name: {**timing.as_json(per=count), "ratio": round(ours_s / timing.median, 3), **near[name]}
-            for name, timing in timings.items()
-        }
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        for labels in (3, 21):
+            cases = scenes(labels, count, size)
+            near = {name: agreement(name, cases) for name in names}
+            calls = {name: partial(refined, REFINERS[name][1], cases) for name in names}
+            timings = race(calls, rounds=rounds)
+            ours_s = timings["amn-dist"].median
+            record["labels"][str(labels)] = {
+                name: {**timing.as_json(per=count), "ratio": round(ours_s / timing.median, 3), **near[name]}
+                for name, timing in timings.items()
+            }
     return {**record, "absent": [name for name in REFINERS if name not in names]}
 
 

@@ -25,7 +25,7 @@ from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.classify import CamMap, cam_network
 from amn_dist.stages.seed import SeedMap
 from benchmarks.farm import Spin
-from benchmarks.harness import race, rates
+from benchmarks.harness import race, rates, torch_threads
 from benchmarks.rivals.deaths import Deaths, written
 from benchmarks.rivals.farms import CORES, OURS, PEER, hired_records, our_farm, our_records, peer_records
 from data_shards.synthetic import pack_synthetic
@@ -58,7 +58,8 @@ def speeds(folder: Path, *, quick: bool, rounds: int) -> dict[str, Any]:
     pack_synthetic(folder / "set", images=images, size=side, classes=2, shard_size=shard)
     expected = cam_task(folder, folder / "expected")
     numbers = range(len(expected.sizes))
-    list(LocalFarm().run(expected, numbers))
+    with torch_threads(FarmSection().threads):  # as many as a worker has: products of matrices are cut by them
+        list(LocalFarm().run(expected, numbers))
     calls: dict[str, Callable[[], Any]] = {}
     for pools, split in (("one pool", False), ("two pools", True)):
         rivals = {
