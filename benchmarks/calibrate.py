@@ -11,6 +11,7 @@ walk is done again for every image; --stored leaves it out.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from amn_dist.commands.calibrate.drawn import grid_position
 from amn_dist.commands.calibrate.estimate import CRITERIA, estimates
 from amn_dist.commands.calibrate.maps import CutMaps, StoredMaps, count_maps, cut_maps
 from amn_dist.config import Protocol
-from amn_dist.errors import AmnError
+from amn_dist.errors import AmnError, ConfigError
 from amn_dist.ops.metrics.threshold_analysis import GRID
 from amn_dist.ops.metrics.threshold_choice import Choice, ThresholdCounts, choose, miou_curves
 from amn_dist.report.charts import Axis, Chart, Line, fitted
@@ -130,6 +131,17 @@ def chart(title: str, row: Mapping[str, Any]) -> Chart:
     )
 
 
+def titles(runs: Sequence[Path]) -> list[str]:
+    """Names of runs, with the folders they lie in where two of a name would else stand for one. Raises ConfigError for
+    a run named twice."""
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise ConfigError(f"{', '.join(map(str, runs))}: a run is named twice")
+    if len({run.name for run in runs}) == len(runs):
+        return [run.name for run in runs]
+    shared = os.path.commonpath([run.resolve().parent for run in runs])
+    return [os.path.relpath(run.resolve(), shared) for run in runs]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
@@ -142,8 +154,8 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         rows = {
-            f"{run.name} {maps.name}": of_maps(pipeline, maps, asked)
-            for run in asked.runs
+            f"{title} {maps.name}": of_maps(pipeline, maps, asked)
+            for run, title in zip(asked.runs, titles(asked.runs), strict=True)
             for pipeline in [reopen(run)]
             for maps in cut_maps(pipeline)
             if isinstance(maps, StoredMaps) or not asked.stored

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from amn_dist.errors import ConfigError
 from amn_dist.ops.metrics.threshold_analysis import GRID
 from amn_dist.ops.metrics.threshold_choice import ThresholdCounts, image_counts, together
 from amn_dist.ops.metrics.thresholds import sweep
-from benchmarks.calibrate import chart, drawn, figures, regret_at, whole_curve
+from benchmarks.calibrate import chart, drawn, figures, regret_at, titles, whole_curve
 from benchmarks.chart_svg import charts_svg
 
 
@@ -61,3 +63,12 @@ def test_the_picture_is_drawn(counts: ThresholdCounts) -> None:
     texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert "<a> & b" in texts and "masks, mean" in texts and "the run's threshold (0.25)" in texts
     assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 12
+
+
+def test_runs_of_one_name_stay_apart(tmp_path: Path) -> None:
+    """A row of one would else stand for both."""
+    one, two, three = tmp_path / "0" / "amn", tmp_path / "1" / "amn", tmp_path / "1" / "irn"
+    assert titles([one, three]) == ["amn", "irn"]
+    assert titles([one, two, three]) == ["0/amn", "1/amn", "1/irn"]
+    with pytest.raises(ConfigError, match="named twice"):
+        titles([one, tmp_path / "1" / ".." / "0" / "amn"])
