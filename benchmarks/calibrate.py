@@ -11,7 +11,6 @@ walk is done again for every image; --stored leaves it out.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from amn_dist.errors import AmnError, ConfigError
 from amn_dist.ops.metrics.threshold_analysis import GRID
 from amn_dist.ops.metrics.threshold_choice import Choice, ThresholdCounts, choose, miou_curves
 from amn_dist.report.charts import Axis, Chart, Line, fitted
+from amn_dist.report.run_folder import labels_of
 from amn_dist.runs.pipeline import Pipeline, reopen
 from benchmarks.chart_svg import charts_svg
 from benchmarks.harness import write_result
@@ -132,14 +132,11 @@ def chart(title: str, row: Mapping[str, Any]) -> Chart:
 
 
 def titles(runs: Sequence[Path]) -> list[str]:
-    """Names of runs, with the folders they lie in where two of a name would else stand for one. Raises ConfigError for
-    a run named twice."""
-    if len({run.resolve() for run in runs}) < len(runs):
+    """Names of runs, as a report has them. Raises ConfigError for a run named twice: one row would stand for both."""
+    paths = [run.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
         raise ConfigError(f"{', '.join(map(str, runs))}: a run is named twice")
-    if len({run.name for run in runs}) == len(runs):
-        return [run.name for run in runs]
-    shared = os.path.commonpath([run.resolve().parent for run in runs])
-    return [os.path.relpath(run.resolve(), shared) for run in runs]
+    return labels_of(paths)
 
 
 def main() -> None:

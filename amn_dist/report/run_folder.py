@@ -82,10 +82,14 @@ def read_runs(folders: Sequence[AnyPath], *, data: AnyPath | None = None) -> lis
     data: where their sets lie now, if they were moved.
     """
     paths = [folder.resolve() for folder in folders]
+    return [read_run(path, label=label, data=data) for path, label in zip(paths, labels_of(paths), strict=True)]
+
+
+def labels_of(paths: Sequence[AnyPath]) -> list[str]:
+    """Names of runs: as much of the ends of their resolved paths as tells them apart."""
     parts = [tuple(str(path).split("/")) for path in paths]
     depth = next((n for n in range(1, 9) if len({names[-n:] for names in parts}) == len(paths)), 1)
-    labels = [printable("/".join(names[-depth:])) for names in parts]
-    return [read_run(path, label=label, data=data) for path, label in zip(paths, labels, strict=True)]
+    return [printable("/".join(names[-depth:])) for names in parts]
 
 
 def read_run(folder: AnyPath, *, label: str, data: AnyPath | None = None) -> RunRecord:
