@@ -27,16 +27,26 @@ WIDTHS = (0.01, 0.02)
 FROM, TO = 0.15, 0.6
 """Thresholds between which two maps are compared."""
 AT_DEFAULT = 0.25
+SINGLE = {
+    "own_mean": "an image's own threshold",
+    "near": "images near the set's",
+    "miou_default": f"mean over images at {AT_DEFAULT}",
+    "miou_best": "at the set's best",
+    "miou_own": "at each one's own",
+}
+"""Figures of score.json about single images of a map (docs/thresholds.md), over all of their classes."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One artefact of one run, as shares. iou: f64[C]. curve: f64[T, C] of maps, else None. thresholds: f64[T]."""
+    """One artefact of one run, as shares. iou: f64[C]. curve: f64[T, C] of maps, else None. thresholds: f64[T].
+    images: figures about single images by name, of maps."""
 
     classes: tuple[str, ...]
     iou: np.ndarray
     curve: np.ndarray | None
     thresholds: np.ndarray
+    images: Mapping[str, float]
 
     def mean(self, chosen: Sequence[str]) -> np.ndarray:
         """f64[T], the mean IoU of some classes at every threshold."""
@@ -53,7 +63,8 @@ class ClassScores:
         curve = self.mean(chosen)
         best = int(curve.argmax())
         plateaus = {f"width_{100 * loss:.0f}": plateau(curve, loss) for loss in WIDTHS}
-        return of_class | {"best_mean": float(curve[best]), "best_threshold": float(self.thresholds[best])} | plateaus
+        of_best = {"best_mean": float(curve[best]), "best_threshold": float(self.thresholds[best])}
+        return of_class | of_best | plateaus | dict(self.images)
 
 
 def plateau(curve: np.ndarray, loss: float) -> float:
@@ -93,9 +104,10 @@ def of_row(row: Mapping[str, Any], classes: tuple[str, ...]) -> ClassScores:
     """A row of score.json; classes that are nowhere have no IoU there and NaN here."""
     values = np.array(row["iou"], np.float64)
     if values.ndim == 1:
-        return ClassScores(classes, values, None, np.empty(0))
+        return ClassScores(classes, values, None, np.empty(0), {})
     thresholds = np.array(row["thresholds"], np.float64)
-    return ClassScores(classes, values[np.abs(thresholds - AT_DEFAULT).argmin()], values, thresholds)
+    images = {name: row["images"][name] for name in SINGLE}
+    return ClassScores(classes, values[np.abs(thresholds - AT_DEFAULT).argmin()], values, thresholds, images)
 
 
 def summary(runs: Sequence[Path], chosen: Sequence[str], beside: Sequence[str]) -> dict[str, Any]:
@@ -114,18 +126,24 @@ def _above_first(table: Mapping[str, ClassScores], chosen: Sequence[str]) -> dic
 
 
 def markdown(group: str, found: Mapping[str, Any], chosen: Sequence[str], beside: Sequence[str]) -> str:
-    """Two tables: IoU by class in percent, of maps at the default threshold; what thresholds do to maps."""
+    """Tables: IoU by class in percent, of maps at the default threshold; what thresholds do to maps and to images."""
     count = found["n"]
     heads = ("", *chosen, "mean", *beside)
     lines = [f"{group}, n = {count}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, row in found["rows"].items():
         cells = [cell("iou", row[head], count) for head in heads[1:]]
         lines.append(f"| {_title(name)} | {' | '.join(cells)} |")
-    figures = ("mean", "best_mean", "best_threshold", "width_1", "width_2")
-    told_as = ("", f"mean at {AT_DEFAULT}", "best", "at", "within 1 point", "within 2 points")
-    lines += ["", f"| {' | '.join(told_as)} |", "|---" * len(told_as) + "|"]
-    for name, row in found["rows"].items():
-        if "best_mean" in row:
+    maps = {name: row for name, row in found["rows"].items() if "best_mean" in row}
+    pooled = {
+        "mean": f"mean at {AT_DEFAULT}",
+        "best_mean": "best",
+        "best_threshold": "at",
+        "width_1": "within 1 point",
+        "width_2": "within 2 points",
+    }
+    for figures in (pooled, SINGLE):
+        lines += ["", f"| | {' | '.join(figures.values())} |", "|---" * (1 + len(figures)) + "|"]
+        for name, row in maps.items():
             lines.append(f"| {_title(name)} | {' | '.join(cell(figure, row[figure], count) for figure in figures)} |")
     for differences in found["above_the_first_map"]:
         for name, told_of in differences.items():

@@ -30,7 +30,7 @@ FIGURES = {
     "decided": "decided",
 }
 """Figures of a row of score.json, and what a table calls them."""
-THRESHOLDS = ("best_threshold", "width_1", "width_2")
+THRESHOLDS = ("best_threshold", "own_mean", "width_1", "width_2")
 """On the axis of thresholds; all other figures are fractions, told in percent."""
 
 

@@ -13,6 +13,7 @@ import yaml
 from benchmarks.classes import above, markdown, plateau, read_scores, summary
 
 NAMES = ("background", "cat", "cow", "sofa")
+IMAGES = {"own_mean": 0.2, "near": 0.4, "miou_default": 0.5, "miou_best": 0.52, "miou_own": 0.6, "own": [3]}
 GRID = [round(0.01 * step, 2) for step in range(1, 100)]
 
 
@@ -21,7 +22,7 @@ def run(folder: Path, seed: int, curves: dict[str, np.ndarray], mask: list[float
     (folder / "score").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"name": "a", "seed": seed}))
     rows: dict[str, dict[str, Any]] = {
-        name: {"iou": curve.tolist(), "thresholds": GRID} for name, curve in curves.items()
+        name: {"iou": curve.tolist(), "thresholds": GRID, "images": IMAGES} for name, curve in curves.items()
     }
     rows["walk"] = {"iou": mask}
     scores = {"classes": NAMES, "sets": {"train": {"images": 3, "rows": rows}}}
@@ -47,6 +48,7 @@ def test_means_are_over_the_classes_asked_for(tmp_path: Path) -> None:
     assert found["rows"]["train walk"]["mean"]["mean"] == pytest.approx(0.5)
     table = markdown("a", found, ["cat", "cow"], ["background"])
     assert "| pseudo-mask (train) | 60.0 ± 0.0 | 40.0 ± 0.0 | 50.0 ± 0.0 | 80.0 ± 0.0 |" in table
+    assert "| CAM (train) | 0.20 ± 0.00 | 40.0 ± 0.0 | 50.0 ± 0.0 | 52.0 ± 0.0 | 60.0 ± 0.0 |" in table
     assert table.count("AMN (train) over the first map, 0.15 to 0.6: +5.0 to +5.0, at every threshold") == 2
 
 
