@@ -331,6 +331,10 @@ class Discriminate(FitSection):
     mask_padding: bool = False
     """Leave cells outside the photograph out of losses and statistics. Off counts them, as published, and is no worse
     (docs/reproduce.md)."""
+    resolve_signs: bool = True
+    """Turn every direction to the side where CAM is stronger. Off leaves its sign to chance: an ablation."""
+    refine: bool = True
+    """Average the top-down head's targets inside superpixels. Off takes them cell by cell: an ablation."""
     colour: Literal["imagenet", "centred"] = "imagenet"
     """Input: as the backbone's ImageNet weights want it; or minus 127, as published ones of vgg16_deeplab do."""
 
@@ -344,6 +348,8 @@ class IcdMapSection(Strict):
     """See each scale with its mirror image too."""
     pad: int | None = Field(default=513, ge=1, le=SIDE)
     """Side the photograph is padded to at scale 1, as published; larger ones, and none, to whole cells."""
+    head: Literal["top_down", "bottom_up"] = "top_down"
+    """Whose signed maps: the top-down head's, as published; or the scores along the directions, an ablation."""
 
 
 class IcdSeed(Strict):

@@ -7,7 +7,7 @@ head (top-down) whose signed logits are the result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from amn_dist.ops.sample_dropout import sample_dropout
 
 DEVIATION = 0.01
 """Deviation of the initial weights of directions and of the published layers that yield classes."""
+Head = Literal["top_down", "bottom_up"]
 DROPOUT = 0.5
 """Share of the hidden features of the deep CAM head that dropout removes in training."""
 
@@ -115,12 +116,13 @@ class IcdNet(nn.Module):
         width: int = 1024,
         deep: bool = True,
         mask_padding: bool = False,
+        resolve_signs: bool = True,
         warmup: int = 0,
     ) -> None:
         """num_classes: C, background included. width: channels of hidden layers. deep: the published CAM head.
 
-        mask_padding: leave cells outside the photo out of losses and statistics. warmup: steps until the top-down
-        loss has its full weight.
+        mask_padding: leave cells outside the photo out of losses and statistics. resolve_signs: turn directions to
+        the side where CAM is stronger. warmup: steps until the top-down loss has its full weight.
         """
         super().__init__()
         channels, classes = backbone.channels[-1], num_classes - 1
@@ -131,6 +133,7 @@ class IcdNet(nn.Module):
         self.sign = SignStatistics(classes)
         self.top_down = TopDown(channels, classes, width)
         self.mask_padding = mask_padding
+        self.resolve_signs = resolve_signs
         self.warmup = warmup
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._initialise()
@@ -147,14 +150,23 @@ class IcdNet(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             x = self.norm(features.float(), inside)
             score = self.directions(x)
-            score = score * self.sign(score, cam.detach(), tags, inside)[:, None, None]
+            if self.resolve_signs:
+                score = score * self.sign(score, cam.detach(), tags, inside)[:, None, None]
         logits = self.top_down(x).float()
         return Reading(cam, score, logits, inside, top_down_weight(self.steps, self.warmup))
 
-    def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """CAM logits and signed top-down logits, f32[B, C-1, h, w] each, of images f32[B, 3, H, W]."""
+    def maps(self, image: Tensor, head: Head = "top_down") -> tuple[Tensor, Tensor]:
+        """CAM logits and a head's signed maps, f32[B, C-1, h, w] each, of images f32[B, 3, H, W].
+
+        head: the top-down head's logits, or bottom_up, scores along the directions.
+        """
         features = self.backbone(image)[-1]
-        return self.cam(features).float(), self.top_down(self.norm(features.float())).float()
+        cam, x = self.cam(features).float(), self.norm(features.float())
+        if head == "top_down":
+            return cam, self.top_down(x).float()
+        with torch.autocast(image.device.type, enabled=False):
+            score = self.directions(x.float())
+        return cam, score * self.sign.signs()[:, None, None] if self.resolve_signs else score
 
     @torch.no_grad()
     def end_step(self) -> None:

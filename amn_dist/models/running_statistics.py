@@ -94,6 +94,10 @@ class SignStatistics(nn.Module):
         """
         if self.training:
             self.sums += rank_sum(self._sides(score, cam.clamp(min=0), tags, inside))
+        return self.signs()
+
+    def signs(self) -> Tensor:
+        """Sign of each class by all that was counted, f32[C-1] of -1 and 1."""
         positive, negative = self._averages().T
         return torch.where(positive < negative, -1.0, 1.0)
 

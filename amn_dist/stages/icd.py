@@ -17,7 +17,7 @@ from amn_dist.interfaces import Needs
 from amn_dist.loaders.evidence import hand_out
 from amn_dist.loaders.grouping import Finish, in_groups
 from amn_dist.models.backbones.backbone import build_backbone, input_colour
-from amn_dist.models.icd import IcdNet
+from amn_dist.models.icd import Head, IcdNet
 from amn_dist.models.icd_losses import bottom_up_part, classification_part, top_down_part
 from amn_dist.models.inference import batch_pixels, device_of, load_for_inference
 from amn_dist.models.precision import resolve_precision
@@ -79,7 +79,9 @@ class IcdFit:
         assert batch.label is not None
         tags, images = batch.tags, pooled[0].float()
         seen = network(batch.image, tags, batch.label, draws=batch.draws)
-        target = refine_scores(seen.score.detach(), tags, batch.label)
+        target = seen.score.detach()
+        if self.config.discriminate.refine:
+            target = refine_scores(target, tags, batch.label)
         parts = {
             "classification": classification_part(seen.cam, tags, seen.inside) / images,
             "bottom_up": bottom_up_part(seen.score, tags, seen.inside) / images,
@@ -136,6 +138,7 @@ def icd_network(config: Config, num_classes: int) -> IcdNet:
         width=section.width,
         deep=section.cam_head == "deep",
         mask_padding=section.mask_padding,
+        resolve_signs=section.resolve_signs,
         warmup=section.warmup,
     )
 
@@ -158,15 +161,16 @@ def image_icd(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     pad: int | None = 513,
+    head: Head = "top_down",
     colour: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Signed logits and CAM logits of one image, each averaged over scales and mirror images at the image's size.
+    """A head's signed maps and the CAM logits of one image, averaged over scales and mirror images at the image's size.
 
-    image: uint8[H, W, 3]. tags: [C-1] multi-hot. pad: side the image is padded to at scale 1, bottom and right. colour:
-    in the place of what the backbone wants.
+    image: uint8[H, W, 3]. tags: [C-1] multi-hot. pad: side the image is padded to at scale 1, bottom and right. head:
+    top_down's logits or bottom_up's scores. colour: in the place of what the backbone wants.
     Returns classes uint8[K] (1-based), signed f32[K, H, W], CAM f32[K, H, W].
     """
-    (logits,) = logits_icd(model, [image], [tags], scales=scales, flip=flip, pad=pad, colour=colour)
+    (logits,) = logits_icd(model, [image], [tags], scales=scales, flip=flip, pad=pad, head=head, colour=colour)
     cam, signed = logits.cpu().numpy()
     return (np.flatnonzero(tags) + 1).astype(np.uint8), signed, cam
 
@@ -180,6 +184,7 @@ def logits_icd(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     pad: int | None = 513,
+    head: Head = "top_down",
     colour: str | None = None,
 ) -> list[Tensor]:
     """image_icd of images of one size, all in one forward pass a scale: CAM and signed logits f32[2, K, H, W] of each,
@@ -191,7 +196,7 @@ def logits_icd(
     pixels = to_device(np.stack(images), device)
     for scale in scales if any(map(len, present)) else ():
         x, canvas, resized = _scaled_input(pixels, scale, flip, pad, stride, colour or model.backbone.colour)
-        maps = torch.stack(model.maps(x)).unflatten(1, (len(images), -1))
+        maps = torch.stack(model.maps(x, head)).unflatten(1, (len(images), -1))
         for place, total in enumerate(totals):
             seen = _laid(maps[:, place][:, :, places[place]], canvas, resized, flip=flip)
             if len(present[place]):

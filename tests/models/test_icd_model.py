@@ -225,6 +225,23 @@ def test_inference_does_not_depend_on_the_batch() -> None:
     torch.testing.assert_close(alone[1], signed[:1])
 
 
+@pytest.mark.parametrize("resolve_signs", [True, False])
+def test_scores_are_maps_of_the_bottom_up_head(resolve_signs: bool) -> None:
+    """As in training: along the direction, turned to the side of CAM where signs are resolved."""
+    network, (image, tags, regions) = net(resolve_signs=resolve_signs), inputs()
+    network.sign.running.copy_(torch.tensor([[0.0, 9.0], [9.0, 0.0], [0.0, 9.0]]))
+    network.eval()
+    with torch.inference_mode():
+        seen, (cam, found) = network(image, tags, regions), network.maps(image, "bottom_up")
+        x = network.norm(network.backbone(image)[-1])
+        unit = functional.normalize(network.directions.weight, dim=1)
+    turned = torch.tensor([-1.0, 1.0, -1.0] if resolve_signs else [1.0, 1.0, 1.0])
+    expected = turned[:, None, None] * torch.einsum("kc,bchw->bkhw", unit, x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, seen.score)
+    torch.testing.assert_close(cam, seen.cam)
+
+
 def test_deep_head_and_top_down_head_begin_alike() -> None:
     network = net()
     for layer in ("fc6", "fc7"):

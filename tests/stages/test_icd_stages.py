@@ -11,6 +11,8 @@ from amn_dist.config import Config, IcdSeed, Superpixel
 from amn_dist.errors import ConfigError
 from amn_dist.methods import scored, stages
 from amn_dist.models.icd import IcdNet
+from amn_dist.models.icd_losses import top_down_part
+from amn_dist.ops.region_means import refine_scores
 from amn_dist.ops.signed import signed_labels
 from amn_dist.records import Batch, Evidence, Sample
 from amn_dist.stages.icd import IcdFit, IcdMap, evidence_of, icd_colour, icd_network, image_icd, logits_icd
@@ -83,6 +85,32 @@ def test_rates_and_decay_are_the_published_ones() -> None:
         "backbone.features.block5.branch.0.weight": (1e-3, 5e-4),
     }.items():
         assert found[name] == rates, name
+
+
+def test_targets_without_refinement_are_the_scores_of_cells() -> None:
+    found = {}
+    for refine in (True, False):
+        torch.manual_seed(0)
+        fit = IcdFit(config(cam_head="linear", warmup=0, refine=refine), CLASSES)
+        network, whole = fit.network().train(), batch()
+        found[refine] = fit.losses(network, whole, fit.normalisers(whole))["top_down"]
+        seen = network(whole.image, whole.tags, whole.label)
+        target = seen.score.detach()
+        target = refine_scores(target, whole.tags, whole.label) if refine else target
+        expected = top_down_part(seen.logits, target, whole.tags) / len(whole)
+        torch.testing.assert_close(found[refine], expected)
+    assert not torch.isclose(found[True], found[False])
+
+
+def test_maps_come_of_the_head_asked_for(model: IcdNet) -> None:
+    found = {}
+    for head in ("top_down", "bottom_up"):
+        settings = Config.model_validate({**config().model_dump(), "icd_map": {"pad": None, "head": head}})
+        (sample,) = IcdMap(settings, CLASSES, "").run(model, iter([Sample("a", 0, IMAGE, TAGS)]))
+        found[head] = sample.made["icd_map"]["activation.f16"]
+        maps = image_icd(model, IMAGE, TAGS, pad=None, head=head, colour=icd_colour(settings))
+        np.testing.assert_array_equal(found[head], evidence_of(*maps).coarse.astype(np.float16))
+    assert not np.allclose(found["top_down"], found["bottom_up"])
 
 
 def test_pieces_see_the_same_classifier() -> None:
