@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from amn_dist.ops.group_norm import group_norm
+from benchmarks.harness import torch_threads
 
 EPSILON = 1e-5
 
@@ -34,10 +35,8 @@ SHAPES = [(2, 32, 4, 128, 131), (1, 160, 8, 33, 20), (3, 24, 8, 1, 1), (2, 6, 3,
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield
 
 
 def layer(shape: tuple[int, ...], kind: str) -> tuple[Tensor, int, Tensor, Tensor, Tensor]:
@@ -69,12 +68,10 @@ def test_it_keeps_its_digits(shape: tuple[int, ...], kind: str, threads: None) -
 
 
 def test_threads_change_nothing_that_matters() -> None:
-    case, before = layer(SHAPES[0], "normal"), torch.get_num_threads()
-    outputs = []
+    case, outputs = layer(SHAPES[0], "normal"), []
     for number in (1, 2):
-        torch.set_num_threads(number)
-        outputs.append(learned(*case, exact=False))
-    torch.set_num_threads(before)
+        with torch_threads(number):
+            outputs.append(learned(*case, exact=False))
     for first, second in zip(*outputs, strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=1e-6 * float(first.abs().max()))
 

@@ -6,6 +6,7 @@ from torch.nn.functional import conv2d
 
 from amn_dist.ops import winograd
 from amn_dist.ops.winograd import winograd_conv, winograd_weights
+from benchmarks.harness import torch_threads
 
 
 def drawn(images: int, channels_in: int, channels_out: int, size: tuple[int, int]) -> tuple[torch.Tensor, ...]:
@@ -46,13 +47,9 @@ def test_dilated_kernels_agree_with_the_direct_sum(size: tuple[int, int], dilati
 
 def test_one_thread_and_several_agree() -> None:
     x, weight, bias = drawn(3, 32, 48, (21, 30))
-    before = torch.get_num_threads()
-    try:
-        outputs = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
+    outputs = []
+    for threads in (1, 3):
+        with torch_threads(threads):
             outputs.append(winograd_conv(x, winograd_weights(weight), bias))
-    finally:
-        torch.set_num_threads(before)
     single, several = outputs
     torch.testing.assert_close(single, several, rtol=0, atol=1e-5 * float(single.abs().max()))
