@@ -4,7 +4,9 @@ For sets in which a few classes have all of their images: figures over these may
 over all classes may not. Reads score.json of finished runs; runs whose configurations differ in their seed alone stand
 in one group (seeds.py).
 
-    python -m benchmarks.classes RUN... --classes cat,cow,dog [--beside person,background] [--out NAME]
+    python -m benchmarks.classes RUN... --classes cat,cow,dog [--beside person,background] [--join RESULT] [--out NAME]
+
+--join takes the runs of an earlier result in, such as were made on another machine and are there no more.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from amn_dist.methods import in_order, title_of
 from benchmarks.harness import write_result
@@ -117,7 +120,35 @@ def summary(runs: Sequence[Path], chosen: Sequence[str], beside: Sequence[str]) 
     for name in dict.fromkeys(name for table in tables for name in table):
         figures = [table[name].figures(chosen, beside) for table in tables if name in table]
         rows[name] = {figure: told([of_run[figure] for of_run in figures]) for figure in figures[0]}
-    return {"n": len(runs), "rows": rows, "above_the_first_map": [_above_first(table, chosen) for table in tables]}
+    seeds = [yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["seed"] for run in runs]
+    above_first = [_above_first(table, chosen) for table in tables]
+    return {"n": len(runs), "seeds": seeds, "rows": rows, "above_the_first_map": above_first}
+
+
+def joined(groups: Mapping[str, Any], earlier: Path, chosen: Sequence[str]) -> dict[str, Any]:
+    """Groups with the runs of an earlier result of this module before their own; groups of its own stay as they are.
+
+    Raises ValueError for a result over other classes, and for a seed that stands in both.
+    """
+    found = json.loads(earlier.read_text(encoding="utf-8"))
+    if found.get("classes") != list(chosen):
+        raise ValueError(f"{earlier}: found classes {found.get('classes')}, expected {list(chosen)}")
+    together = dict(found["groups"]) | dict(groups)
+    for name in groups.keys() & found["groups"].keys():
+        first, second = found["groups"][name], groups[name]
+        if twice := set(first["seeds"]) & set(second["seeds"]):
+            raise ValueError(f"{earlier}: found seed {min(twice)} of {name}, expected runs of other seeds than given")
+        together[name] = {
+            "n": first["n"] + second["n"],
+            "seeds": first["seeds"] + second["seeds"],
+            "rows": {row: _joined_row(first["rows"].get(row, {}), of_row) for row, of_row in second["rows"].items()},
+            "above_the_first_map": first["above_the_first_map"] + second["above_the_first_map"],
+        }
+    return together
+
+
+def _joined_row(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: told([*first.get(name, {"values": []})["values"], *row["values"]]) for name, row in second.items()}
 
 
 def _above_first(table: Mapping[str, ClassScores], chosen: Sequence[str]) -> dict[str, Any]:
@@ -164,11 +195,14 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--classes", required=True, help="classes of the mean, with commas")
     parser.add_argument("--beside", default="background", help="classes told beside them")
+    parser.add_argument("--join", type=Path, help="an earlier result, whose runs count too")
     parser.add_argument("--out", default="classes", help="name of the result")
     asked = parser.parse_args()
     chosen, beside = asked.classes.split(","), asked.beside.split(",")
     try:
         found = {name: summary(runs, chosen, beside) for name, runs in grouped(asked.runs).items()}
+        if asked.join:
+            found = joined(found, asked.join, chosen)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     write_result(asked.out, {"classes": chosen, "groups": found})

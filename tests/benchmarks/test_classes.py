@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.classes import above, markdown, plateau, read_scores, summary
+from benchmarks.classes import above, joined, markdown, plateau, read_scores, summary
 
 NAMES = ("background", "cat", "cow", "sofa")
 IMAGES = {"own_mean": 0.2, "near": 0.4, "miou_default": 0.5, "miou_best": 0.52, "miou_own": 0.6, "own": [3]}
@@ -50,6 +50,19 @@ def test_means_are_over_the_classes_asked_for(tmp_path: Path) -> None:
     assert "| pseudo-mask (train) | 60.0 ± 0.0 | 40.0 ± 0.0 | 50.0 ± 0.0 | 80.0 ± 0.0 |" in table
     assert "| CAM (train) | 0.20 ± 0.00 | 40.0 ± 0.0 | 50.0 ± 0.0 | 52.0 ± 0.0 | 60.0 ± 0.0 |" in table
     assert table.count("AMN (train) over the first map, 0.15 to 0.6: +5.0 to +5.0, at every threshold") == 2
+
+
+def test_runs_of_an_earlier_result_count_as_if_given(tmp_path: Path) -> None:
+    runs = [run(tmp_path / str(seed), seed, curves(seed), [0.8, 0.6 - 0.1 * seed, 0.4, None]) for seed in range(3)]
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps({"classes": ["cat", "cow"], "groups": {"a": summary(runs[:1], ["cat", "cow"], [])}}))
+    late = {"a": summary(runs[1:], ["cat", "cow"], [])}
+    assert joined(late, earlier, ["cat", "cow"]) == {"a": summary(runs, ["cat", "cow"], [])}
+    assert joined({"b": late["a"]}, earlier, ["cat", "cow"]).keys() == {"a", "b"}
+    with pytest.raises(ValueError, match="found seed 0 of a, expected runs of other seeds"):
+        joined({"a": summary(runs[:1], ["cat", "cow"], [])}, earlier, ["cat", "cow"])
+    with pytest.raises(ValueError, match="found classes"):
+        joined(late, earlier, ["cat"])
 
 
 def test_where_one_map_is_not_above_is_told(tmp_path: Path) -> None:
