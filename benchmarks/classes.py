@@ -141,14 +141,20 @@ def joined(groups: Mapping[str, Any], earlier: Path, chosen: Sequence[str]) -> d
         together[name] = {
             "n": first["n"] + second["n"],
             "seeds": first["seeds"] + second["seeds"],
-            "rows": {row: _joined_row(first["rows"].get(row, {}), of_row) for row, of_row in second["rows"].items()},
+            "rows": _joined_rows(first["rows"], second["rows"]),
             "above_the_first_map": first["above_the_first_map"] + second["above_the_first_map"],
         }
     return together
 
 
-def _joined_row(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: told([*first.get(name, {"values": []})["values"], *row["values"]]) for name, row in second.items()}
+def _joined_rows(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Every figure of every artefact that any of the tables has, over all runs that have it."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for table in tables:
+        for name, row in table.items():
+            for figure, of_runs in row.items():
+                found.setdefault(name, {}).setdefault(figure, []).extend(of_runs["values"])
+    return {name: {figure: told(values) for figure, values in row.items()} for name, row in found.items()}
 
 
 def _above_first(table: Mapping[str, ClassScores], chosen: Sequence[str]) -> dict[str, Any]:

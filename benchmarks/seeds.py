@@ -112,7 +112,7 @@ def cell(figure: str, found: dict[str, Any], count: int) -> str:
     """Mean ± deviation, and the number of runs that have the figure where not all have."""
     digits, factor = (2, 1) if figure in THRESHOLDS else (1, 100)
     text = f"{factor * found['mean']:.{digits}f}"
-    if count > 1:
+    if len(found["values"]) > 1:
         text += f" ± {factor * found['deviation']:.{digits}f}"
     return text if len(found["values"]) == count else f"{text} (n = {len(found['values'])})"
 

@@ -58,6 +58,10 @@ def test_runs_of_an_earlier_result_count_as_if_given(tmp_path: Path) -> None:
     earlier.write_text(json.dumps({"classes": ["cat", "cow"], "groups": {"a": summary(runs[:1], ["cat", "cow"], [])}}))
     late = {"a": summary(runs[1:], ["cat", "cow"], [])}
     assert joined(late, earlier, ["cat", "cow"]) == {"a": summary(runs, ["cat", "cow"], [])}
+    del late["a"]["rows"]["train walk"]  # of runs that are not at their end
+    of_first = joined(late, earlier, ["cat", "cow"])["a"]
+    assert of_first["rows"]["train walk"]["mean"]["values"] == [0.5]
+    assert "| pseudo-mask (train) | 60.0 (n = 1) | 40.0 (n = 1) |" in markdown("a", of_first, ["cat", "cow"], [])
     assert joined({"b": late["a"]}, earlier, ["cat", "cow"]).keys() == {"a", "b"}
     with pytest.raises(ValueError, match="found seed 0 of a, expected runs of other seeds"):
         joined({"a": summary(runs[:1], ["cat", "cow"], [])}, earlier, ["cat", "cow"])
