@@ -1,13 +1,15 @@
-"""Convolution layers rewritten for inference: which have a fused form, and that of a CPU with Winograd's products.
+"""Convolution layers rewritten for inference: which have a fused form, and that of a CPU.
 
 Frozen batch norm is an affine map per channel: it moves into the weights before it. What is left of a block reads and
-writes each map once per convolution. Results agree with the trained network's to float32 rounding.
+writes each map once per convolution. Results agree with the trained network's to the rounding of their type: float32,
+whose 3x3 convolutions take Winograd's products, or bf16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +36,14 @@ class FusedConv(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: Layer, *, relu: bool) -> None:
+    def __init__(self, layer: Layer, *, relu: bool, precision: torch.dtype) -> None:
         super().__init__()
         weight, bias = folded(*layer)
         self.relu = relu
         self.geometry = geometry(layer[0])
-        self.winograd = can_use_winograd(layer[0])
-        self.register_buffer("weight", winograd_weights(weight) if self.winograd else weight)
-        self.register_buffer("bias", bias)
+        self.winograd = precision == torch.float32 and can_use_winograd(layer[0])
+        self.register_buffer("weight", winograd_weights(weight) if self.winograd else weight.to(precision))
+        self.register_buffer("bias", bias.to(precision))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.winograd:
@@ -59,12 +61,12 @@ class FusedSum(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, *, precision: torch.dtype) -> None:
         super().__init__()
         weight, bias = folded(*layer)
         self.geometry = geometry(layer[0])
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        self.register_buffer("weight", weight.to(precision))
+        self.register_buffer("bias", bias.to(precision))
 
     def forward(self, x: Tensor, total: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._convolution_pointwise_(
@@ -88,10 +90,12 @@ class FusedBlock(nn.Module):
         return out
 
 
-CPU = Forms(FusedConv, FusedSum)
+def cpu_forms(precision: torch.dtype) -> Forms:
+    """The layers of a CPU, their weights in this type."""
+    return Forms(partial(FusedConv, precision=precision), partial(FusedSum, precision=precision))
 
 
-def fuse(network: nn.Module, forms: Forms = CPU) -> None:
+def fuse(network: nn.Module, forms: Forms) -> None:
     """Rewrite, in place, every layer of a float32 network that has a fused form."""
     for name, child in network.named_children():
         block = _fused_block(child, forms)

@@ -6,17 +6,14 @@ which it has none (few channels, an old card) does the plain ones from then on; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.device_conv import tried
-from amn_dist.models.fused import Forms, Layer, folded, fuse, geometry
+from amn_dist.models.fused import Forms, Layer, folded, geometry
 
 
 class DeviceConv(nn.Module):
@@ -67,38 +64,6 @@ class DeviceSum(nn.Module):
                 return result
             self.fused = False
         return functional.conv2d(x, self.weight, self.bias, *steps).add_(total).relu_()
-
-
-class FloatTaps(Sequence[Tensor]):
-    """Taps of a backbone in float32, each cast when it is read: most networks read the last alone."""
-
-    def __init__(self, taps: Sequence[Tensor]) -> None:
-        self._taps = taps
-
-    def __len__(self) -> int:
-        return len(self._taps)
-
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> FloatTaps: ...
-
-    def __getitem__(self, place: int | slice) -> Tensor | FloatTaps:
-        return FloatTaps(self._taps[place]) if isinstance(place, slice) else self._taps[place].float()
-
-
-class CastBackbone(nn.Module):
-    """A backbone whose weights lie in half precision; its taps are handed on in float32, to which heads keep."""
-
-    def __init__(self, backbone: Backbone, precision: torch.dtype) -> None:
-        super().__init__()
-        fuse(backbone, device_forms(precision))
-        self.inner, self.precision = backbone.to(precision), precision
-        self.strides, self.colour = backbone.strides, backbone.colour
-
-    def forward(self, x: Tensor) -> FloatTaps:
-        return FloatTaps(self.inner(x.to(self.precision)))
 
 
 def device_forms(precision: torch.dtype) -> Forms:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbones.backbone import Backbone
-from amn_dist.models.fused import fuse
-from amn_dist.models.fused_device import CastBackbone, device_forms
+from amn_dist.models.fused import Forms, cpu_forms, fuse
+from amn_dist.models.fused_device import device_forms
 from amn_dist.models.half_head import HalfAspp
 from amn_dist.models.weights import load_network
 from amn_dist.ops.transfer import inference_device
@@ -26,17 +27,36 @@ ACCELERATOR_PIXELS = 8 * 2**20
 """Default of infer.batch_pixels where an accelerator computes."""
 
 
-class MixedBackbone(nn.Module):
-    """A backbone in half precision on a CPU that hands its taps on in float32, so that heads and merging keep to it."""
+class FloatTaps(Sequence[Tensor]):
+    """Taps of a backbone in float32, each cast when it is read: most networks read the last alone."""
 
-    def __init__(self, backbone: Backbone, precision: torch.dtype) -> None:
+    def __init__(self, taps: Sequence[Tensor]) -> None:
+        self._taps = taps
+
+    def __len__(self) -> int:
+        return len(self._taps)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> FloatTaps: ...
+
+    def __getitem__(self, place: int | slice) -> Tensor | FloatTaps:
+        return FloatTaps(self._taps[place]) if isinstance(place, slice) else self._taps[place].float()
+
+
+class CastBackbone(nn.Module):
+    """A backbone whose weights lie in half precision; its taps are handed on in float32, to which heads keep."""
+
+    def __init__(self, backbone: Backbone, precision: torch.dtype, forms: Forms) -> None:
         super().__init__()
-        self.inner, self.precision = backbone, precision
+        fuse(backbone, forms)
+        self.inner, self.precision = backbone.to(precision), precision
         self.strides, self.colour = backbone.strides, backbone.colour
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(x.device.type, dtype=self.precision):
-            return tuple(tap.float() for tap in self.inner(x))
+    def forward(self, x: Tensor) -> FloatTaps:
+        return FloatTaps(self.inner(x.to(self.precision)))
 
 
 def load_for_inference(
@@ -50,22 +70,26 @@ def prepare(network: Network, device: torch.device | str, *, precision: torch.dt
     """Make a trained network with a `backbone` ready to infer, in place; it can no longer be trained or saved.
 
     precision: bf16 computes the backbone in it, and on a device a dilated head in float16. Layers are fused in the form
-    of the device (models/fused.py, models/fused_device.py), on a CPU in float32 alone.
+    of the device (models/fused.py, models/fused_device.py).
     """
-    network = network.eval().requires_grad_(False)
-    if torch.device(device).type != "cpu":
-        if precision == torch.float32:
-            fuse(network, device_forms(precision))
-        else:
-            network.backbone = CastBackbone(network.backbone, precision)  # type: ignore[arg-type]
-            if isinstance(head := getattr(network, "aspp", None), Aspp):
-                network.aspp = HalfAspp(head)
-    elif precision != torch.float32:
-        network.backbone = MixedBackbone(network.backbone, precision)  # type: ignore[arg-type]
-    elif torch.backends.mkldnn.is_available():
-        fuse(network)
+    network, on_cpu = network.eval().requires_grad_(False), torch.device(device).type == "cpu"
+    forms = cpu_forms(precision) if on_cpu and _onednn_computes(precision) else device_forms(precision)
+    if precision == torch.float32:
+        fuse(network, forms)
+    else:
+        network.backbone = CastBackbone(network.backbone, precision, forms)  # type: ignore[arg-type]
+        if not on_cpu and isinstance(head := getattr(network, "aspp", None), Aspp):
+            network.aspp = HalfAspp(head)
+    if on_cpu:
         keep_freed_memory()
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _onednn_computes(precision: torch.dtype) -> bool:
+    """Whether this CPU's convolutions of a type are oneDNN's; those in bf16 want AVX512 at least."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return precision == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def device_of(network: nn.Module) -> torch.device:

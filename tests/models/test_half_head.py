@@ -14,9 +14,8 @@ from amn_dist.models.amn import AmnNet
 from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.deeplab import DeepLab
-from amn_dist.models.fused_device import CastBackbone
 from amn_dist.models.half_head import HalfAspp
-from amn_dist.models.inference import device_of, prepare
+from amn_dist.models.inference import CastBackbone, device_of, prepare
 from benchmarks.device.fake_cuda import fake_cuda
 
 CLASSES, FEATURES, GRID = 81, 32, (12, 16)

@@ -14,9 +14,9 @@ from amn_dist.models.backbones.backbone import build_backbone
 from amn_dist.models.backbones.blueprint import FixedBatchNorm
 from amn_dist.models.cam import CamNet
 from amn_dist.models.deeplab import DeepLab
-from amn_dist.models.fused import FusedBlock, FusedConv, fuse
-from amn_dist.models.fused_device import CastBackbone, DeviceConv, DeviceSum, device_forms
-from amn_dist.models.inference import MixedBackbone, batch_pixels, prepare
+from amn_dist.models.fused import FusedBlock, FusedConv, FusedSum, fuse
+from amn_dist.models.fused_device import DeviceConv, DeviceSum, device_forms
+from amn_dist.models.inference import CastBackbone, batch_pixels, prepare
 from amn_dist.models.irn import EdgeNet
 
 ARCHITECTURES = [("resnet50", 16), ("resnet101", 8), ("vgg16", 16), ("vgg16", 8), ("small", 8)]
@@ -74,11 +74,28 @@ def test_half_precision_stays_inside_the_backbone() -> None:
     x = torch.randn(2, 3, 32, 32)
     expected = net.maps(x)
     ready = prepare(net, "cpu", precision=torch.bfloat16)
-    assert isinstance(ready.backbone, MixedBackbone)
+    assert isinstance(ready.backbone, CastBackbone)
     taps, maps = ready.backbone(x), ready.maps(x)
     assert all(tap.dtype == torch.float32 for tap in taps) and maps.dtype == torch.float32
     assert torch.equal(taps[-1], taps[-1].bfloat16().float()) and not torch.equal(maps, maps.bfloat16().float())
     assert 0 < (maps - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("name", "stride"), ARCHITECTURES)
+@torch.inference_mode()
+def test_bf16_taps_on_a_cpu_are_no_further_off_than_those_of_autocast(name: str, stride: int) -> None:
+    net = network(name, stride)
+    x = torch.randn(2, 3, 45, 70).to(memory_format=torch.channels_last)
+    expected = copy.deepcopy(net).double().backbone(x.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = copy.deepcopy(net).to(memory_format=torch.channels_last).backbone(x)
+    ready = prepare(net, "cpu", precision=torch.bfloat16)
+    for tap, autocast, exact in zip(ready.backbone(x), plain, expected, strict=True):
+        assert (tap - exact).abs().mean() < 1.1 * (autocast - exact).abs().mean()
+    kinds = {type(module) for module in ready.modules()}
+    forms = (FusedConv, FusedSum) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (DeviceConv, DeviceSum)
+    assert FixedBatchNorm not in kinds and (forms[1] in kinds) == name.startswith("resnet")
+    assert name == "small" or forms[0] in kinds
 
 
 def test_batches_are_as_configured_or_suit_the_device() -> None:
@@ -93,7 +110,10 @@ def test_the_form_of_a_device_is_the_trained_network(name: str, stride: int) -> 
     net = network(name, stride)
     x = torch.randn(2, 3, 45, 70).to(memory_format=torch.channels_last)
     expected = net.backbone(x)
-    exact, half = copy.deepcopy(net), CastBackbone(copy.deepcopy(net).backbone, torch.bfloat16)
+    exact, half = (
+        copy.deepcopy(net),
+        CastBackbone(copy.deepcopy(net).backbone, torch.bfloat16, device_forms(torch.bfloat16)),
+    )
     fuse(exact, device_forms(torch.float32))
     for tap, expected_tap in zip(exact.backbone(x), expected, strict=True):
         assert (tap - expected_tap).abs().max() < 2e-5 * expected_tap.abs().max()
