@@ -343,7 +343,8 @@ class IcdMapSection(Strict):
     """Inference of the intra-class discriminator (icd 5)."""
 
     scales: Scales = (1.0,)
-    """Image scales whose signed logits are averaged."""
+    """Image scales whose signed logits are averaged. Signs are told from the mean feature of training, so these belong
+    about the mean of discriminate.scales."""
     flip: bool = False
     """See each scale with its mirror image too."""
     pad: int | None = Field(default=513, ge=1, le=SIDE)
