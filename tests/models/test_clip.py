@@ -114,7 +114,7 @@ def test_a_padded_batch_is_its_images(sizes: list[tuple[int, int]], seed: int, s
         near, inside = 1e-5 if single else 1e-10, total[place, : patches[place], : patches[place]]
         assert torch.allclose(attention[0], inside, rtol=near, atol=near)
         assert torch.allclose(together[place].probabilities, alone.probabilities, atol=near)
-        # A map sums products of channel weights and of a norm's values, of order one; the sum itself may cancel to nothing.
+        # A map sums products of channel weights and of a norm's values, of order one: the sum may cancel to nothing.
         summed = alone.channels.abs().sum(1).max() if alone.maps.numel() else 0
         assert torch.allclose(together[place].maps, alone.maps, rtol=0, atol=float(near * summed))
 

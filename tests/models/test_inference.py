@@ -110,10 +110,8 @@ def test_the_form_of_a_device_is_the_trained_network(name: str, stride: int) -> 
     net = network(name, stride)
     x = torch.randn(2, 3, 45, 70).to(memory_format=torch.channels_last)
     expected = net.backbone(x)
-    exact, half = (
-        copy.deepcopy(net),
-        CastBackbone(copy.deepcopy(net).backbone, torch.bfloat16, device_forms(torch.bfloat16)),
-    )
+    exact = copy.deepcopy(net)
+    half = CastBackbone(copy.deepcopy(net).backbone, torch.bfloat16, device_forms(torch.bfloat16))
     fuse(exact, device_forms(torch.float32))
     for tap, expected_tap in zip(exact.backbone(x), expected, strict=True):
         assert (tap - expected_tap).abs().max() < 2e-5 * expected_tap.abs().max()
