@@ -46,7 +46,7 @@ class Contents:
 @dataclass(frozen=True, slots=True)
 class Census:
     """Counts over samples. images, masks: of samples, and of those with truth. tagged: int64[C], images by class; 0:
-    those without any tag.
+    those without any tag. alone: int64[C], images by their only class.
 
     held: int64[C, 256], of the images tagged with a class, those whose mask holds an id; row 0: of all masks.
     lacking: images with a tag that their mask lacks. untagged: images with a class in their mask that is no tag.
@@ -56,6 +56,7 @@ class Census:
     images: int
     masks: int
     tagged: np.ndarray
+    alone: np.ndarray
     held: np.ndarray
     lacking: int = 0
     untagged: int = 0
@@ -66,6 +67,7 @@ class Census:
             self.images + other.images,
             self.masks + other.masks,
             self.tagged + other.tagged,
+            self.alone + other.alone,
             self.held + other.held,
             self.lacking + other.lacking,
             self.untagged + other.untagged,
@@ -75,17 +77,20 @@ class Census:
 
 def no_census(classes: int) -> Census:
     """The census of no samples. classes: C with background."""
-    return Census(0, 0, np.zeros(classes, np.int64), np.zeros((classes, IDS), np.int64))
+    return Census(0, 0, np.zeros(classes, np.int64), np.zeros(classes, np.int64), np.zeros((classes, IDS), np.int64))
 
 
 def take_census(samples: Iterable[Contents], classes: int, shard: int) -> Census:
     """The census of the samples of a shard. classes: C with background."""
-    tagged, held = np.zeros(classes, np.int64), np.zeros((classes, IDS), np.int64)
+    tagged, alone = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    held = np.zeros((classes, IDS), np.int64)
     images = masks = lacking = untagged = 0
     examples = []
     for place, sample in enumerate(samples):
         images += 1
         tagged[sample.tagged if sample.tags.any() else 0] += 1
+        if sample.tagged.size == 1:
+            alone[sample.tagged] += 1
         if sample.held is None:
             continue
         masks += 1
@@ -94,7 +99,7 @@ def take_census(samples: Iterable[Contents], classes: int, shard: int) -> Census
         lacking, untagged = lacking + bool(lacks), untagged + bool(more)
         if lacks or more:
             examples.append((shard, place, sample.name))
-    return Census(images, masks, tagged, held, lacking, untagged, tuple(examples[:EXAMPLES]))
+    return Census(images, masks, tagged, alone, held, lacking, untagged, tuple(examples[:EXAMPLES]))
 
 
 def ids_in(ids: np.ndarray) -> np.ndarray:

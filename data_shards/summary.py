@@ -19,11 +19,13 @@ REASONS = 4
 
 @dataclass(frozen=True)
 class ClassCount:
-    """A class. tagged: images. masks: those that hold its id; None without truth."""
+    """A class. tagged: images. masks: those that hold its id; None without truth. alone: images with no other tag; None
+    of a set from before it was counted."""
 
     name: str
     tagged: int
     masks: int | None = None
+    alone: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ def summarise(
 ) -> Summary:
     """The figures of a set. classes: names in id order, background first. bad: what was left out."""
     counts = [
-        ClassCount(name, int(census.tagged[number]), int(census.held[0, number]) if census.masks else None)
+        ClassCount(
+            name,
+            int(census.tagged[number]),
+            int(census.held[0, number]) if census.masks else None,
+            int(census.alone[number]),
+        )
         for number, name in enumerate(classes)
         if number
     ]

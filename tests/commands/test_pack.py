@@ -165,10 +165,11 @@ def test_a_pack_ends_with_its_classes_and_what_it_left_out(voc: Path, amn: Say, 
     ]  # fmt: skip
     assert lines[6].startswith("note: no truth found: none of SegmentationClass")
     names = ", ".join(f"JPEGImages/a_{number}.jpg" for number in range(3, 11))
-    assert lines[7] == (
+    assert lines[7].startswith("note: no image has dog; person as its only tag")
+    assert lines[8] == (
         f"12 of 14 samples are left out: 12 not there ({names} and 4 more); all in {tmp_path / 'out'}/quarantine.json"
     )
-    assert len(lines) == 8 and amn("pack", "voc", voc, "--out", tmp_path / "out", "--skip-bad").out == done.out
+    assert len(lines) == 9 and amn("pack", "voc", voc, "--out", tmp_path / "out", "--skip-bad").out == done.out
 
 
 def test_many_classes_are_two_a_row_of_a_terminal(
@@ -184,6 +185,14 @@ def test_many_classes_are_two_a_row_of_a_terminal(
     lines = done.out.splitlines()
     assert done.code == 0 and lines[1].split() == ["id", "class", "images"] * 2
     assert all(len(line) <= 80 for line in lines[1:])
+
+
+def test_classes_that_are_never_alone_are_named(folder: Path, amn: Say, tmp_path: Path) -> None:
+    words = ("pack", "folder", folder, "--labels", folder / "labels.csv", "--out")
+    told = amn(*words, tmp_path / "beside").out
+    assert "note: no image has cat as its only tag: ICD learns no direction for such a class" in told
+    (folder / "labels.csv").write_text("file,labels\none.png,cat\ndeep/two.jpg,dog\n")
+    assert "only tag" not in amn(*words, tmp_path / "alone").out
 
 
 def test_masks_and_tags_that_differ_are_refused_and_settled(

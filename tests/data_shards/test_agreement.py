@@ -72,6 +72,7 @@ def naive(samples: list[Contents], classes: int) -> Census:
         tagged = {number + 1 for number, tag in enumerate(sample.tags) if tag}
         for number in tagged or {0}:
             census.tagged[number] += 1
+            census.alone[number] += len(tagged) == 1
         images += 1
         if sample.held is None:
             continue
@@ -82,7 +83,7 @@ def naive(samples: list[Contents], classes: int) -> Census:
                 census.held[number, there] += 1
         lacking += bool(tagged - held)
         untagged += bool(held - tagged - {0, 255})
-    return Census(images, masks, census.tagged, census.held, lacking, untagged)
+    return Census(images, masks, census.tagged, census.alone, census.held, lacking, untagged)
 
 
 def test_a_census_is_that_of_counting_one_by_one() -> None:
@@ -98,7 +99,8 @@ def test_a_census_is_that_of_counting_one_by_one() -> None:
     expected = naive(samples, 5)
     for field in ("images", "masks", "lacking", "untagged"):
         assert getattr(whole, field) == getattr(expected, field)
-    assert np.array_equal(whole.tagged, expected.tagged) and np.array_equal(whole.held, expected.held)
+    for field in ("tagged", "alone", "held"):
+        assert np.array_equal(getattr(whole, field), getattr(expected, field)), field
     assert [place[:2] for place in whole.examples] == sorted(place[:2] for place in whole.examples)
     assert len(whole.examples) == 8 and whole.examples[0][0] == 0
 
@@ -139,8 +141,8 @@ def test_single_images_that_differ_are_counted_and_named(tmp_path: Path) -> None
         "1 of 8 images have tags whose ids their masks do not hold (box 1 of 5)",
         "1 of 8 images have classes in their masks that are no tags (wedge 1 of 4); such as 0.png; 4.png",
     ]
-    assert [(row.name, row.tagged, row.masks) for row in summary.classes] == [
-        ("disc", 4, 4), ("box", 5, 4), ("wedge", 3, 4)]  # fmt: skip
+    assert [(row.name, row.tagged, row.masks, row.alone) for row in summary.classes] == [
+        ("disc", 4, 4, 1), ("box", 5, 4, 1), ("wedge", 3, 4, 1)]  # fmt: skip
     assert (summary.images, summary.shards, summary.untagged, summary.left_out) == (8, 3, 1, None)
 
 

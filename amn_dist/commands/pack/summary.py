@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from amn_dist.commands.printing import plain_console, print_line
-from amn_dist.errors import printable
+from amn_dist.errors import listed, printable
 
 LONG = 30
 """Classes beyond which a table has two of them a row."""
@@ -52,6 +52,8 @@ def lines(summary: Any, out: Any) -> Iterator[str]:
     if summary.untagged:
         yield f"{summary.untagged} of {summary.images} images have no tag"
     yield from (f"note: {note}" for note in summary.notes)
+    if never := [printable(row.name) for row in summary.classes if row.tagged and row.alone == 0]:
+        yield f"note: no image has {listed(never, 200)} as its only tag: ICD learns no direction for such a class"
     if (left := summary.left_out) is not None:
         why = "; ".join(f"{count} {reason}" for reason, count in left.reasons.items())
         names = ", ".join(printable(name) for name in left.names)
