@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from amn_dist.methods import in_order, title_of
 from benchmarks.harness import write_result
@@ -113,16 +112,15 @@ def of_row(row: Mapping[str, Any], classes: tuple[str, ...]) -> ClassScores:
     return ClassScores(classes, values[np.abs(thresholds - AT_DEFAULT).argmin()], values, thresholds, images)
 
 
-def summary(runs: Sequence[Path], chosen: Sequence[str], beside: Sequence[str]) -> dict[str, Any]:
-    """Of the runs of a group: every artefact's figures with their spread, and every map against the first."""
-    tables = [read_scores(run, (*chosen, *beside)) for run in runs]
+def summary(runs: Mapping[int, Path], chosen: Sequence[str], beside: Sequence[str]) -> dict[str, Any]:
+    """Of the runs of a group, by seed: every artefact's figures with their spread, and every map against the first."""
+    tables = [read_scores(run, (*chosen, *beside)) for run in runs.values()]
     rows = {}
     for name in dict.fromkeys(name for table in tables for name in table):
         figures = [table[name].figures(chosen, beside) for table in tables if name in table]
         rows[name] = {figure: told([of_run[figure] for of_run in figures]) for figure in figures[0]}
-    seeds = [yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["seed"] for run in runs]
     above_first = [_above_first(table, chosen) for table in tables]
-    return {"n": len(runs), "seeds": seeds, "rows": rows, "above_the_first_map": above_first}
+    return {"n": len(runs), "seeds": list(runs), "rows": rows, "above_the_first_map": above_first}
 
 
 def joined(groups: Mapping[str, Any], earlier: Path, chosen: Sequence[str]) -> dict[str, Any]:

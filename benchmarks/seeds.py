@@ -34,20 +34,18 @@ THRESHOLDS = ("best_threshold", "own_mean", "width_1", "width_2")
 """On the axis of thresholds; all other figures are fractions, told in percent."""
 
 
-def grouped(runs: Iterable[Path]) -> dict[str, list[Path]]:
-    """Runs by configuration, seeds aside; raises ValueError for a name with two configurations or one seed twice."""
-    groups: dict[str, list[Path]] = {}
+def grouped(runs: Iterable[Path]) -> dict[str, dict[int, Path]]:
+    """Runs by configuration and seed; raises ValueError for a name with two configurations or one seed twice."""
+    groups: dict[str, dict[int, Path]] = {}
     settings: dict[str, dict[str, Any]] = {}
-    seeds: dict[str, set[int]] = {}
     for run in runs:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         name, seed = config["name"], config.pop("seed")
         if settings.setdefault(name, config) != config:
-            raise ValueError(f"{run}: found other settings than in {groups[name][0]}; expected another seed alone")
-        if seed in seeds.setdefault(name, set()):
+            first = next(iter(groups[name].values()))
+            raise ValueError(f"{run}: found other settings than in {first}; expected another seed alone")
+        if groups.setdefault(name, {}).setdefault(seed, run) != run:
             raise ValueError(f"{run}: found seed {seed} twice in {name}; expected runs of different seeds")
-        seeds[name].add(seed)
-        groups.setdefault(name, []).append(run)
     return groups
 
 
@@ -123,7 +121,7 @@ def main() -> None:
     parser.add_argument("--out", default="seeds", help="name of the result")
     asked = parser.parse_args()
     try:
-        groups = grouped(asked.runs)
+        groups = {name: list(by_seed.values()) for name, by_seed in grouped(asked.runs).items()}
         found = {
             name: {"n": len(runs), "protocols": protocols(runs), "rows": spread(runs)} for name, runs in groups.items()
         }

@@ -38,7 +38,7 @@ def curves(seed: int) -> dict[str, np.ndarray]:
 def test_means_are_over_the_classes_asked_for(tmp_path: Path) -> None:
     of_seed = [curves(seed) for seed in (0, 1)]
     runs = [run(tmp_path / str(seed), seed, of_seed[seed], [0.8, 0.6, 0.4, None]) for seed in (0, 1)]
-    found = summary(runs, ["cat", "cow"], ["background"])
+    found = summary(dict(enumerate(runs)), ["cat", "cow"], ["background"])
     cam = found["rows"]["train cam"]
     wanted = [maps["cam"][:, 1:3].mean(1) for maps in of_seed]
     assert cam["mean"]["values"] == pytest.approx([curve[GRID.index(0.25)] for curve in wanted])
@@ -55,16 +55,20 @@ def test_means_are_over_the_classes_asked_for(tmp_path: Path) -> None:
 def test_runs_of_an_earlier_result_count_as_if_given(tmp_path: Path) -> None:
     runs = [run(tmp_path / str(seed), seed, curves(seed), [0.8, 0.6 - 0.1 * seed, 0.4, None]) for seed in range(3)]
     earlier = tmp_path / "earlier.json"
-    earlier.write_text(json.dumps({"classes": ["cat", "cow"], "groups": {"a": summary(runs[:1], ["cat", "cow"], [])}}))
-    late = {"a": summary(runs[1:], ["cat", "cow"], [])}
-    assert joined(late, earlier, ["cat", "cow"]) == {"a": summary(runs, ["cat", "cow"], [])}
+    by_seed = dict(enumerate(runs))
+    first, late, whole = (
+        {"a": summary({seed: by_seed[seed] for seed in seeds}, ["cat", "cow"], [])}
+        for seeds in ([0], [1, 2], [0, 1, 2])
+    )
+    earlier.write_text(json.dumps({"classes": ["cat", "cow"], "groups": first}))
+    assert joined(late, earlier, ["cat", "cow"]) == whole
     del late["a"]["rows"]["train walk"]  # of runs that are not at their end
     of_first = joined(late, earlier, ["cat", "cow"])["a"]
     assert of_first["rows"]["train walk"]["mean"]["values"] == [0.5]
     assert "| pseudo-mask (train) | 60.0 (n = 1) | 40.0 (n = 1) |" in markdown("a", of_first, ["cat", "cow"], [])
     assert joined({"b": late["a"]}, earlier, ["cat", "cow"]).keys() == {"a", "b"}
     with pytest.raises(ValueError, match="found seed 0 of a, expected runs of other seeds"):
-        joined({"a": summary(runs[:1], ["cat", "cow"], [])}, earlier, ["cat", "cow"])
+        joined(first, earlier, ["cat", "cow"])
     with pytest.raises(ValueError, match="found classes"):
         joined(late, earlier, ["cat"])
 

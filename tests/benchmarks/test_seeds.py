@@ -42,7 +42,7 @@ def test_scores_by_different_protocols_have_no_mean(tmp_path: Path) -> None:
 
 def test_runs_are_told_apart_by_configuration(tmp_path: Path) -> None:
     runs = [run(tmp_path / f"{name}{s}", name=name, seed=s) for s in (0, 1) for name in ("a", "b")]
-    assert grouped(runs) == {"a": [runs[0], runs[2]], "b": [runs[1], runs[3]]}
+    assert grouped(runs) == {"a": {0: runs[0], 1: runs[2]}, "b": {0: runs[1], 1: runs[3]}}
 
 
 def test_what_one_run_alone_has_scored_is_told_as_such(tmp_path: Path) -> None:
