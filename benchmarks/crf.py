@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amn_dist.models.allocator import keep_freed_memory
+from amn_dist.ops.allocator import keep_freed_memory
 from amn_dist.ops.crf.dense import Backend, dense_crf, hard_label_unary
 from amn_dist.ops.crf.lattice import bilateral_lattice, gaussian_lattice, tile_order
 from amn_dist.ops.crf.mean_field import mean_field

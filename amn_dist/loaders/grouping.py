@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from math import prod
 from typing import Any
 
+from amn_dist.ops.allocator import bound_freed_memory
 from amn_dist.records import Sample
 
 WINDOW = 256
@@ -96,7 +97,9 @@ class Grouping:
         taken = {id(sample) for sample in group}
         self._waiting = [sample for sample in self._waiting if id(sample) not in taken]
         finish = self._infer(group)
-        if finish is not None:
+        if finish is None:
+            bound_freed_memory()
+        else:
             self._pending.append((group, finish))
 
     def _pull(self) -> bool:

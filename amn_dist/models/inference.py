@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.aspp import Aspp
 from amn_dist.models.backbones.backbone import Backbone
 from amn_dist.models.fused import Forms, cpu_forms, fuse
 from amn_dist.models.fused_device import device_forms
 from amn_dist.models.half_head import HalfAspp
 from amn_dist.models.weights import load_network
+from amn_dist.ops.allocator import keep_freed_memory
 from amn_dist.ops.transfer import inference_device
 
 if TYPE_CHECKING:  # annotations alone: networks and fits run without pydantic

@@ -18,7 +18,6 @@ from amn_dist.errors import printable
 from amn_dist.interfaces import Needs
 from amn_dist.loaders.evidence import TensorMaps, hand_out
 from amn_dist.loaders.grouping import Finish, in_groups
-from amn_dist.models.allocator import keep_freed_memory
 from amn_dist.models.clip.downloads import SOURCES
 from amn_dist.models.clip.last_block import last_pass
 from amn_dist.models.clip.network import ClipNet
@@ -28,6 +27,7 @@ from amn_dist.models.clip.tokens import read_tokeniser
 from amn_dist.models.clip.weights import check_clip, load_clip
 from amn_dist.models.inference import batch_pixels, device_of
 from amn_dist.models.weights import read_tensors
+from amn_dist.ops.allocator import keep_freed_memory
 from amn_dist.ops.clip.patches import patch_size, resized
 from amn_dist.ops.clip.refine import box_masks, positive_maps, spread, stretched
 from amn_dist.ops.normalise import input_batch

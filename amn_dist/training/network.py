@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from amn_dist.interfaces import Fit
-from amn_dist.models.allocator import keep_freed_memory
+from amn_dist.ops.allocator import keep_freed_memory
 
 
 def training_network(fit: Fit, device: torch.device) -> nn.Module:
