@@ -466,6 +466,10 @@ class Score(Strict):
     which is voc where every class occurs, as it does on VOC."""
     threshold: float = Field(default=0.25, ge=0.01, le=0.99)
     """Default background threshold at which activation maps are compared, to the hundredth."""
+    images: Place | None = None
+    """Text file of the training images that count, a key a line, such as VOC's ImageSets/Segmentation/train.txt: a path
+    or URL, relative to --data. Published figures of maps, seeds and masks on VOC are of train's 1,464 images, not of
+    train_aug's 10,582. None: all."""
 
     def by(self, over: str) -> Protocol:
         """The protocol of what is made of a set."""

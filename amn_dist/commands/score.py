@@ -41,7 +41,7 @@ def may_write(folder: AnyPath) -> bool:
 
 def print_scores(folder: AnyPath, *, classes: bool = False) -> None:
     """Print a run's score tables, and what is missing in them. classes: with IoU by class."""
-    from amn_dist.report.tables import class_table, protocol_notes, score_table, threshold_table
+    from amn_dist.report.tables import class_table, list_notes, protocol_notes, score_table, threshold_table
     from amn_dist.runs.run import read_json
 
     console = plain_console()
@@ -54,5 +54,7 @@ def print_scores(folder: AnyPath, *, classes: bool = False) -> None:
     rows = [row for of_set in scores["sets"].values() for row in of_set["rows"].values()]
     for protocol, note in protocol_notes(rows).items():
         console.print(f"{protocol} protocol: {note}", highlight=False)
+    for note in list_notes(scores):
+        console.print(note, highlight=False)
     for missing in scores.get("missing", []):
         console.print(f"missing: {printable(missing)}", highlight=False)

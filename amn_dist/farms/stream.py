@@ -65,6 +65,8 @@ class Source:
     """Of the images; a set that has changed since is refused, wherever it is opened."""
     joiners: int = 0
     """Threads that read and decode the fields of earlier stages; 0: whoever asks for samples."""
+    keys: frozenset[str] | None = None
+    """Of the samples that are read; None: all."""
 
     def open(self) -> ReadChunks:
         """Open every set once; returns the function that reads chunks, after comparing the keys of their shards."""
@@ -79,6 +81,8 @@ class Source:
             for other in others.values():
                 images.join(other, shards=tuple(dict.fromkeys(chunk.shard for chunk in chunks)))
             entries = [entry for chunk in chunks for entry in images.shard(chunk.shard)[chunk.start : chunk.stop]]
+            if self.keys is not None:
+                entries = [entry for entry in entries if entry.key in self.keys]
             parts = zip(entries, self._pixels(images, entries), self._joined(sets, entries), strict=True)
             for entry, pixels, joined in parts:
                 tags = images.load(entry.ordinal, "tags")

@@ -17,7 +17,7 @@ from amn_dist.report.curves import loss_charts, threshold_charts
 from amn_dist.report.gallery import galleries
 from amn_dist.report.grids import run_grid, summary_grid, threshold_grid, time_grid
 from amn_dist.report.run_folder import RunRecord, read_runs
-from amn_dist.report.tables import percent, protocol_notes
+from amn_dist.report.tables import list_notes, percent, protocol_notes
 from amn_dist.runs.run import write_text
 from amn_dist.storage.paths import AnyPath
 
@@ -47,6 +47,7 @@ def render(runs: Sequence[RunRecord], *, images: int) -> str:
     return templates.get_template("page.html").render(
         runs=runs,
         protocols=protocol_notes(row for run in runs for over in SETS for row in run.rows(over).values()),
+        lists=[(run.label, note) for run in runs for note in list_notes(run.scores)],
         summary=summary_grid(runs),
         threshold_charts=threshold_charts(runs),
         thresholds=threshold_grid(runs),

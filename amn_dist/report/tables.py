@@ -92,6 +92,15 @@ def protocol_notes(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {title: note for name, (title, note) in PROTOCOLS.items() if name in used}
 
 
+def list_notes(scores: Mapping[str, Any]) -> list[str]:
+    """Which sets of score.json are scored on some of their images, in words."""
+    return [
+        f"{printable(over)}: scored on {printable(of_set.get('images'))} images, those of {printable(of_set['list'])}"
+        for over, of_set in scores.get("sets", {}).items()
+        if "list" in of_set
+    ]
+
+
 def readable(scores: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Scores without the artefacts that no table has a form for, and what is said of those."""
     sets: dict[str, Any] = {}

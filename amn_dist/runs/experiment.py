@@ -15,7 +15,7 @@ from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join
 from amn_dist.interfaces import Context
 from amn_dist.methods import Stage, scored, stages
-from amn_dist.runs.inputs import open_images, open_outside
+from amn_dist.runs.inputs import IMAGES, ImageList, open_images, open_outside, scored_images
 from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.origins import Origin, imported_origin, origin_of
 from amn_dist.runs.run import CLASSES, Run, write_json, write_text
@@ -60,6 +60,14 @@ class Experiment:
     def outside(self) -> dict[str, ShardSet]:
         """The shard sets from outside the run that stages read, by setting; each lies over its stage's images."""
         return open_outside(self.config, self.data, self.stages, self.sets)
+
+    @cached_property
+    def scored_images(self) -> ImageList | None:
+        """The training images that are scored; None: all. Raises ConfigError where the list names none."""
+        chosen = scored_images(self.config, self.data)
+        if chosen is not None:
+            chosen.check(self.sets["train"])
+        return chosen
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -115,6 +123,8 @@ class Experiment:
         inputs = {name: self.run.digest(self.stage(name)) for name in read}
         over = self.sets if stage.verb == "score" else [stage.over]
         inputs |= {f"{role} set": self.sets[role].digest for role in over}
+        if stage.verb == "score" and self.scored_images is not None:
+            inputs[IMAGES] = self.scored_images.digest
         if stage.outside is not None:
             inputs[f"{stage.outside} set"] = self.outside[stage.outside].digest
         origin = origin_of(stage, self.context(stage), inputs)

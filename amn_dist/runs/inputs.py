@@ -1,16 +1,19 @@
-"""The shard sets a run reads that no stage of it made."""
+"""What a run reads that no stage of it made: shard sets, and the list of images that are scored."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from amn_dist.config import Config
-from amn_dist.errors import ConfigError, ShardError, printable, quoted
+from amn_dist.errors import ConfigError, ShardError, listed, printable, quoted
 from amn_dist.methods import Stage
 from amn_dist.shards.shardset import ShardSet
-from amn_dist.storage.paths import AnyPath, path_of
+from amn_dist.storage.paths import AnyPath, is_file, path_of
 
 
 def open_images(config: Config, data: AnyPath, *, moved_to: AnyPath | None = None) -> dict[str, ShardSet]:
@@ -65,6 +68,52 @@ def _lying_over(config: Config, data: AnyPath, stage: Stage, setting: str, image
         )
     images.join(shards)
     return shards
+
+
+IMAGES = "images list"
+"""Input of scores: the digest of the list that `score.images` names."""
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Keys of the training images that are scored. where: the file they stand in, after the setting."""
+
+    where: str
+    keys: frozenset[str]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the keys, in whatever order they stood."""
+        return hashlib.sha256("\n".join(sorted(self.keys)).encode()).hexdigest()
+
+    def check(self, images: ShardSet) -> None:
+        """Raises ConfigError where none of the keys is an image of the set."""
+        shards = (images.shard(number) for number in range(len(images.shard_sizes)))
+        if not any(entry.key in self.keys for entries in shards for entry in entries):
+            found, expected = sorted(self.keys)[:3], [entry.key for entry in images.shard(0)[:3]]
+            raise ConfigError(
+                f"{self.where}: found {listed(found, 200)}, and none of {len(self.keys)} lines is an image of "
+                f"{images.url}, expected keys such as {listed(expected, 200)}"
+            )
+
+
+def scored_images(config: Config, data: AnyPath) -> ImageList | None:
+    """The list that `score.images` names; None without it. Raises ConfigError where it cannot be read or is empty."""
+    if config.score.images is None:
+        return None
+    path = path_of(locate(data, config.score.images))
+    where = f"score.images: {printable(path)}"
+    expected = "expected a text file with a key of an image a line"
+    try:
+        if not is_file(path):
+            raise ConfigError(f"{where}: no such file, {expected}")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot be read ({printable(error)}), {expected}") from error
+    keys = frozenset(filter(None, map(str.strip, text.splitlines())))
+    if not keys:
+        raise ConfigError(f"{where}: is empty, {expected}")
+    return ImageList(where, keys)
 
 
 def locate(root: AnyPath, path: str) -> str:

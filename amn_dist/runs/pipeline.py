@@ -6,12 +6,13 @@ import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from amn_dist.errors import ConfigError, StageError
 from amn_dist.methods import Stage
 from amn_dist.runs.checks import check
 from amn_dist.runs.experiment import Experiment
-from amn_dist.runs.findings import refuse
+from amn_dist.runs.findings import Findings, refuse, refused
 from amn_dist.runs.fitting import fit_member, fit_stage
 from amn_dist.runs.journal import journal
 from amn_dist.runs.mapping import map_stage
@@ -56,7 +57,13 @@ class Pipeline(Experiment):
         dropped: names of stages that are to be made again. download: fetch weights that are still to be had.
         """
         left = tuple(stage for stage in wanted if stage.name in dropped or not self.run.is_done(stage))
-        refuse(check(self._prospect(left, download=download)), lambda note: self.say(f"note: {note}"))
+        findings = chain(check(self._prospect(left, download=download)), self._list_faults(wanted))
+        refuse(findings, lambda note: self.say(f"note: {note}"))
+
+    def _list_faults(self, wanted: Sequence[Stage]) -> Findings:
+        """A list of images that cannot be scored on, where there are images."""
+        if any(stage.verb == "score" for stage in wanted) and not list(refused(lambda: self.sets)):
+            yield from refused(lambda: self.scored_images)
 
     def _prospect(self, left: tuple[Stage, ...], *, download: bool) -> Prospect:
         return Prospect(

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from amn_dist.config import Config
-from amn_dist.errors import AmnError, ShardError, StageError
+from amn_dist.errors import AmnError, ConfigError, ShardError, StageError
 from amn_dist.farms.farm import Farm
 from amn_dist.farms.stream import Join, Source, TallyTask
 from amn_dist.methods import scored
 from amn_dist.runs.experiment import Experiment
+from amn_dist.runs.inputs import IMAGES, ImageList, scored_images
 from amn_dist.runs.run import LAST_FILE, read_json, write_bytes, write_json
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.score import ScoreTally, artefact_scores
@@ -34,7 +35,10 @@ COUNTS = "counts.npz"
 def score_stage(experiment: Experiment, observe: Observe) -> None:
     """Count what was made of every set with a truth; write the counts and the tables they give."""
     finished = experiment.scored_stages()
-    counts = count_sets(experiment.config, experiment.sets, finished, experiment.join, experiment.workers, observe)
+    chosen = experiment.scored_images
+    counts = count_sets(
+        experiment.config, experiment.sets, finished, experiment.join, experiment.workers, observe, only=chosen
+    )
     write_counts(experiment.run.stage("score") / COUNTS, counts)
     write_json(experiment.run.stage("score") / LAST_FILE["score"], _tables(experiment, counts, _truths(experiment)))
 
@@ -57,9 +61,12 @@ def score_without_data(experiment: Experiment) -> bool:
         return not experiment.sets
     except ShardError as error:
         finished, counts = experiment.scored_stages(), read_counts(experiment.run.stage("score") / COUNTS)
-        inputs = (experiment.run.origin("score") or {"inputs": {}})["inputs"]
+        inputs = dict((experiment.run.origin("score") or {"inputs": {}})["inputs"])
+        listed = inputs.pop(IMAGES, None)
         counted = {name: digest for name, digest in inputs.items() if not name.endswith(" set")}
         if counts is None or counted != {name: experiment.run.digest(experiment.stage(name)) for name in finished}:
+            raise
+        if listed != _list_digest(experiment, listed):
             raise
         experiment.say(f"score: as counted before; {error}")
         _write_tables(experiment, _tables(experiment, counts, counted_truths(experiment.config, finished, counts)))
@@ -73,9 +80,11 @@ def count_sets(
     join: OpenJoin,
     farm: Callable[[], Farm],
     observe: Observe,
+    *,
+    only: ImageList | None = None,
 ) -> Counts:
-    """Count what was made over every set with a truth. made: the finished stages among the scored. farm: starts the
-    workers, when there is anything to count."""
+    """Count what was made over every set with a truth. finished: the finished stages among the scored. farm: starts the
+    workers, when there is anything to count. only: the training images that count; None: all."""
     counts: Counts = {}
     for over, images in sets.items():
         joins = {
@@ -84,7 +93,8 @@ def count_sets(
             if stage.name in finished and stage.over == over
         }
         if joins and images.has_truth:
-            sums = _count_set(config, images, joins, farm(), observe)
+            keys = only.keys if only is not None and over == "train" else None
+            sums = _count_set(config, images, joins, farm(), observe, keys)
             counts |= {f"{over}/{name}": value for name, value in sums.items()}
     return counts
 
@@ -134,16 +144,24 @@ def read_counts(path: AnyPath) -> Counts | None:
 
 
 def _table(config: Config, over: str, sums: Counts, names: list[str]) -> dict[str, Any]:
-    """The scores of artefacts over one set."""
+    """The scores of artefacts over one set. list: the file that names its images, where not all count."""
     protocol, threshold = config.score.by(over), config.score.threshold
     rows = {name: artefact_scores(sums, name, threshold=threshold, protocol=protocol) for name in names}
-    return {"images": int(sums["images"][0]), "protocol": protocol, "rows": rows}
+    chosen = {} if over != "train" or config.score.images is None else {"list": config.score.images}
+    return {"images": int(sums["images"][0]), **chosen, "protocol": protocol, "rows": rows}
 
 
-def _count_set(config: Config, images: ShardSet, joins: Mapping[str, Join], farm: Farm, observe: Observe) -> Counts:
-    """Sums of artefacts over one set."""
+def _count_set(
+    config: Config,
+    images: ShardSet,
+    joins: Mapping[str, Join],
+    farm: Farm,
+    observe: Observe,
+    keys: frozenset[str] | None,
+) -> Counts:
+    """Sums of artefacts over one set. keys: of the images that count; None: all."""
     truth = Join("truth", images.url, "gt.png")
-    source = Source(images.url, (truth, *joins.values()), config.loader, pixels=False, digest=images.digest)
+    source = Source(images.url, (truth, *joins.values()), config.loader, pixels=False, digest=images.digest, keys=keys)
     tally = ScoreTally(len(images.classes), tuple(joins))
     return _sums(TallyTask("score", source, tally, images.shard_sizes), farm, observe)
 
@@ -156,6 +174,14 @@ def _sums(task: TallyTask, farm: Farm, observe: Observe) -> Counts:
         for name, value in (report.record or {}).items():
             sums[name] = sums[name] + value if name in sums else value
     return sums
+
+
+def _list_digest(experiment: Experiment, counted: str | None) -> str | None:
+    """Digest of the list of images that is asked for; where it went with the data, that of the one counted."""
+    try:
+        return None if (chosen := scored_images(experiment.config, experiment.data)) is None else chosen.digest
+    except ConfigError:
+        return counted
 
 
 def _truths(experiment: Experiment) -> dict[str, bool]:

@@ -178,6 +178,64 @@ def test_what_is_counted_again(run: Path, case: dict[str, np.ndarray], amn: Any)
     assert before < scores(run)["val"]["rows"]["predict_raw"]["miou"] == 1
 
 
+def test_the_training_images_of_a_list_alone_are_scored(run: Path, case: dict[str, np.ndarray], amn: Any) -> None:
+    """As published: masks of train among those of train_aug."""
+    chosen = run.parent / "train.txt"
+    chosen.write_text("train2\n\n of another set\r\ntrain0")
+    done = amn("score", run, "--set", "score.images=train.txt")
+    assert done.code == 0, done.err
+    assert "train: scored on 2 images, those of train.txt" in done.out
+    found = scores(run)
+    assert (found["train"]["images"], found["val"]["images"]) == (2, 3) and "list" not in found["val"]
+    counts = sum(label_counts(case["in_pred"][n], case["in_gt"][n], 21) for n in (0, 2))
+    assert found["train"]["rows"]["walk"]["miou"] == mean_iou(protocol_iou(np.asarray(counts), "voc"))
+    with np.load(run / "score" / "counts.npz") as sums:
+        assert sums["train/cam/histogram"].sum() > 0 and sums["val/images"] == [3]
+    write_report([run], run / "report.html", images=0)
+    assert "train: scored on 2 images, those of train.txt." in (run / "report.html").read_text()
+    counted = (run / "score" / "counts.npz").stat().st_mtime_ns
+    chosen.write_text("train0\ntrain2\nof another set\n")
+    assert amn("score", run).code == 0 and (run / "score" / "counts.npz").stat().st_mtime_ns == counted
+    chosen.write_text("train1")
+    assert amn("score", run).code == 0 and scores(run)["train"]["images"] == 1
+    assert amn("score", run, "--set", "score.images=null").code == 0
+    assert scores(run)["train"]["images"] == 3 and "list" not in scores(run)["train"]
+
+
+def test_scores_on_a_list_outlive_the_data(run: Path, amn: Any) -> None:
+    (run.parent / "train.txt").write_text("train1")
+    assert amn("score", run, "--set", "score.images=train.txt").code == 0
+    (run.parent / "train.txt").rename(run.parent / "gone.txt")
+    (run.parent / "train").rename(run.parent / "gone")
+    done = amn("score", run, "--set", "score.protocol=icd")
+    assert done.code == 0 and "as counted before" in done.err and scores(run)["train"]["images"] == 1
+    for other in ("gone.txt", "null"):
+        (run.parent / "gone.txt").write_text("train2")
+        refused = amn("score", run, "--set", f"score.images={other}")
+        assert refused.code != 0 and "train" in refused.err
+    assert scores(run)["train"]["images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (b"", "is empty"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"2007_000032 -1\n", "found 2007_000032 -1, and none of 1 lines is an image of"),
+    ],
+)
+def test_lists_that_name_no_image_are_refused(run: Path, amn: Any, content: bytes | None, said: str) -> None:
+    assert amn("score", run).code == 0
+    before = (run / "score" / "score.json").read_bytes()
+    if content is not None:
+        (run.parent / "list.txt").write_bytes(content)
+    refused = amn("score", run, "--set", "score.images=list.txt")
+    assert refused.code == 2 and "score.images: " in refused.err and said in refused.err
+    assert (run / "score" / "score.json").read_bytes() == before
+    assert amn("score", run).code == 0  # the run has kept its settings
+
+
 def test_a_truth_that_says_nothing_is_named(run: Path, case: dict[str, np.ndarray], amn: Any) -> None:
     void = np.full(SIZE, 255, np.uint8)
     write_set(
