@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 
 from amn_dist.config import Config
 from amn_dist.ops.devices import has_gpu
+from amn_dist.ops.host_memory import host_memory
 
 
 def is_installed(module: str) -> bool:
@@ -45,23 +44,3 @@ def memory_here() -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info()
         return total, free
     return host_memory()
-
-
-def host_memory() -> tuple[int, int]:
-    """As memory_here, of the host: what the system has, or what this process and its group may take."""
-    meminfo = _meminfo()
-    limits = [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0], _cgroup_limit()) if limit > 0]
-    return min([meminfo["MemTotal"], *limits]), min([meminfo["MemAvailable"], *limits])
-
-
-def _meminfo() -> dict[str, int]:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _cgroup_limit() -> int:
-    """Bytes the control group of this process may have; 0 where nothing limits it."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            return int(Path(path).read_text())
-    return 0

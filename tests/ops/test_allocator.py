@@ -12,7 +12,7 @@ import random
 import torch
 from amn_dist.ops import allocator
 
-allocator.KEPT = 64 * 2**20
+allocator.LEAST_KEPT, allocator.SHARE = 64 * 2**20, 0
 {begin}
 random.seed(0)
 start, most, kept = allocator.resident(), 0, []

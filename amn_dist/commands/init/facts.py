@@ -9,7 +9,8 @@ from statistics import median
 import torch
 
 from amn_dist.errors import ConfigError, printable
-from amn_dist.runs.machine import host_memory, is_installed
+from amn_dist.ops.host_memory import host_memory
+from amn_dist.runs.machine import is_installed
 from amn_dist.shards.sample import evenly
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.storage.paths import AnyPath
