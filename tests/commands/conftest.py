@@ -13,14 +13,7 @@ from amn_dist.config import Config
 from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
 from data_shards.synthetic import pack_synthetic
-
-FIT = {
-    "backbone": {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0},
-    "optimiser": "adam",
-    "batch": 2,
-    "epochs": 1,
-    "crop": 48,
-}
+from tests.tiny import IRN
 
 
 @pytest.fixture(scope="session")
@@ -28,20 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of method irn up to its walk, over four drawn scenes of two classes in `train` beside it."""
     root = tmp_path_factory.mktemp("finished")
     pack_synthetic(root / "train", images=4, seed=3, classes=2, size=(48, 64), shard_size=2)
-    tree = {
-        "name": "run",
-        "method": "irn",
-        "data": {"val": None},
-        "classify": {**FIT, "long_side": [48, 64]},
-        "irn": FIT,
-        "segment": FIT,
-        "cam": {"scales": [1.0]},
-        "walk": {"pad": None, "steps": 4},
-        "engine": {"name": "torch"},
-        "farm": {"name": "local"},
-        "loader": {"name": "torchvision"},
-    }
-    line = Pipeline(Config.model_validate(tree), Run(root / "run"), root, console=Console(quiet=True))
+    line = Pipeline(Config.model_validate(IRN), Run(root / "run"), root, console=Console(quiet=True))
     line.execute(until="walk")
     return root / "run"
 

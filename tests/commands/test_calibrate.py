@@ -26,7 +26,7 @@ from amn_dist.ops.resize import resize_label
 from amn_dist.runs.pipeline import Pipeline, reopen
 from amn_dist.runs.run import Run
 from data_shards.synthetic import pack_synthetic
-from tests.commands.conftest import FIT
+from tests.tiny import IRN
 
 Say = Callable[..., Any]
 Mistake = Callable[..., str]
@@ -37,20 +37,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of method irn that came to its end, over twelve drawn scenes of three classes in `train` beside it."""
     root = tmp_path_factory.mktemp("ended")
     pack_synthetic(root / "train", images=12, seed=3, classes=3, size=(48, 64), shard_size=5)
-    tree = {
-        "name": "run",
-        "method": "irn",
-        "data": {"val": None},
-        "classify": {**FIT, "long_side": [48, 64]},
-        "irn": FIT,
-        "segment": {**FIT, "steps": 1},
-        "cam": {"scales": [1.0]},
-        "walk": {"pad": None, "steps": 4},
-        "engine": {"name": "torch"},
-        "farm": {"name": "local"},
-        "loader": {"name": "torchvision"},
-    }
-    Pipeline(Config.model_validate(tree), Run(root / "run"), root, console=Console(quiet=True)).execute()
+    Pipeline(Config.model_validate(IRN), Run(root / "run"), root, console=Console(quiet=True)).execute()
     return root / "run"
 
 

@@ -32,6 +32,7 @@ from amn_dist.stages.predict import PredictMap
 from amn_dist.stages.seed import SeedMap
 from amn_dist.telemetry import summary
 from data_shards.synthetic import pack_synthetic
+from tests.tiny import SMALL
 
 CHUNK = 3
 
@@ -247,8 +248,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.fixture(scope="module")
 def cam(tmp_path_factory: pytest.TempPathFactory) -> CamMap:
-    small = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
-    config = Config.model_validate({"name": "x", "classify": {"backbone": small}, "cam": {"scales": [1.0, 0.5]}})
+    config = Config.model_validate({"name": "x", "classify": {"backbone": SMALL}, "cam": {"scales": [1.0, 0.5]}})
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_network(cam_network(config, 3), path)
     return CamMap(config, 3, str(path))
@@ -311,8 +311,7 @@ def test_networks_and_crf_in_two_pools_leave_the_bytes_of_one(
 
 
 def test_the_crf_of_predictions_is_done_by_cores(farms: dict[str, Farm], images: ShardSet, tmp_path: Path) -> None:
-    small = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
-    config = Config.model_validate({"name": "x", "segment": {"backbone": small}, "predict": {"crf": "cpu"}})
+    config = Config.model_validate({"name": "x", "segment": {"backbone": SMALL}, "predict": {"crf": "cpu"}})
     save_network(segment_network(config, 3), tmp_path / "model.safetensors")
     maps = parts_of(PredictMap(config, 3, str(tmp_path / "model.safetensors"), accelerated=True))
     source = Source(images.url, (), Loader(name="torchvision"))

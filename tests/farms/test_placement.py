@@ -27,8 +27,8 @@ from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.predict import PredictMap
 from data_shards.maps import import_maps
 from data_shards.synthetic import pack_synthetic
+from tests.tiny import SMALL
 
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
 FIT = {"backbone": SMALL, "batch": 4, "steps": 2, "crop": 65}
 TREE: dict[str, Any] = {
     "name": "x",

@@ -21,6 +21,7 @@ from amn_dist.runs.neighbours import reuse
 from amn_dist.runs.pipeline import Pipeline, reopen
 from amn_dist.runs.run import Run, read_json
 from data_shards.synthetic import pack_synthetic
+from tests.tiny import SMALL
 
 LISTS: dict[Kind, str] = {
     "cam": "amn_cam_net_voc",
@@ -29,7 +30,6 @@ LISTS: dict[Kind, str] = {
     "deeplab": "deeplabv2_resnet101_msc_21",
     "icd": "icd_vgg16_mxnet",
 }
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
 
 
 def entries(golden: Path, kind: Kind) -> list[dict[str, object]]:

@@ -20,9 +20,7 @@ from amn_dist.runs.pipeline import Pipeline
 from amn_dist.runs.run import Run
 from amn_dist.shards.shardset import ShardSet
 from data_shards.synthetic import pack_synthetic
-
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
-FIT = {"backbone": SMALL, "optimiser": "adam", "batch": 2, "steps": 1, "crop": 48}
+from tests.tiny import IRN
 
 
 def sample_of(height: int, width: int) -> Sample:
@@ -73,20 +71,8 @@ def test_a_run_over_photographs_beyond_the_bound_has_masks_of_their_size(
 ) -> None:
     monkeypatch.setattr(module, "WORKING_VALUES", 3 * 40 * 50)
     pack_synthetic(tmp_path / "train", images=4, seed=3, classes=2, size=(90, 110), shard_size=2)
-    tree = {
-        "name": "x",
-        "method": "irn",
-        "data": {"val": None},
-        "classify": {**FIT, "long_side": [48, 64]},
-        "irn": FIT,
-        "cam": {"scales": [1.0]},
-        "walk": {"pad": None, "steps": 4},
-        "engine": {"name": "torch"},
-        "farm": {"name": "local"},
-        "loader": {"name": "torchvision"},
-    }
     said = io.StringIO()
-    line = Pipeline(Config.model_validate(tree), Run(tmp_path / "run"), tmp_path, console=Console(file=said))
+    line = Pipeline(Config.model_validate(IRN), Run(tmp_path / "run"), tmp_path, console=Console(file=said))
     line.execute(until="walk")
     for name in ("cam+cam_seed", "walk"):
         assert f"{name}: 4 photograph(s) of more than 2000 pixels were worked on at a smaller size" in said.getvalue()

@@ -28,22 +28,9 @@ from amn_dist.runs.run import Run
 from amn_dist.shards.shardset import ShardSet
 from amn_dist.stages.irn import least_crop
 from data_shards.synthetic import pack_synthetic
+from tests.tiny import FIT, IRN, SMALL
 
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
-FIT = {"backbone": SMALL, "optimiser": "adam", "batch": 2, "steps": 1, "crop": 48}
-TREE: dict[str, Any] = {
-    "name": "x",
-    "method": "irn",
-    "data": {"val": None},
-    "classify": {**FIT, "long_side": [48, 64]},
-    "cam": {"scales": [1.0]},
-    "irn": {**FIT, "radius": 4},
-    "walk": {"pad": None, "steps": 4},
-    "segment": FIT,
-    "engine": {"name": "torch"},
-    "farm": {"name": "local"},
-    "loader": {"name": "torchvision"},
-}
+TREE: dict[str, Any] = {**IRN, "irn": {**FIT, "radius": 4}}
 
 
 @pytest.fixture(scope="module")

@@ -29,33 +29,24 @@ from amn_dist.stages.classify import image_cam
 from data_shards.maps import import_maps
 from data_shards.synthetic import pack_synthetic
 from tests.golden.make_weights import as_torch, make_weights
+from tests.tiny import FIT, HERE
 
-FIT = {
-    "backbone": {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0},
-    "optimiser": "adam",
-    "lr": 1e-3,
-    "lr_head": 1e-3,
-    "batch": 4,
-    "epochs": 1,
-    "crop": 64,
-}
+LEARNING = {**FIT, "lr": 1e-3, "lr_head": 1e-3, "batch": 4, "crop": 64}
 CRF = {"crf": "pydensecrf"}
 TREE = {
     "name": "x",
     "method": "amn",
     "data": {"val": None},
-    "classify": {**FIT, "epochs": 4, "long_side": [72, 112]},
+    "classify": {**LEARNING, "epochs": 4, "long_side": [72, 112]},
     "cam": {"scales": [1.0]},
     "cam_seed": CRF,
     "refine_seed": CRF,
-    "amn": FIT,
+    "amn": LEARNING,
     "amn_map": {"scales": [1.0]},
     "amn_seed": CRF,
-    "irn": FIT,
+    "irn": LEARNING,
     "walk": {"pad": None, "steps": 16},
-    "engine": {"name": "torch"},
-    "farm": {"name": "local"},
-    "loader": {"name": "torchvision"},
+    **HERE,
 }
 
 

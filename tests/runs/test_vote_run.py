@@ -25,26 +25,11 @@ from amn_dist.shards.writer import write_index, write_shard
 from amn_dist.stages.vote import VoteMap
 from data_shards.regions import import_regions
 from data_shards.synthetic import pack_synthetic
+from tests.tiny import IRN
 
-FIT = {
-    "backbone": {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0},
-    "optimiser": "adam",
-    "batch": 2,
-    "epochs": 1,
-    "crop": 48,
-}
 TREE = {
-    "name": "x",
-    "method": "irn",
-    "classify": {**FIT, "long_side": [48, 64]},
-    "cam": {"scales": [1.0]},
-    "irn": FIT,
-    "walk": {"pad": None, "steps": 4},
-    "segment": {**FIT, "steps": None},
+    **{key: value for key, value in IRN.items() if key != "data"},
     "predict": {"crf": "off"},
-    "engine": {"name": "torch"},
-    "farm": {"name": "local"},
-    "loader": {"name": "torchvision"},
 }
 
 EASY = {"overlap": 0.2, "coverage": 0.2, "background": 1.0}

@@ -17,9 +17,9 @@ from amn_dist.stages.amn import AmnFit
 from amn_dist.stages.classify import ClassifyFit
 from amn_dist.stages.irn import IrnFit
 from amn_dist.stages.segment import SegmentFit
+from tests.tiny import SMALL
 
 CLASSES = 5
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
 CONFIG = Config.model_validate(
     {
         "name": "x",

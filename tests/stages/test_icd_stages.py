@@ -18,9 +18,9 @@ from amn_dist.records import Batch, Evidence, Sample
 from amn_dist.stages.icd import IcdFit, IcdMap, evidence_of, icd_colour, icd_network, image_icd, logits_icd
 from amn_dist.stages.icd_seed import IcdSeedMap
 from amn_dist.stages.superpixel import SuperpixelMap
+from tests.tiny import SMALL
 
 CLASSES = 5
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
 SECTION = {"backbone": SMALL, "crop": 49, "width": 16, "steps": 1}
 IMAGE = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
 TAGS = np.array([0, 1, 0, 1])

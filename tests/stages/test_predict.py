@@ -19,8 +19,7 @@ from amn_dist.records import Sample
 from amn_dist.runs.findings import refuse
 from amn_dist.runs.placement import check_devices
 from amn_dist.stages.predict import LabelsMap, LogitsMap, PredictMap
-
-SMALL = {"name": "small", "stride": 8, "weights": None, "frozen_taps": 0}
+from tests.tiny import SMALL
 
 
 def config(**sections: Any) -> Config:
