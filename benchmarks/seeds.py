@@ -44,8 +44,9 @@ def grouped(runs: Iterable[Path]) -> dict[str, dict[int, Path]]:
         if settings.setdefault(name, config) != config:
             first = next(iter(groups[name].values()))
             raise ValueError(f"{run}: found other settings than in {first}; expected another seed alone")
-        if groups.setdefault(name, {}).setdefault(seed, run) != run:
+        if seed in groups.setdefault(name, {}):
             raise ValueError(f"{run}: found seed {seed} twice in {name}; expected runs of different seeds")
+        groups[name][seed] = run
     return groups
 
 

@@ -67,3 +67,5 @@ def test_what_is_no_other_seed_is_refused(tmp_path: Path, other: dict[str, int],
     runs = [run(tmp_path / "first"), run(tmp_path / "second", **other)]
     with pytest.raises(ValueError, match=said):
         grouped(runs)
+    with pytest.raises(ValueError, match="found seed 0 twice"):
+        grouped([runs[0], runs[0]])
